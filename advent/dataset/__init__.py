@@ -1,0 +1,1 @@
+"""One reader for every data set; a data set is a YAML spec."""

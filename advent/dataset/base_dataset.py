@@ -1,0 +1,147 @@
+"""The one reader of street images. What differs between data sets stands in their specs (configs/datasets/)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from advent.dataset import geometry
+from advent.dataset.adventlike import BaseDataset
+from advent.dataset.classes import IGNORE, ClassSet
+from advent.dataset.depth_kinds import depth_reader
+from advent.dataset.geometry import Size
+from advent.dataset.listing import checked_names, read_list, scan
+from advent.dataset.place import find_place
+from advent.dataset.reading import IMG_MEAN, map_ids, network_input, read_ids, read_image
+from advent.dataset.spec import DatasetSpec
+from advent.errors import DataError
+
+__all__ = ["BaseDataset", "StreetDataset", "collect_pseudo_labels"]
+
+
+def collect_pseudo_labels(label_dir: Path, names: Sequence[str]) -> list[Path]:
+    """For every image its PNG of train ids: <name without suffix>.png below `label_dir`, or the base name alone.
+
+    Raises DataError on a missing file, and where one file named by its base would serve two images.
+    """
+    files: list[Path] = []
+    owner: dict[Path, str] = {}
+    for name in names:
+        relative = Path(name).with_suffix(".png")
+        file = label_dir / relative
+        if not file.is_file():
+            file = label_dir / relative.name
+            if not file.is_file():
+                raise DataError(f"{label_dir}: no pseudo label {relative} for {name}; make them again for this list")
+            if owner.setdefault(file, name) != name:
+                raise DataError(f"{file}: would serve both {owner[file]} and {name}; name it <folder>/<name>.png")
+        files.append(file)
+    return files
+
+
+class StreetDataset(Dataset[dict[str, Any]]):
+    """Images of one split of one data set, ready for a network, with what was asked for beside them.
+
+    Items are plain dicts of tensors (default_collate stacks them):
+    name: path relative to the images' folder, posix ("city/x_leftImg8bit.png");
+    image: (3, H, W) float32 BGR minus `mean`, 0..255 before that, at `size` = (width, height) or native;
+    label (with_labels or label_dir): (H, W) uint8 train ids, 255 = ignored, at `label_size`; None keeps them native,
+      resized to the spec's score_size if it has one, else padded as its geometry says;
+    depth (with_depth): (H, W) float32 inverse depth at `label_size`, else `size`; 0 where unknown.
+
+    Images: `names`, else the lines of `list_file`, else all below the folder, sorted. Everything that can be checked
+    without opening a file is checked here; label files are looked for only with_labels. All errors are DataError.
+    """
+
+    def __init__(
+        self,
+        spec: DatasetSpec,
+        root: Path,
+        split: str,
+        classes: ClassSet,
+        *,
+        size: Size | None,
+        label_size: Size | None = None,
+        mean: Sequence[float] = IMG_MEAN,
+        names: Sequence[str] | None = None,
+        list_file: Path | None = None,
+        with_labels: bool = False,
+        with_depth: bool = False,
+        label_dir: Path | None = None,
+    ) -> None:
+        assert not (with_labels and label_dir), "either the data set's labels or pseudo labels"
+        self.spec, self.classes, self.mean = spec, classes, tuple(mean)
+        self.size = (int(size[0]), int(size[1])) if size else None
+        self.label_size = (int(label_size[0]), int(label_size[1])) if label_size else None
+        self.place = find_place(spec, Path(root), split, ["labels"] * with_labels + ["depth"] * with_depth)
+        self.names = self._list(names, list_file)
+        self.label_files = self._files("labels") if with_labels else None
+        self.table = spec.table(classes) if with_labels else None
+        self.pseudo_files = collect_pseudo_labels(Path(label_dir), self.names) if label_dir else None
+        self._read_depth = depth_reader(spec.depth, spec.name) if with_depth else None
+        self.depth_files = self._files("depth") if with_depth else None
+        has_camera = with_depth and self.place.layout.camera is not None
+        self.camera_files = self._files("camera") if has_camera else None
+
+    def _list(self, names: Sequence[str] | None, list_file: Path | None) -> list[str]:
+        images, ending = self.place.images, self.place.layout.image_ending
+        if names is not None:
+            return checked_names(names, images, ending, f"names for {self.spec.name}")
+        if list_file is not None:
+            return checked_names(read_list(Path(list_file)), images, ending, str(list_file))
+        return scan(images, ending)
+
+    def _files(self, role: str) -> list[Path]:
+        files = []
+        for name in self.names:
+            file = self.place.path(role, name)
+            if file is None:
+                raise DataError(f"data set {self.spec.name} has no pattern for {role} in its spec")
+            if not file.is_file():
+                raise DataError(f"{file}: missing; the {role} of {name} in {self.spec.name} should lie there")
+            files.append(file)
+        return files
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        name = self.names[index]
+        picture = read_image(self.place.images / name)
+        rgb = geometry.resize_image(picture, self.size, self.spec.geometry)
+        item: dict[str, Any] = {"name": name, "image": torch.from_numpy(network_input(rgb, self.mean))}
+        if self.label_files is not None:
+            item["label"] = torch.from_numpy(np.array(self._label(self.label_files[index])))
+        if self.pseudo_files is not None:
+            item["label"] = torch.from_numpy(np.array(self._pseudo_label(self.pseudo_files[index])))
+        if self._read_depth is not None and self.depth_files is not None:
+            camera = self.camera_files[index] if self.camera_files else None
+            depth = self._read_depth(self.depth_files[index], camera)
+            resized = geometry.resize_depth(depth, self.label_size or self.size, self.spec.geometry)
+            item["depth"] = torch.from_numpy(np.ascontiguousarray(resized))
+        return item
+
+    def _label(self, file: Path) -> np.ndarray:
+        spec, table = self.spec, self.table
+        assert table is not None
+        label = map_ids(read_ids(file), table, spec.max_label_id, file, spec.wrong_id)
+        fill = int(table[spec.fill_label])
+        if self.label_size is not None:
+            return geometry.resize_label(label, self.label_size, spec.geometry, fill)
+        if spec.score_size is not None:
+            return geometry.resize_label(label, spec.score_size)
+        return geometry.pad_label(label, self.size, spec.geometry, fill) if self.size else label
+
+    def _pseudo_label(self, file: Path) -> np.ndarray:
+        ids = read_ids(file)
+        last = len(self.classes) - 1
+        wrong = f"is no train id of {self.classes.name} (0..{last}, or 255); these pseudo labels have other classes"
+        label = map_ids(ids, np.arange(IGNORE + 1, dtype=np.uint8), last, file, wrong)
+        size = self.label_size or self.size
+        # A pseudo label lies in the frame of the network's input (padding included), so it is only ever stretched.
+        return geometry.resize_label(label, size) if size else label

@@ -1,0 +1,26 @@
+"""ADVENT's name for GTA5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from advent.dataset.adventlike import SpecDataSet
+from advent.dataset.geometry import Size
+
+
+class GTA5DataSet(SpecDataSet):
+    """Items (image, label, shape, name); 19 classes."""
+
+    spec_name = "gta5"
+
+    def __init__(
+        self,
+        root: str | Path,
+        list_path: str | Path,
+        set: str = "all",  # ADVENT's name, though it hides the builtin
+        max_iters: int | None = None,
+        crop_size: Size = (321, 321),
+        mean: Sequence[float] = (128, 128, 128),
+    ) -> None:
+        super().__init__("cityscapes19", None, root, list_path, set, max_iters, crop_size, None, mean)

@@ -1,0 +1,1 @@
+"""Config, training steps and evaluation (module names of ADVENT's public interface)."""

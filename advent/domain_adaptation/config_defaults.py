@@ -1,0 +1,127 @@
+"""The defaults of every config key: EP1's stage 0 as the release runs it. Sizes are (width, height).
+
+Keys are ADVENT's where it has them. A deviation of the release that users can choose is a key, explained here.
+"""
+
+DEFAULTS_YAML = """
+SOURCE: SYNTHIA                # spec of the labelled domain: a name under configs/datasets, or a path
+TARGET: Cityscapes             # spec of the unlabelled domain
+NUM_CLASSES: 16
+CLASSES: null                  # class set under configs/classes, or a path; null: by NUM_CLASSES
+DATA_ROOT: data                # data sets lie under it; relative to the working directory
+DATA_DIRECTORY_SOURCE: null    # folder of the source, relative to DATA_ROOT; null: the spec's own
+DATA_DIRECTORY_TARGET: null
+DATA_LIST_SOURCE: null         # list file; null: the folder is scanned
+DATA_LIST_TARGET: null
+NUM_WORKERS: 4
+DEVICE: auto                   # auto | cpu | cuda | cuda:N | mps
+EXP_ROOT: experiments
+EXP_NAME: ep1                  # folder of the protocol under EXP_ROOT
+EXP_SUFFIX: ''                 # set apart: EXP_NAME_SUFFIX
+STAGE:
+  NAME: daf                    # folder of this stage
+  AFTER: null                  # folder of the stage that it starts from
+  SCRIPT_AFTER: null           # which script and config make that stage: for the hint when it is missing
+  CONFIG_AFTER: null
+  RANKING: null                # folder of the ranking (stage 2b)
+  CONFIG_RANKING: null
+MODEL:
+  NAME: DeepLabv2_depth        # DeepLabv2_depth (DAF) | DeepLabv2_depth_DADA | DeepLabv2 (ADVENT)
+  MULTI_LEVEL: false           # auxiliary classifier: AdvEnt and MinEnt on DeepLabv2
+  ENCODER: resnet101           # the release's ResNet | timm:NAME
+  LAYERS: [3, 4, 23, 3]        # blocks of the ResNet's four stages
+  WIDTH: 64                    # channels of the ResNet's stem; the rest scales with it
+  DEPTH_SIZE: [304, 228]       # the depth head's output is resized to this first, as released; null: its own size
+  INIT: release                # release: N(0, 0.01) everywhere | he: for training from scratch
+  BN_AFFINE: auto              # scale and shift of the encoder's batch norms: frozen (release) | trainable |
+                               # auto: frozen for the ResNet, trainable for timm
+  ENCODER_WEIGHTS: null        # timm encoders: a local file | timm (its own download) | efficientnet-lite0
+TRAIN:
+  DA_METHOD: DAF               # DAF | DADA | AdvEnt | MinEnt | SourceOnly
+  SET_SOURCE: all
+  SET_TARGET: train
+  BATCH_SIZE_SOURCE: 1
+  BATCH_SIZE_TARGET: 1
+  INPUT_SIZE_SOURCE: [1280, 760]
+  INPUT_SIZE_TARGET: [1024, 512]
+  IMG_MEAN: [104.00698793, 116.66876762, 122.67891434]  # BGR
+  RESTORE_FROM: null           # starting weights (stage 0) or the checkpoint to start from (later stages)
+  LEARNING_RATE: 2.5e-4        # heads get ten times this
+  MOMENTUM: 0.9
+  WEIGHT_DECAY: 5.0e-4
+  POWER: 0.9                   # of the poly schedule
+  LEARNING_RATE_D: 1.0e-4
+  BACKBONE_UPDATES: release    # release: each backbone weight is updated once per enclosing module | once
+  LAMBDA_SEG_MAIN: 1.0
+  LAMBDA_SEG_AUX: 0.1
+  LAMBDA_DEPTH_MAIN: 0.001
+  LAMBDA_ADV_MAIN: 0.001
+  LAMBDA_ADV_AUX: 0.0002
+  LAMBDA_ENT_MAIN: 0.001
+  LAMBDA_ENT_AUX: 0.0002
+  DEPTH_POWER: [1, 1]          # of the depth in the source's and the target's map; the release: [1, 2]
+  MAX_ITERS: 90000             # length of the schedule
+  EARLY_STOP: 90000            # where training ends
+  SAVE_PRED_EVERY: 2000        # snapshots
+  SAVE_LAST: false             # true: a snapshot after the very last iteration too; the release saves multiples only
+  KEEP: 0                      # how many snapshots stay; 0: all
+  LOG_EVERY: 100               # rows of metrics.jsonl are means over so many iterations
+  EVAL_EVERY: 0                # score the target's labelled set so often; 0: never
+  RANDOM_SEED: 1234
+  RANDOM_TRAIN: false          # true: draw the seed
+  AMP: 'off'                   # off | bf16: mixed precision; losses and maps stay in float32
+  TENSORBOARD: false
+ISL:
+  THRESHOLD: 0.9               # least probability of a pseudo label
+  REFRESH_EVERY: 10000         # pseudo labels are remade after so many iterations
+RANK:
+  NORMALIZE: 'false'           # by rare classes: false | true | release (its wrong class ids)
+  LAMBDA1: 0.66                # share of the easy half
+TEST:
+  MODE: last                   # last snapshot | best of all (an oracle's choice) | single: RESTORE_FROM
+  SET_TARGET: val
+  BATCH_SIZE_TARGET: 1
+  INPUT_SIZE_TARGET: [1024, 512]
+  RESTORE_FROM: null
+  WAIT_MODEL: false            # wait until the training stage is finished
+PIPELINE:
+  STAGES: []                   # [{name: daf, script: train.py, cfg: dg}, ...]
+"""
+
+NULLABLE = {
+    "CLASSES", "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "DATA_LIST_SOURCE", "DATA_LIST_TARGET", "STAGE.AFTER",
+    "STAGE.SCRIPT_AFTER", "STAGE.CONFIG_AFTER", "STAGE.RANKING", "STAGE.CONFIG_RANKING", "MODEL.DEPTH_SIZE",
+    "MODEL.ENCODER_WEIGHTS", "TRAIN.RESTORE_FROM", "TEST.RESTORE_FROM",
+}  # fmt: skip
+
+CHOICES = {
+    "MODEL.INIT": ("release", "he"),
+    "MODEL.BN_AFFINE": ("auto", "frozen", "trainable"),
+    "TRAIN.BACKBONE_UPDATES": ("release", "once"),
+    "TRAIN.AMP": ("off", "bf16"),
+    "RANK.NORMALIZE": ("false", "true", "release"),
+    "TEST.MODE": ("last", "best", "single"),
+}
+
+SIZES = {
+    "MODEL.DEPTH_SIZE", "TRAIN.INPUT_SIZE_SOURCE", "TRAIN.INPUT_SIZE_TARGET", "TEST.INPUT_SIZE_TARGET",
+}  # fmt: skip
+
+LENGTHS = {"MODEL.LAYERS": 4, "TRAIN.IMG_MEAN": 3, "TRAIN.DEPTH_POWER": 2, **dict.fromkeys(SIZES, 2)}
+
+# Least values; for floats the bound itself is excluded where `positive` would be wrong at it.
+AT_LEAST = {
+    "NUM_CLASSES": 2, "NUM_WORKERS": 0, "MODEL.WIDTH": 4, "TRAIN.BATCH_SIZE_SOURCE": 1, "TRAIN.BATCH_SIZE_TARGET": 1,
+    "TRAIN.LEARNING_RATE": 0.0, "TRAIN.MOMENTUM": 0.0, "TRAIN.WEIGHT_DECAY": 0.0, "TRAIN.POWER": 0.0,
+    "TRAIN.LEARNING_RATE_D": 0.0, "TRAIN.MAX_ITERS": 1, "TRAIN.EARLY_STOP": 1, "TRAIN.SAVE_PRED_EVERY": 1,
+    "TRAIN.KEEP": 0, "TRAIN.LOG_EVERY": 1, "TRAIN.EVAL_EVERY": 0, "TRAIN.RANDOM_SEED": 0, "ISL.REFRESH_EVERY": 1,
+    "ISL.THRESHOLD": 0.0, "RANK.LAMBDA1": 0.0, "TEST.BATCH_SIZE_TARGET": 1,
+}  # fmt: skip
+AT_MOST = {"ISL.THRESHOLD": 1.0, "RANK.LAMBDA1": 1.0, "TRAIN.MOMENTUM": 1.0}
+
+# What a training result does not depend on: left out of a config's digest. A dot at the end means a whole section.
+WITHOUT_EFFECT = (
+    "DEVICE", "NUM_WORKERS", "DATA_ROOT", "EXP_ROOT", "EXP_NAME", "EXP_SUFFIX", "STAGE.SCRIPT_AFTER",
+    "STAGE.CONFIG_AFTER", "STAGE.CONFIG_RANKING", "TRAIN.KEEP", "TRAIN.TENSORBOARD", "TRAIN.RANDOM_TRAIN",
+    "TEST.", "PIPELINE.",
+)  # fmt: skip

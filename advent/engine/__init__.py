@@ -1,0 +1,1 @@
+"""What every stage shares: loop, optimizers, checkpoints, metrics, run folders, devices."""

@@ -1,0 +1,133 @@
+"""From a config to networks, data sets and a run: what the stages have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.classes import ClassSet, classes_for, load_classes
+from advent.dataset.paths import resolve_root
+from advent.dataset.spec import load_spec
+from advent.domain_adaptation.config import config_digest, dump_config
+from advent.domain_adaptation.steps import Method
+from advent.engine.checkpoint import load_network, load_start
+from advent.engine.device import pick_device, seed_everything
+from advent.engine.learner import Learner
+from advent.engine.loop import Loop
+from advent.engine.registry import find_network
+from advent.engine.runlog import StageFolder, provenance
+from advent.errors import ConfigError
+from advent.model.deeplabv2 import SegmentationNetwork, initialise
+from advent.model.encoder import Encoder, ResNetEncoder
+
+
+def class_set(config: Any) -> ClassSet:
+    """The protocol's classes: CLASSES, or by NUM_CLASSES. Raises ConfigError when the two disagree."""
+    classes = load_classes(config.CLASSES or classes_for(config.NUM_CLASSES))
+    if len(classes.names) != config.NUM_CLASSES:
+        raise ConfigError(
+            f"NUM_CLASSES: {config.NUM_CLASSES}, but CLASSES: {classes.name} has {len(classes.names)}; make them agree"
+        )
+    return classes
+
+
+def build_encoder(config: Any, weights: bool = True) -> Encoder:
+    """MODEL.ENCODER; `weights=False` skips MODEL.ENCODER_WEIGHTS (a checkpoint is loaded over them anyway)."""
+    model = config.MODEL
+    kind, _, name = model.ENCODER.partition(":")
+    if kind == "resnet101":
+        return ResNetEncoder(model.LAYERS, model.WIDTH, model.BN_AFFINE)
+    if kind != "timm" or not name:
+        raise ConfigError(f"MODEL.ENCODER: {model.ENCODER!r} is neither resnet101 nor timm:NAME")
+    from advent.model.timm_encoder import TimmEncoder  # timm takes seconds to import; most runs do without
+
+    return TimmEncoder(name, config.TRAIN.IMG_MEAN, model.BN_AFFINE, model.ENCODER_WEIGHTS if weights else None)
+
+
+def build_network(config: Any, checkpoint: str | Path | None = None) -> SegmentationNetwork:
+    """MODEL.NAME on its encoder, randomly started, or with the weights of a trained checkpoint."""
+    net = find_network(config).build(config, build_encoder(config, weights=checkpoint is None))
+    if checkpoint is not None:
+        load_network(net, checkpoint)
+    else:
+        initialise(net, config.MODEL.INIT, backbone=config.MODEL.ENCODER == "resnet101")
+    return net
+
+
+def source_data(config: Any) -> StreetDataset:
+    """The labelled source at its input size; with depth when the network learns depth."""
+    spec = load_spec(config.SOURCE)
+    train = config.TRAIN
+    return StreetDataset(
+        spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_SOURCE, spec), train.SET_SOURCE, class_set(config),
+        size=tuple(train.INPUT_SIZE_SOURCE), label_size=tuple(train.INPUT_SIZE_SOURCE), mean=tuple(train.IMG_MEAN),
+        list_file=_path(config.DATA_LIST_SOURCE), with_labels=True,
+        with_depth=find_network(config).gives_depth and train.LAMBDA_DEPTH_MAIN > 0,
+    )  # fmt: skip
+
+
+def target_data(
+    config: Any,
+    names: Sequence[str] | None = None,
+    label_dir: Path | None = None,
+    size: Sequence[int] | None = None,
+) -> StreetDataset:
+    """The unlabelled target at its input size; `names` takes a part of it, `label_dir` adds pseudo labels.
+
+    Its ground truth is never opened here.
+    """
+    spec = load_spec(config.TARGET)
+    train = config.TRAIN
+    size_wh = tuple(size or train.INPUT_SIZE_TARGET)
+    return StreetDataset(
+        spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), train.SET_TARGET, class_set(config),
+        size=size_wh, label_size=size_wh, mean=tuple(train.IMG_MEAN), names=names,
+        list_file=_path(config.DATA_LIST_TARGET), label_dir=label_dir,
+    )  # fmt: skip
+
+
+def test_data(config: Any) -> StreetDataset:
+    """The target's labelled set: images at TEST.INPUT_SIZE_TARGET, labels at the size they are scored at."""
+    spec = load_spec(config.TARGET)
+    return StreetDataset(
+        spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), config.TEST.SET_TARGET,
+        class_set(config), size=tuple(config.TEST.INPUT_SIZE_TARGET), label_size=None,
+        mean=tuple(config.TRAIN.IMG_MEAN), with_labels=True,
+    )  # fmt: skip
+
+
+def open_run(
+    config: Any,
+    method: Method,
+    *,
+    resume: bool,
+    overwrite: bool,
+    start: Path | None = None,
+    inputs: Sequence[Path] = (),
+) -> Loop:
+    """Network, optimizers, folder and loop of a training stage, seeded; nothing is written before all is checked.
+
+    `start`: the trained checkpoint that a later stage starts from (fresh optimizers); without it the start is
+    TRAIN.RESTORE_FROM (ImageNet weights) or random. `inputs`: further files to record in the provenance.
+    """
+    device = pick_device(config.DEVICE)
+    seed_everything(config.TRAIN.RANDOM_SEED)
+    net = build_network(config, start)
+    start = start or _path(config.TRAIN.RESTORE_FROM)
+    if start is not None and not resume and start == _path(config.TRAIN.RESTORE_FROM):
+        load_start(net, start)
+    learner = Learner(net, method, find_network(config).supervised, config.TRAIN, device)
+    folder = StageFolder.of(config)
+    if not resume:
+        folder.refuse_or_clear(overwrite)
+    loop = Loop(config, learner, folder, resume)
+    if loop.iteration == 0:
+        files = {str(index): path for index, path in enumerate([*([start] if start else []), *inputs])}
+        folder.begin(dump_config(config), provenance(config, config_digest(config), files))
+    return loop
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None

@@ -1,0 +1,82 @@
+"""Everything that changes while training: networks and optimizers, and one iteration of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from advent.domain_adaptation.steps import Batch, Losses, Method, Parts, Supervised
+from advent.engine.optim import discriminator_optimizer, network_optimizer, poly_rate, set_rate
+from advent.model.deeplabv2 import SegmentationNetwork
+from advent.model.discriminator import get_fc_discriminator
+
+LAMBDAS = {
+    "seg": "LAMBDA_SEG_MAIN",
+    "seg_aux": "LAMBDA_SEG_AUX",
+    "depth": "LAMBDA_DEPTH_MAIN",
+    "adv": "LAMBDA_ADV_MAIN",
+    "adv_aux": "LAMBDA_ADV_AUX",
+    "ent": "LAMBDA_ENT_MAIN",
+    "ent_aux": "LAMBDA_ENT_AUX",
+}
+AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
+
+
+class Learner:
+    """A network under training by one method.
+
+    `train` is the config's TRAIN section; `supervised` the losses on labelled data. The learner knows neither data
+    nor folders: the loop brings batches and keeps what the learner leaves.
+    """
+
+    def __init__(
+        self, net: SegmentationNetwork, method: Method, supervised: Supervised, train: Any, device: torch.device
+    ) -> None:
+        self.train_config, self.method, self.device = train, method, device
+        discriminators = nn.ModuleDict()
+        if method.adversarial:
+            for level in ("main", "aux") if net.multi_level else ("main",):
+                discriminators[level] = get_fc_discriminator(net.num_classes)
+        # Channels-last halves a ResNet's or an EfficientNet's step on this kind of CPU and helps tensor cores.
+        self.net = net.to(device).to(memory_format=torch.channels_last).train()
+        weights = {name: float(train[key]) for name, key in LAMBDAS.items()}
+        self.parts = Parts(net, method, supervised, discriminators.to(device).train(), weights, AMP_DTYPES[train.AMP])
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"net": network_optimizer(net, train)}
+        for level, discriminator in discriminators.items():
+            self.optimizers[f"discriminator_{level}"] = discriminator_optimizer(discriminator, train)
+
+    def rates(self, iteration: int) -> dict[str, float]:
+        """Set and return the poly rates of an iteration: `lr` of the backbone, `lr_d` of the discriminators."""
+        train = self.train_config
+        lr = poly_rate(train.LEARNING_RATE, iteration, train.MAX_ITERS, train.POWER)
+        lr_d = poly_rate(train.LEARNING_RATE_D, iteration, train.MAX_ITERS, train.POWER)
+        for name, optimizer in self.optimizers.items():
+            set_rate(optimizer, lr if name == "net" else lr_d)
+        return {"lr": lr, "lr_d": lr_d} if self.parts.discriminators else {"lr": lr}
+
+    def update(self, iteration: int, source: Batch, target: Batch | None = None) -> Losses:
+        """One whole iteration; returns the named losses as tensors on the device (nothing is synchronised)."""
+        self.rates(iteration)
+        for optimizer in self.optimizers.values():
+            optimizer.zero_grad(set_to_none=True)
+        losses = self.method.step(self.parts, source, target)
+        for optimizer in self.optimizers.values():
+            optimizer.step()
+        return losses
+
+    def state_dict(self) -> dict[str, Any]:
+        """What an exact continuation needs of networks and optimizers."""
+        return {
+            "net": self.net.state_dict(),
+            "discriminators": self.parts.discriminators.state_dict(),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()` of a learner with the same config."""
+        self.net.load_state_dict(state["net"])
+        self.parts.discriminators.load_state_dict(state["discriminators"])
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][name])

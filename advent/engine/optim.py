@@ -1,0 +1,80 @@
+"""Optimizers and the poly schedule, with the release's repeated backbone update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from advent.errors import ConfigError
+from advent.model.deeplabv2 import SegmentationNetwork
+
+HEAD_RATE = 10.0  # heads learn ten times as fast as the backbone
+
+
+class RepeatedSGD(torch.optim.SGD):
+    """SGD that applies a group's update `repeats` times in one step, from one gradient.
+
+    In every code of this line the backbone's parameters stand in the optimizer several times, because the generator
+    that collects them yields each weight once per enclosing module, and the SGD of their PyTorch (1.7) then updated
+    once per copy: each copy sees the momentum buffer and the weight that the copy before it left. This gives the
+    same numbers without duplicates, which current PyTorch refuses.
+    """
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        """Update every group `group["repeats"]` times, one pass after another."""
+        loss = closure() if closure is not None else None
+        groups = self.param_groups
+        try:
+            for done in range(max(group["repeats"] for group in groups)):
+                self.param_groups = [group for group in groups if group["repeats"] > done]
+                super().step()
+        finally:
+            self.param_groups = groups
+        return loss
+
+
+def update_multiplicity(name: str) -> int:
+    """How often the release updates a ResNet parameter per iteration: once per enclosing module.
+
+    `conv1.weight` 1, `layer1.0.conv1.weight` 3, `layer1.0.downsample.0.weight` 4: the dots of the name.
+    """
+    return name.count(".")
+
+
+def network_optimizer(net: SegmentationNetwork, train: Any) -> RepeatedSGD:
+    """SGD over backbone (group 0 first) and heads (group 1, ten times the rate); `train` is the TRAIN section.
+
+    Further groups hold backbone parameters with other update counts. Raises ConfigError when the repeated update
+    of the release is asked for an encoder that knows none.
+    """
+    repeated = train.BACKBONE_UPDATES == "release"
+    if repeated and not net.blueprint.repeats_updates:
+        raise ConfigError("TRAIN.BACKBONE_UPDATES: release is defined for the released ResNet only; set it to once")
+    by_repeats: dict[int, list[nn.Parameter]] = {}
+    for name, parameter in net.backbone_parameters():
+        by_repeats.setdefault(update_multiplicity(name) if repeated else 1, []).append(parameter)
+    backbone = [{"params": p, "lr_scale": 1.0, "repeats": n} for n, p in sorted(by_repeats.items())]
+    heads = {"params": [p for _, p in net.head_parameters()], "lr_scale": HEAD_RATE, "repeats": 1}
+    groups = [*backbone[:1], heads, *backbone[1:]]
+    return RepeatedSGD(groups, lr=train.LEARNING_RATE, momentum=train.MOMENTUM, weight_decay=train.WEIGHT_DECAY)
+
+
+def discriminator_optimizer(discriminator: nn.Module, train: Any) -> torch.optim.Adam:
+    """ADVENT's Adam: betas (0.9, 0.99), no decay."""
+    return torch.optim.Adam(discriminator.parameters(), lr=train.LEARNING_RATE_D, betas=(0.9, 0.99))
+
+
+def poly_rate(base_lr: float, iter: int, max_iter: int, power: float) -> float:
+    """base_lr * (1 - iter / max_iter) ** power; 0 from iteration max_iter on."""
+    return base_lr * max(0.0, 1 - iter / max_iter) ** power
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """Give each group `rate` times its `lr_scale`; without scales group 0 gets the rate, later ones ten times it."""
+    for index, group in enumerate(optimizer.param_groups):
+        group["lr"] = rate * group.get("lr_scale", HEAD_RATE if index else 1.0)
+    return rate

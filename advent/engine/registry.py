@@ -1,0 +1,84 @@
+"""What the upper floors register with the ground floor: networks and adaptation methods, by the config's names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from advent.domain_adaptation.steps import (
+    Method,
+    Supervised,
+    adversarial_step,
+    entropy_step,
+    information_map,
+    segmentation_losses,
+    supervised_step,
+)
+from advent.errors import ConfigError
+from advent.model.deeplabv2 import DeeplabV2, SegmentationNetwork
+from advent.model.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class NetworkEntry:
+    """How a network is built, `build(config, encoder)`, and which losses supervise it on labelled data."""
+
+    build: Callable[[Any, Encoder], SegmentationNetwork]
+    supervised: Supervised = segmentation_losses
+    gives_depth: bool = False
+
+
+NETWORKS: dict[str, NetworkEntry] = {}
+METHODS: dict[str, Callable[[Any], Method]] = {}
+
+
+def register_network(name: str, entry: NetworkEntry) -> None:
+    """Make a network available as MODEL.NAME."""
+    NETWORKS[name] = entry
+
+
+def register_method(name: str, build: Callable[[Any], Method]) -> None:
+    """Make a method available as TRAIN.DA_METHOD; `build(config)` gives the method."""
+    METHODS[name] = build
+
+
+def find_network(config: Any) -> NetworkEntry:
+    """The entry of MODEL.NAME. Raises ConfigError naming the nearest one."""
+    return _look_up(NETWORKS, config.MODEL.NAME, "MODEL.NAME")
+
+
+def find_method(config: Any) -> Method:
+    """The method of TRAIN.DA_METHOD, checked against the network. Raises ConfigError."""
+    method = _look_up(METHODS, config.TRAIN.DA_METHOD, "TRAIN.DA_METHOD")(config)
+    if method.needs_depth and not find_network(config).gives_depth:
+        raise ConfigError(
+            f"TRAIN.DA_METHOD: {method.name} needs a network with a depth head, MODEL.NAME: {config.MODEL.NAME} has "
+            "none; set MODEL.NAME: DeepLabv2_depth"
+        )
+    if config.MODEL.MULTI_LEVEL and not method.multi_level:
+        raise ConfigError(
+            f"MODEL.MULTI_LEVEL: {method.name} never trains the auxiliary output; set it to false, or use AdvEnt "
+            "or MinEnt"
+        )
+    return method
+
+
+def _look_up(table: Mapping[str, Any], name: str, key: str) -> Any:
+    if name in table:
+        return table[name]
+    nearest = difflib.get_close_matches(name, table, n=1, cutoff=0.3)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise ConfigError(f"{key}: {name!r} is none of {', '.join(sorted(table))}{hint}")
+
+
+register_network(
+    "DeepLabv2", NetworkEntry(lambda cfg, encoder: DeeplabV2(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL))
+)
+register_method("SourceOnly", lambda cfg: Method("SourceOnly", supervised_step, inclusive=True, multi_level=True))
+register_method("MinEnt", lambda cfg: Method("MinEnt", entropy_step, multi_level=True))
+register_method(
+    "AdvEnt",
+    lambda cfg: Method("AdvEnt", adversarial_step, information_map, information_map, halve=True, multi_level=True),
+)

@@ -1,0 +1,1 @@
+"""Networks on RGB: DeepLabv2, its encoders, and the discriminator."""

@@ -1,0 +1,96 @@
+"""DeepLabv2 as ADVENT uses it: encoder, ASPP classifier, optionally an auxiliary classifier on x3."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from advent.model.encoder import Encoder, Maps, ResNetEncoder
+
+ASPP_DILATIONS = (6, 12, 18, 24)
+CLASSIFIERS = ("layer5", "layer6")
+
+
+class ASPP(nn.Module):
+    """Four dilated 3x3 convolutions side by side, all four summed."""
+
+    def __init__(self, channels: int, num_classes: int, dilations: Sequence[int] = ASPP_DILATIONS) -> None:
+        super().__init__()
+        self.conv2d_list = nn.ModuleList(
+            nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in dilations
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, channels, h, w) -> logits (B, num_classes, h, w)."""
+        first, *others = self.conv2d_list
+        logits = first(features)
+        for conv in others:
+            logits = logits + conv(features)
+        return logits
+
+
+class SegmentationNetwork(nn.Module):
+    """Encoder plus classifier; subclasses put a depth head between them.
+
+    `forward` takes (B, 3, H, W) float images, BGR 0..255 minus the mean, and returns `(aux, main)` logits at the
+    encoder's stride, aux None unless multi-level; networks with a depth head return `(aux, main, depth)`.
+    """
+
+    def __init__(self, num_classes: int, encoder: Encoder, multi_level: bool = False) -> None:
+        super().__init__()
+        self.num_classes, self.multi_level, self.blueprint = num_classes, multi_level, encoder
+        encoder.install(self)
+        if multi_level:
+            self.layer5 = ASPP(encoder.channels[2], num_classes)
+        self.layer6 = ASPP(encoder.channels[3], num_classes)
+
+    def encode(self, images: Tensor) -> Maps:
+        """The encoder's four maps."""
+        return self.blueprint.features(self, images)
+
+    def backbone_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Trainable parameters of the encoder, by name in state-dict order: the lower learning rate."""
+        return [(n, p) for n, p in self.named_parameters() if p.requires_grad and self._in_backbone(n)]
+
+    def head_parameters(self) -> list[tuple[str, nn.Parameter]]:
+        """Trainable parameters of everything but the encoder: ten times the rate."""
+        return [(n, p) for n, p in self.named_parameters() if p.requires_grad and not self._in_backbone(n)]
+
+    def _in_backbone(self, name: str) -> bool:
+        return name.split(".", 1)[0] in self.blueprint.names
+
+
+class DeeplabV2(SegmentationNetwork):
+    """ADVENT's network."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Images (B, 3, H, W) -> (aux or None, main), logits (B, num_classes, h, w)."""
+        _, _, x3, x4 = self.encode(images)
+        aux = self.layer5(x3) if self.multi_level else None
+        return aux, self.layer6(x4)
+
+
+def initialise(net: SegmentationNetwork, scheme: str = "release", backbone: bool = True) -> None:
+    """Draw the convolution weights in state-dict order; biases and batch norms keep PyTorch's own start.
+
+    scheme: `release` draws N(0, 0.01), meant to be overwritten by ImageNet weights; `he` draws
+    N(0, 2 / fan_out) for the backbone and the depth head and keeps N(0, 0.01) for the classifiers, for training
+    from scratch. `backbone=False` leaves the encoder alone (it brought its own weights).
+    """
+    skipped = () if backbone else net.blueprint.names
+    for name, module in net.named_modules():
+        top = name.split(".", 1)[0]
+        if not isinstance(module, nn.Conv2d) or top in skipped:
+            continue
+        he = scheme == "he" and top not in CLASSIFIERS
+        fan_out = module.out_channels * math.prod(module.kernel_size) / module.groups
+        nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out) if he else 0.01)
+
+
+def get_deeplab_v2(num_classes: int = 19, multi_level: bool = True) -> DeeplabV2:
+    """ADVENT's full-size network with random weights (ResNet-101, stride 8)."""
+    net = DeeplabV2(num_classes, ResNetEncoder(), multi_level)
+    initialise(net)
+    return net

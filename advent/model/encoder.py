@@ -1,0 +1,111 @@
+"""Encoders: four feature maps for the heads, from the release's ResNet or from any timm backbone.
+
+An encoder is a blueprint, not a module: it installs its modules on the network itself, so that the ResNet keeps
+the flat parameter names of the published checkpoints (`conv1.weight`, `layer1.0.conv1.weight`, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from advent.errors import ConfigError
+
+Maps = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+class Encoder(Protocol):
+    """What a network needs to know of its backbone."""
+
+    channels: tuple[int, int, int, int]  # of the maps x1..x4
+    names: tuple[str, ...]  # children it installs: the backbone's parameters, at the lower learning rate
+    repeats_updates: bool  # whether the release's repeated backbone update is defined for it
+
+    def install(self, net: nn.Module) -> None:
+        """Add the backbone's modules to `net` as children called `names`."""
+
+    def features(self, net: nn.Module, images: Tensor) -> Maps:
+        """(B, 3, H, W) BGR 0..255 minus the mean -> x1..x4, each (B, channels[i], h_i, w_i)."""
+
+
+class Bottleneck(nn.Module):
+    """Caffe-style residual block: the stride sits on the first 1x1 convolution (DeepLabv2, ADVENT)."""
+
+    expansion = 4
+
+    def __init__(self, inplanes: int, planes: int, stride: int, dilation: int, project: bool) -> None:
+        super().__init__()
+        width = planes * self.expansion
+        self.conv1 = nn.Conv2d(inplanes, planes, 1, stride=stride, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=dilation, dilation=dilation, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, width, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = (
+            nn.Sequential(nn.Conv2d(inplanes, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width))
+            if project
+            else None
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inplanes, H, W) -> (B, 4 * planes, H / stride, W / stride)."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return self.relu(out)
+
+
+class ResNetEncoder:
+    """The release's dilated ResNet, output stride 8 (blocks 3, 4, 23, 3 and stem width 64 = ResNet-101)."""
+
+    names: tuple[str, ...] = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+    repeats_updates = True
+
+    def __init__(self, layers: Sequence[int] = (3, 4, 23, 3), width: int = 64, affine: str = "auto") -> None:
+        if len(layers) != 4 or min(layers) < 1:
+            raise ConfigError(f"MODEL.LAYERS: {list(layers)} must be four numbers of blocks, each at least 1")
+        if width < 4 or width % 4:
+            raise ConfigError(f"MODEL.WIDTH: {width} must be a positive multiple of 4 (64 is the release's)")
+        self.layers, self.width = tuple(layers), width
+        self.trainable_affine = affine == "trainable"
+        self.channels = (4 * width, 8 * width, 16 * width, 32 * width)
+
+    def install(self, net: nn.Module) -> None:
+        """Add stem and four stages to `net` as flat children."""
+        net.conv1 = nn.Conv2d(3, self.width, 7, stride=2, padding=3, bias=False)
+        net.bn1 = nn.BatchNorm2d(self.width)
+        net.relu = nn.ReLU(inplace=True)
+        net.maxpool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
+        inplanes = self.width
+        strides_and_dilations = ((1, 1), (2, 1), (1, 2), (1, 4))
+        for index, (blocks, (stride, dilation)) in enumerate(zip(self.layers, strides_and_dilations, strict=True)):
+            planes = self.width * 2**index
+            stage = [Bottleneck(inplanes, planes, stride, dilation, project=True)]
+            inplanes = planes * Bottleneck.expansion
+            stage += [Bottleneck(inplanes, planes, 1, dilation, project=False) for _ in range(blocks - 1)]
+            setattr(net, f"layer{index + 1}", nn.Sequential(*stage))
+        if not self.trainable_affine:
+            # The release freezes scale and shift only: batch statistics are used and running ones move, at batch 1 too.
+            for name in self.names:
+                freeze_batch_norm_affine(getattr(net, name))
+
+    def features(self, net: nn.Module, images: Tensor) -> Maps:
+        """(B, 3, H, W) BGR 0..255 minus the mean -> maps at stride 4, 8, 8, 8."""
+        trunk: Any = net
+        x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(images))))
+        x1 = trunk.layer1(x)
+        x2 = trunk.layer2(x1)
+        x3 = trunk.layer3(x2)
+        return x1, x2, x3, trunk.layer4(x3)
+
+
+def freeze_batch_norm_affine(module: nn.Module) -> None:
+    """Stop training of every batch norm's scale and shift in `module`; its statistics go on moving."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.requires_grad_(False)

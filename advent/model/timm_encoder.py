@@ -1,0 +1,236 @@
+"""Encoders from timm: any backbone with `features_only`, and the ImageNet weights it may start from."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from advent.errors import CheckpointError, ConfigError
+from advent.model import efficientnet_lite
+
+AFFINE_CHOICES = ("auto", "trainable", "frozen")
+MAPS = 4
+OUTPUT_STRIDES = (8, 16, 32)  # in order of preference; a backbone that knows no dilation refuses the first two
+
+
+class TimmEncoder:
+    """Blueprint of a timm backbone: installs it on a network as the child `encoder` and reads four maps from it.
+
+    name: timm's name, as timm:NAME or bare, with or without the tag of its weights. mean: BGR mean on the scale
+    0..255 that the reader subtracted. affine: `auto` or `trainable` train the batch norms' scale and shift, `frozen`
+    does not. weights: None (as initialised), `timm` (timm's own download), `efficientnet-lite0` (from the index's
+    package), or a local file in timm's naming (.safetensors, or what torch.save wrote).
+
+    channels, strides: of the maps x1..x4. Raises ConfigError for a backbone that cannot serve, CheckpointError for
+    weights that do not fit.
+    """
+
+    names: tuple[str, ...] = ("encoder",)
+    repeats_updates = False  # the release's repeated update lists children of its own ResNet
+
+    def __init__(self, name: str, mean: Sequence[float], affine: str = "auto", weights: str | None = None) -> None:
+        if affine not in AFFINE_CHOICES:
+            raise ConfigError(f"MODEL.BN_AFFINE: {affine!r} is none of {', '.join(AFFINE_CHOICES)}.")
+        self.name = name.removeprefix("timm:")
+        self.mean = tuple(float(value) for value in mean)
+        self.affine = affine
+        self.weights = weights
+        _check_name(self.name)
+        if weights == efficientnet_lite.WEIGHTS_NAME:
+            self._check_lite()
+        # Only a built backbone tells its channels. It is kept for the first install, so that none is built in vain.
+        model = _create(self.name, pretrained=weights == "timm")
+        self._spare: nn.Module | None = model
+        info, config = _describe(model, self.name)
+        c1, c2, c3, c4 = info.channels()[-MAPS:]
+        self.channels: tuple[int, int, int, int] = (c1, c2, c3, c4)
+        s1, s2, s3, s4 = info.reduction()[-MAPS:]
+        self.strides: tuple[int, int, int, int] = (s1, s2, s3, s4)
+        self.input_mean, self.input_std = _input_convention(self.name, config)
+        if weights not in (None, "timm"):
+            _load(model, self.name, str(weights))
+
+    def install(self, net: nn.Module) -> None:
+        """Register the backbone on the network, weights loaded, batch norms' affine as asked for."""
+        model, self._spare = self._spare, None
+        if model is None:
+            model = TimmEncoder(self.name, self.mean, self.affine, self.weights)._spare
+        assert model is not None
+        # x is a BGR picture minus self.mean, so one scale and shift per channel makes timm's input of it.
+        mean_rgb = torch.tensor(self.mean[::-1], dtype=torch.float64).view(1, 3, 1, 1)
+        target_mean = torch.tensor(self.input_mean, dtype=torch.float64).view(1, 3, 1, 1)
+        target_std = torch.tensor(self.input_std, dtype=torch.float64).view(1, 3, 1, 1)
+        # Not persistent: snapshots carry weights only, and the convention follows from the backbone's name.
+        model.register_buffer("input_scale", (1 / target_std).float(), persistent=False)
+        model.register_buffer("input_shift", ((mean_rgb - target_mean) / target_std).float(), persistent=False)
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+                module.weight.requires_grad_(self.affine != "frozen")
+                module.bias.requires_grad_(self.affine != "frozen")
+        net.add_module("encoder", model)
+
+    def features(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The last four maps. x: (B, 3, H, W) float, BGR 0..255 minus mean; map i is (B, channels[i], h_i, w_i)."""
+        encoder = net.get_submodule("encoder")
+        # Depthwise convolutions run twice as fast on a CPU with channels last, and the format carries through.
+        maps = encoder(self.normalise(encoder, x).contiguous(memory_format=torch.channels_last))[-MAPS:]
+        if str(getattr(encoder, "output_fmt", "NCHW")).endswith("NHWC"):
+            maps = [feature.permute(0, 3, 1, 2) for feature in maps]
+        x1, x2, x3, x4 = maps
+        return x1, x2, x3, x4
+
+    @staticmethod
+    def normalise(encoder: nn.Module, x: Tensor) -> Tensor:
+        """BGR 0..255 minus the reader's mean -> the installed backbone's own input convention, RGB."""
+        return x.flip(1) * encoder.get_buffer("input_scale") + encoder.get_buffer("input_shift")
+
+    def _check_lite(self) -> None:
+        if self.name.split(".")[0] != efficientnet_lite.TIMM_NAME:
+            raise ConfigError(
+                f"MODEL.ENCODER_WEIGHTS={efficientnet_lite.WEIGHTS_NAME} fits timm:"
+                f"{efficientnet_lite.TIMM_NAME} only, not timm:{self.name}. Set MODEL.ENCODER to that."
+            )
+
+
+def _check_name(name: str) -> None:
+    if timm.is_model(name):
+        return
+    nearest = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
+    hint = f"Nearest: {', '.join(nearest)}." if nearest else "timm.list_models() lists them."
+    raise ConfigError(f"MODEL.ENCODER: timm {timm.__version__} knows no model {name!r}. {hint}")
+
+
+def _create(name: str, pretrained: bool) -> nn.Module:
+    """The backbone with the smallest output stride that it allows."""
+    refusal: Exception | None = None
+    choices: list[dict[str, Any]] = [{"output_stride": stride} for stride in OUTPUT_STRIDES]
+    for options in [*choices, {}]:
+        try:
+            model = timm.create_model(name, pretrained=False, features_only=True, **options)
+        # Every family refuses in its own way: an argument it does not know, an assertion, a stride out of range.
+        except (TypeError, AssertionError, ValueError, NotImplementedError, RuntimeError, AttributeError) as error:
+            refusal = error
+            continue
+        return _create_pretrained(name, options) if pretrained else model
+    raise ConfigError(
+        f"MODEL.ENCODER: timm:{name} has no feature maps (features_only): {_one_line(refusal)}. "
+        f"Take a backbone in stages, such as timm:{efficientnet_lite.TIMM_NAME}."
+    )
+
+
+def _create_pretrained(name: str, options: Mapping[str, Any]) -> nn.Module:
+    try:
+        return timm.create_model(name, pretrained=True, features_only=True, **options)
+    except Exception as error:  # no network, no such tag, a damaged cache: the hub's errors share no base class
+        raise CheckpointError(
+            f"MODEL.ENCODER_WEIGHTS=timm: no weights for {name}: {_one_line(error)}. "
+            f"Give a local file instead, or null to start without."
+        ) from error
+
+
+def _describe(model: Any, name: str) -> tuple[Any, Mapping[str, Any]]:
+    """timm's feature_info and pretrained_cfg of a backbone that can serve; ConfigError for one that cannot."""
+    info, config = model.feature_info, model.pretrained_cfg
+    fault = None
+    if len(info.channels()) < MAPS:
+        fault = f"gives {len(info.channels())} feature maps, {MAPS} are needed"
+    elif config.get("fixed_input_size"):
+        fault = f"takes pictures of {config['input_size'][1:]} only"
+    if fault:
+        raise ConfigError(
+            f"MODEL.ENCODER: timm:{name} {fault}. Take a convolutional backbone in stages, such as "
+            f"timm:{efficientnet_lite.TIMM_NAME}."
+        )
+    return info, config
+
+
+def _input_convention(name: str, config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, RGB on the scale 0..255.
+
+    By name and never by where the weights came from: a snapshot is evaluated by a network built without weights.
+    """
+    if name.split(".")[0] == efficientnet_lite.TIMM_NAME:
+        return efficientnet_lite.INPUT_MEAN, efficientnet_lite.INPUT_STD
+    return tuple(255.0 * value for value in config["mean"]), tuple(255.0 * value for value in config["std"])
+
+
+def _load(model: nn.Module, name: str, weights: str) -> None:
+    """Fill the backbone from the package or a local file; the classifier's weights in it are left out."""
+    if weights == efficientnet_lite.WEIGHTS_NAME:
+        where, state = efficientnet_lite.PACKAGE, efficientnet_lite.package_state()
+    else:
+        where, state = weights, _read(Path(weights))
+    if efficientnet_lite.is_lite_naming(state.keys()):
+        state = efficientnet_lite.to_timm_naming(state, where)
+    given = {_canonical(key): tensor for key, tensor in state.items()}
+    wanted = {_canonical(key): key for key in model.state_dict()}
+    missing = [
+        key for canonical, key in wanted.items() if canonical not in given and not key.endswith("num_batches_tracked")
+    ]
+    unexpected = [key for key in state if _canonical(key) not in wanted]
+    if unexpected:  # what the whole network has beyond the feature maps is its head; anything else is an error
+        head = {_canonical(key) for key in timm.create_model(name, pretrained=False).state_dict()}
+        unexpected = [key for key in unexpected if _canonical(key) not in head]
+    shapes = [
+        f"{key} {tuple(given[canonical].shape)}"
+        for canonical, key in wanted.items()
+        if canonical in given and given[canonical].shape != model.state_dict()[key].shape
+    ]
+    faults = [
+        f"{what}: {_some(keys)}"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        if keys
+    ]
+    if faults:
+        raise CheckpointError(
+            f"{where}: not the weights of timm:{name}; {'; '.join(faults)}. "
+            f"Set MODEL.ENCODER to the file's network or MODEL.ENCODER_WEIGHTS to another file."
+        )
+    model.load_state_dict(
+        {key: given[canonical] for canonical, key in wanted.items() if canonical in given}, strict=False
+    )
+
+
+def _canonical(key: str) -> str:
+    """A name that a network and timm's feature wrappers of it share: they join path parts by '_' or prefix them."""
+    return key.removeprefix("module.").removeprefix("model.").replace(".", "_")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: no such file. MODEL.ENCODER_WEIGHTS is a local file, timm, "
+            f"{efficientnet_lite.WEIGHTS_NAME}, or null."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state: Any = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # safetensors' own error class, the unpickler's, the zip reader's
+        raise CheckpointError(
+            f"{path}: cannot be read as weights ({_one_line(error)}). Save a plain state dict."
+        ) from None
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path}: holds no plain state dict. Save model.state_dict() alone.")
+    return state
+
+
+def _some(keys: Sequence[str], shown: int = 4) -> str:
+    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + more
+
+
+def _one_line(error: Exception | None) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -1,0 +1,1 @@
+"""Losses, small functions and file formats (module names of ADVENT's public interface)."""

@@ -1,0 +1,46 @@
+"""Small functions under the names of ADVENT's public interface."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advent.engine.metrics import confusion_matrix, intersection_over_union
+from advent.engine.optim import poly_rate, set_rate
+from advent.utils.loss import bce_loss, cross_entropy_2d, self_information
+
+__all__ = [
+    "adjust_learning_rate", "adjust_learning_rate_discriminator", "bce_loss", "fast_hist", "loss_calc", "lr_poly",
+    "per_class_iu", "prob_2_entropy",
+]  # fmt: skip
+
+prob_2_entropy = self_information
+lr_poly = poly_rate
+
+
+def loss_calc(pred: Tensor, label: Tensor, device: torch.device | str) -> Tensor:
+    """Cross entropy of (B, C, H, W) logits against (B, H, W) labels, moved to `device`."""
+    return cross_entropy_2d(pred, label.long().to(device))
+
+
+def fast_hist(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
+    """(n, n) int64 confusion matrix of labels `a` (rows) and predictions `b` (columns); labels >= n are dropped."""
+    return confusion_matrix(a, b, n)
+
+
+def per_class_iu(hist: np.ndarray) -> np.ndarray:
+    """Intersection over union per class of an (n, n) confusion matrix; NaN where a class occurs nowhere."""
+    return intersection_over_union(hist)
+
+
+def adjust_learning_rate(optimizer: torch.optim.Optimizer, i_iter: int, cfg: Any) -> float:
+    """Poly rate of iteration `i_iter` for the network's optimizer: group 0 at the rate, group 1 at ten times it."""
+    return set_rate(optimizer, poly_rate(cfg.TRAIN.LEARNING_RATE, i_iter, cfg.TRAIN.MAX_ITERS, cfg.TRAIN.POWER))
+
+
+def adjust_learning_rate_discriminator(optimizer: torch.optim.Optimizer, i_iter: int, cfg: Any) -> float:
+    """Poly rate of iteration `i_iter` for a discriminator's optimizer."""
+    return set_rate(optimizer, poly_rate(cfg.TRAIN.LEARNING_RATE_D, i_iter, cfg.TRAIN.MAX_ITERS, cfg.TRAIN.POWER))

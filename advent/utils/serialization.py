@@ -1,0 +1,61 @@
+"""Reading and writing of small files: safe YAML and JSON; every file appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import yaml
+
+from advent.errors import ConfigError
+
+
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Path:
+    """Let `write` fill a temporary file beside `path`, then rename it into place.
+
+    A reader, or a run killed at any moment, sees the old file or the new one, never a part. The folder is made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as handle:
+            write(handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write UTF-8 text atomically."""
+
+    def write(handle: BinaryIO) -> None:
+        handle.write(text.encode())
+
+    return write_atomically(path, write)
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Write indented JSON atomically; keys keep their order."""
+    return write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Read one YAML document with the safe loader. Raises ConfigError naming file and line."""
+    path = Path(path)
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        raise ConfigError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: not a text file in UTF-8") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None

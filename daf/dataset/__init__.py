@@ -1,0 +1,1 @@
+"""What a depth value means, and SYNTHIA with depth."""

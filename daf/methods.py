@@ -1,0 +1,68 @@
+"""DAF and DADA: the adversarial step with a depth-aware map, and depth supervision on the source."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from advent.domain_adaptation.steps import (
+    Batch,
+    Losses,
+    MapFunction,
+    Method,
+    Prediction,
+    adversarial_step,
+    segmentation_losses,
+)
+from advent.engine.registry import NetworkEntry, register_method, register_network
+from daf.interaction import depth_aware_map
+from daf.loss import berhu
+from daf.model.dada import DeeplabV2DADA
+from daf.model.deeplabv2_depth import DeeplabV2Depth
+
+
+def segmentation_and_depth_losses(prediction: Prediction, batch: Batch) -> Losses:
+    """Cross entropy, and BerHu against `batch["depth"]` (B, H, W inverse depth) where the batch has one."""
+    losses = segmentation_losses(prediction, batch)
+    if "depth" in batch:
+        assert prediction.depth is not None
+        losses["depth"] = berhu(prediction.depth, batch["depth"])
+    return losses
+
+
+def _map_of_power(power: int) -> MapFunction:
+    def to_map(logits: Tensor, depth: Tensor | None) -> Tensor:
+        assert depth is not None
+        return depth_aware_map(logits, depth, power)
+
+    return to_map
+
+
+def depth_aware_method(name: str, config: Any, halve: bool = False, inclusive: bool = True) -> Method:
+    """The adversarial step on depth-aware maps, with the depth powers of TRAIN.DEPTH_POWER (source, target)."""
+    # The release squares depth on the target only; both figures show one map. DEPTH_POWER [1, 2] restores it.
+    power_src, power_trg = config.TRAIN.DEPTH_POWER
+    maps = (_map_of_power(power_src), _map_of_power(power_trg))
+    return Method(name, adversarial_step, *maps, halve=halve, inclusive=inclusive, needs_depth=True)
+
+
+register_network(
+    "DeepLabv2_depth",
+    NetworkEntry(
+        lambda cfg, encoder: DeeplabV2Depth(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DEPTH_SIZE),
+        supervised=segmentation_and_depth_losses,
+        gives_depth=True,
+    ),
+)
+register_network(
+    "DeepLabv2_depth_DADA",
+    NetworkEntry(
+        lambda cfg, encoder: DeeplabV2DADA(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL),
+        supervised=segmentation_and_depth_losses,
+        gives_depth=True,
+    ),
+)
+register_method("DAF", partial(depth_aware_method, "DAF"))
+register_method("DADA", partial(depth_aware_method, "DADA"))

@@ -1,0 +1,1 @@
+"""Second floor: the target domain against itself. Pseudo labels, ranking, and adaptation between the halves."""

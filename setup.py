@@ -1,0 +1,8 @@
+"""Installs the three floors; everything is declared in pyproject.toml.
+
+`advent` is this project's own package. Never list the package of that name on the index as a requirement.
+"""
+
+from setuptools import setup
+
+setup()

@@ -1,0 +1,30 @@
+"""Per-class IoU and mIoU of one checkpoint, the last snapshot, or every one.
+
+    python test.py --cfg ./configs/configs/dg.yml
+    python test.py --cfg dg TEST.MODE=best
+
+Prints a table and writes `results.json` into the stage's folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from daf.own_advent import require_own_advent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and score; returns the exit code."""
+    require_own_advent()
+    import ida.doors as doors
+
+    parser = doors.make_parser(
+        "test.py", "Per-class IoU and mIoU of one checkpoint, the last snapshot, or every one.", "dg.yml"
+    )
+    args = parser.parse_args(argv)
+    return doors.run_door("test.py", lambda: doors.evaluate_and_print(doors.config_from_args(args)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
