@@ -1,0 +1,175 @@
+"""The stages through their command lines, on tiny data: what each leaves, resumes and refuses."""
+
+import csv
+import json
+import shutil
+
+import pipeline
+import pytest
+import tiny
+import torch
+import yaml
+from PIL import Image
+
+import entropy
+import test as test_door
+import test_intra
+import train
+import train_intra
+import train_isl
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_stage_leaves_what_it_should(trained):
+    exp = trained / "exp" / "quick"
+    for stage, last in (("daf", 6), ("isl", 6), ("ida", 5)):
+        folder = exp / stage
+        for file in ("config.yml", "metrics.jsonl", "provenance.json", "finished.json", "resume.pth", "model_3.pth"):
+            assert (folder / file).is_file(), file
+        state = torch.load(folder / f"model_{last}.pth", weights_only=True)
+        assert all(isinstance(tensor, torch.Tensor) for tensor in state.values())
+        assert [row["iteration"] for row in rows(folder / "metrics.jsonl")] == sorted({1, 3, 5, last})
+        assert yaml.safe_load((folder / "config.yml").read_text())["STAGE"]["NAME"] == stage
+    assert not list(exp.rglob("*.tmp"))
+
+
+def test_ranking_orders_and_covers_the_target(trained):
+    rank = trained / "exp" / "quick" / "rank"
+    with open(rank / "ranking.csv") as handle:
+        table = list(csv.DictReader(handle))
+    scores = [float(row["score"]) for row in table]
+    assert scores == sorted(scores)
+    easy, hard = ((rank / f).read_text().split() for f in ("easy_split.txt", "hard_split.txt"))
+    assert [row["name"] for row in table] == easy + hard
+    assert len(easy) == int(tiny.COUNT * 0.66)
+    for name in easy + hard:
+        label = Image.open(rank / "color_masks" / name)
+        assert label.mode == "L"
+        assert label.size == (tiny.WIDTH, tiny.HEIGHT)
+        assert (rank / "color_masks" / name.replace(".png", "_color.png")).is_file()
+
+
+@pytest.mark.parametrize("method", ["DAF", "DADA", "AdvEnt", "MinEnt", "SourceOnly"])
+def test_stage_0_runs_every_method(data, method):
+    network = {"DAF": "DeepLabv2_depth", "DADA": "DeepLabv2_depth_DADA"}.get(method, "DeepLabv2")
+    assert train.main(tiny.command_line(data, "quick/dg", f"TRAIN.DA_METHOD={method}", f"MODEL.NAME={network}")) == 0
+    row = rows(data / "exp/quick/daf/metrics.jsonl")[-1]
+    # DAF, DADA and source-only run iteration EARLY_STOP too, the others stop before it.
+    assert row["iteration"] == (5 if method in ("AdvEnt", "MinEnt") else 6)
+    assert ("adv" in row) == (method in ("DAF", "DADA", "AdvEnt"))
+    assert ("depth" in row) == (method in ("DAF", "DADA"))
+    assert ("ent" in row) == (method == "MinEnt")
+
+
+@pytest.mark.parametrize("method", ["AdvEnt", "MinEnt"])
+def test_multi_level_trains_the_auxiliary_output(data, method):
+    arguments = ["MODEL.NAME=DeepLabv2", "MODEL.MULTI_LEVEL=true", f"TRAIN.DA_METHOD={method}"]
+    assert train.main(tiny.command_line(data, "quick/dg", *arguments)) == 0
+    row = rows(data / "exp/quick/daf/metrics.jsonl")[-1]
+    assert {"seg_aux", "adv_aux" if method == "AdvEnt" else "ent_aux"} <= set(row)
+
+
+def test_bf16_runs_and_stays_near_full_precision(data):
+    assert train.main(tiny.command_line(data, "quick/dg")) == 0
+    assert train.main(tiny.command_line(data, "quick/dg", "--exp-suffix=bf16", "TRAIN.AMP=bf16")) == 0
+    full, half = (rows(data / f"exp/{name}/daf/metrics.jsonl")[0] for name in ("quick", "quick_bf16"))
+    assert half["seg"] == pytest.approx(full["seg"], rel=0.05)
+    assert half["seg"] != full["seg"]
+
+
+@pytest.mark.parametrize(("door", "stage", "cfg"), [(train, "daf", "quick/dg"), (train_isl, "isl", "quick/isl"),
+                                                    (train_intra, "ida", "quick/intrada")])  # fmt: skip
+def test_a_continued_run_ends_in_the_same_bytes(trained, tmp_path, door, stage, cfg):
+    root = tmp_path / "copy"
+    shutil.copytree(trained, root)
+    folder, reference = root / "exp/quick" / stage, trained / "exp/quick" / stage
+    shutil.rmtree(folder)
+    assert door.main(tiny.command_line(root, cfg, "TRAIN.EARLY_STOP=3")) == 0
+    # As if the first run had been stopped there: the same resume state, but a config that goes on to the end.
+    state = torch.load(folder / "resume.pth", weights_only=True)
+    state["config"] = torch.load(reference / "resume.pth", weights_only=True)["config"]
+    torch.save(state, folder / "resume.pth")
+    assert door.main(tiny.command_line(root, cfg, "--resume")) == 0
+    last = sorted(p.name for p in reference.glob("model_*.pth"))[-1]
+    want, got = (torch.load(f / last, weights_only=True) for f in (reference, folder))
+    assert all(torch.equal(want[name], got[name]) for name in want)
+    assert rows(folder / "metrics.jsonl")[-1] == rows(reference / "metrics.jsonl")[-1]
+
+
+def test_resume_under_another_config_is_refused(trained, tmp_path, capsys):
+    root = tmp_path / "copy"
+    shutil.copytree(trained, root)
+    assert train.main(tiny.command_line(root, "quick/dg", "--resume", "TRAIN.LEARNING_RATE=1e-5")) == 2
+    assert "another config" in capsys.readouterr().err
+
+
+def test_training_never_opens_target_labels(data):
+    shutil.rmtree(data / "CamVid" / "valannot")
+    for door, cfg in (
+        (train, "quick/dg"),
+        (train_isl, "quick/isl"),
+        (entropy, "quick/rank"),
+        (train_intra, "quick/intrada"),
+    ):
+        assert door.main(tiny.command_line(data, cfg)) == 0
+
+
+def test_workers_see_the_same_batches(data):
+    assert train.main(tiny.command_line(data, "quick/dg")) == 0
+    assert train.main(tiny.command_line(data, "quick/dg", "--exp-suffix=two", "NUM_WORKERS=2")) == 0
+    states = [torch.load(data / f"exp/{n}/daf/model_6.pth", weights_only=True) for n in ("quick", "quick_two")]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_best_marks_the_oracle_and_shows_the_last(trained, tmp_path, capsys):
+    root = tmp_path / "copy"
+    shutil.copytree(trained, root)
+    assert test_intra.main(tiny.command_line(root, "quick/intrada", "TEST.MODE=best")) == 0
+    table = capsys.readouterr().out
+    assert "best (oracle)" in table
+    assert "last model_5" in table
+    results = json.loads((root / "exp/quick/ida/results.json").read_text())["results"]
+    assert [r["selected"] for r in results] == ["best (oracle)", "snapshot", "last"]
+
+
+def test_a_named_checkpoint_is_scored(trained, tmp_path, capsys):
+    checkpoint = trained / "exp/quick/daf/model_6.pth"
+    arguments = tiny.command_line(trained, "quick/dg", f"--exp-suffix={tmp_path.name}", "TEST.MODE=single")
+    assert test_door.main([*arguments, f"TEST.RESTORE_FROM={checkpoint}"]) == 0
+    assert "model_6.pth" in capsys.readouterr().out
+
+
+def test_batch_size_of_evaluation_does_not_matter(trained, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(trained, root)
+    scores = []
+    for size in (1, 3):
+        assert test_door.main(tiny.command_line(root, "quick/dg", f"TEST.BATCH_SIZE_TARGET={size}")) == 0
+        scores.append(json.loads((root / "exp/quick/daf/results.json").read_text())["results"][0]["iou"])
+    assert scores[0] == scores[1]
+
+
+def test_pipeline_runs_all_stages_then_skips_them(data, capsys):
+    arguments = tiny.command_line(data, "quick", "isl:TRAIN.EARLY_STOP=4", f"--picture={data / 'grid.png'}")
+    assert pipeline.main(arguments) == 0
+    table = capsys.readouterr().out
+    for stage in ("source_only", "daf", "isl", "ida"):
+        assert f"| {stage}" in table
+    assert (data / "exp/quick/isl/model_4.pth").is_file()
+    assert Image.open(data / "grid.png").size[0] > 1000
+    before = (data / "exp/quick/ida/model_5.pth").stat().st_mtime_ns
+    assert pipeline.main(arguments) == 0
+    assert capsys.readouterr().out.splitlines()[1:5] == table.splitlines()[1:5]
+    assert (data / "exp/quick/ida/model_5.pth").stat().st_mtime_ns == before
+
+
+def test_ida_runs_the_figure_variant(trained, tmp_path):
+    root = tmp_path / "copy"
+    shutil.copytree(trained, root)
+    assert train_intra.main(tiny.command_line(root, "quick/intrada", "--overwrite", "TRAIN.DA_METHOD=DAF")) == 0
+    row = rows(root / "exp/quick/ida/metrics.jsonl")[-1]
+    assert "adv" in row
+    assert "depth" not in row

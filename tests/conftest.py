@@ -1,0 +1,32 @@
+"""Fixtures that every floor's tests share."""
+
+import pytest
+import tiny
+import torch
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A fresh pair of tiny domains; results go to `data / exp`."""
+    return tiny.make_data(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """Tiny domains on which every stage has run once; tests only read them."""
+    import entropy
+    import train
+    import train_intra
+    import train_isl
+
+    root = tiny.make_data(tmp_path_factory.mktemp("trained"))
+    for door, cfg in (
+        (train, "quick/dg"),
+        (train_isl, "quick/isl"),
+        (entropy, "quick/rank"),
+        (train_intra, "quick/intrada"),
+    ):
+        assert door.main(tiny.command_line(root, cfg)) == 0
+    return root

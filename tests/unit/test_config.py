@@ -1,0 +1,155 @@
+"""Config: merging, strictness, aliases, digests."""
+
+import contextlib
+import logging
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advent.domain_adaptation import config as module
+from advent.domain_adaptation.config import CONFIGS, config_digest, dump_config, find_config, load_config
+from advent.errors import ConfigError
+
+SHIPPED = [p.relative_to(CONFIGS).as_posix() for p in sorted(CONFIGS.rglob("*.yml"))]
+SHIPPED = [name for name in SHIPPED if not name.startswith(("datasets/", "classes/", "base/"))]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_config_loads_and_says_what_it_is(name):
+    load_config(name)
+    header = (CONFIGS / name).read_text().splitlines()
+    assert header[0].startswith("# ")
+    assert any(line.startswith("# Run: python ") for line in header)
+
+
+def test_ep1_is_the_release():
+    config = load_config("dg")
+    train = config.TRAIN
+    assert (config.NUM_CLASSES, config.SOURCE, config.TARGET) == (16, "SYNTHIA", "Cityscapes")
+    assert (train.INPUT_SIZE_SOURCE, train.INPUT_SIZE_TARGET) == ([1280, 760], [1024, 512])
+    assert (train.LEARNING_RATE, train.LEARNING_RATE_D, train.MAX_ITERS) == (2.5e-4, 1e-4, 90000)
+    assert (train.BACKBONE_UPDATES, train.DEPTH_POWER, train.RANDOM_SEED) == ("release", [1, 1], 1234)
+    assert load_config("isl").TRAIN.EARLY_STOP == 25000
+    assert load_config("isl").TRAIN.RANDOM_SEED == 1
+    assert [load_config(f"{p}_isl").TRAIN.EARLY_STOP for p in ("ep2", "ep3")] == [5000, 10000]
+    intra = load_config("intrada").TRAIN
+    assert (intra.MAX_ITERS, intra.EARLY_STOP, intra.DA_METHOD) == (250000, 120000, "AdvEnt")
+    assert intra.INPUT_SIZE_SOURCE == [1024, 512]
+
+
+def test_order_defaults_base_file_overrides(tmp_path):
+    (tmp_path / "base.yml").write_text("NUM_CLASSES: 7\nTRAIN: {POWER: 0.5, MOMENTUM: 0.8}\n")
+    (tmp_path / "own.yml").write_text("BASE: base.yml\nTRAIN: {POWER: 0.6}\n")
+    config = load_config(tmp_path / "own.yml", ["TRAIN.MOMENTUM=0.7"])
+    assert (config.NUM_CLASSES, config.TRAIN.POWER, config.TRAIN.MOMENTUM) == (7, 0.6, 0.7)
+    assert config.TRAIN.WEIGHT_DECAY == 5e-4
+
+
+def test_loading_gives_a_new_object():
+    one, other = load_config("dg"), load_config("dg")
+    one.TRAIN.IMG_MEAN[0] = 0.0
+    assert other.TRAIN.IMG_MEAN[0] > 100
+    assert module.default_config().TRAIN.IMG_MEAN[0] > 100
+
+
+def test_dumped_config_loads_to_the_same(tmp_path):
+    config = load_config("ep2_isl", ["MODEL.DEPTH_SIZE=null"])
+    (tmp_path / "dumped.yml").write_text(dump_config(config))
+    assert load_config(tmp_path / "dumped.yml") == config
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e-4", 1e-4), ("3", 3.0), ("-0", 0.0), ("2.5E-4", 2.5e-4)])
+def test_floats_in_any_spelling(text, value):
+    assert value == load_config("dg", [f"TRAIN.LEARNING_RATE={text}"]).TRAIN.LEARNING_RATE
+
+
+@pytest.mark.parametrize(("override", "words"), [
+    ("TRAIN.MAX_ITERS=true", ["TRAIN.MAX_ITERS", "int"]),
+    ("TRAIN.MAX_ITERS=1.5", ["TRAIN.MAX_ITERS", "int"]),
+    ("TRAIN.MAX_ITERS=null", ["null"]),
+    ("TRAIN=3", ["section"]),
+    ("TRAIN.INPUT_SIZE_SOURCE=[640]", ["list of 2"]),
+    ("TRAIN.INPUT_SIZE_SOURCE=[640,0]", ["list of 2"]),
+    ("TRAIN.INPUT_SIZE_TARGET=[16,16]", ["too small"]),
+    ("TRAIN.LEARNING_RATE=.inf", ["TRAIN.LEARNING_RATE"]),
+    ("TRAIN.LEARNING_RATE=.nan", ["TRAIN.LEARNING_RATE"]),
+    ("TRAIN.LEARNING_RATE=-1", ["too small"]),
+    ("RANK.LAMBDA1=2", ["too large"]),
+    ("TRAIN.AMP=fp8", ["off, bf16"]),
+    ("TRAIN.AMP=on", ["off, bf16"]),
+    ("EXP_NAME=../x", ["folder's name"]),
+    ("MAX_ITER=3", ["TRAIN.MAX_ITERS"]),
+])  # fmt: skip
+def test_refused_values_name_the_key(override, words):
+    with pytest.raises(ConfigError) as error:
+        load_config("dg", [override])
+    assert "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_traps_of_yaml_1_1():
+    assert load_config("dg", ["TRAIN.AMP=off"]).TRAIN.AMP == "off"
+    assert load_config("dg", ["RANK.NORMALIZE=True"]).RANK.NORMALIZE == "true"
+
+
+def test_dg_is_accepted_for_daf():
+    assert load_config("dg", ["TRAIN.DA_METHOD=dg"]).TRAIN.DA_METHOD == "DAF"
+
+
+@pytest.mark.parametrize(("given", "found"), [
+    ("./configs/configs/dg.yml", "dg.yml"),
+    ("./intrada.yml", "intrada.yml"),
+    ("./intra_trained.yml", "intra_trained.yml"),
+])  # fmt: skip
+def test_published_spellings_are_announced(given, found, caplog):
+    with caplog.at_level(logging.INFO):
+        assert find_config(given) == CONFIGS / found
+    assert found in caplog.text
+
+
+@pytest.mark.parametrize("name", ["dg", "dg.yml", "quick/dg", "configs/dg.yml"])
+def test_found_by_name(name, monkeypatch):
+    monkeypatch.chdir(CONFIGS.parent)
+    assert find_config(name).is_file()
+
+
+def test_a_circle_of_bases_is_refused(tmp_path):
+    (tmp_path / "a.yml").write_text("BASE: b.yml\n")
+    (tmp_path / "b.yml").write_text("BASE: a.yml\n")
+    with pytest.raises(ConfigError, match="leads back"):
+        load_config(tmp_path / "a.yml")
+
+
+def test_digest_ignores_what_has_no_effect():
+    plain = config_digest(load_config("dg"))
+    assert config_digest(load_config("dg", ["NUM_WORKERS=0", "EXP_ROOT=x", "TEST.MODE=best"])) == plain
+    assert config_digest(load_config("dg", ["TRAIN.POWER=0.8"])) != plain
+
+
+@given(st.binary(max_size=200))
+@settings(max_examples=150, deadline=None)
+def test_any_bytes_give_a_config_or_a_config_error(tmp_path_factory, content):
+    path = tmp_path_factory.mktemp("any") / "any.yml"
+    path.write_bytes(content)
+    try:
+        load_config(path)
+    except ConfigError as error:
+        assert "\n" not in str(error)  # noqa: PT017
+
+
+KEYS = [key for key, _ in module.flat(module.default_config())]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.sampled_from(KEYS), VALUES)
+@settings(max_examples=300, deadline=None)
+def test_any_value_for_a_key_gives_a_config_or_a_config_error(key, value):
+    with contextlib.suppress(ConfigError):
+        load_config("dg", [f"{key}={yaml.safe_dump(value, default_flow_style=True)}"])
