@@ -38,12 +38,15 @@ def build_encoder(config: Any, weights: bool = True) -> Encoder:
     model = config.MODEL
     kind, _, name = model.ENCODER.partition(":")
     if kind == "resnet101":
+        if model.OUTPUT_STRIDE != 8:
+            raise ConfigError(f"MODEL.OUTPUT_STRIDE: {model.OUTPUT_STRIDE}: the release's ResNet has 8; set it to 8")
         return ResNetEncoder(model.LAYERS, model.WIDTH, model.BN_AFFINE)
     if kind != "timm" or not name:
         raise ConfigError(f"MODEL.ENCODER: {model.ENCODER!r} is neither resnet101 nor timm:NAME")
     from advent.model.timm_encoder import TimmEncoder  # timm takes seconds to import; most runs do without
 
-    return TimmEncoder(name, config.TRAIN.IMG_MEAN, model.BN_AFFINE, model.ENCODER_WEIGHTS if weights else None)
+    file = model.ENCODER_WEIGHTS if weights else None
+    return TimmEncoder(name, config.TRAIN.IMG_MEAN, model.BN_AFFINE, file, model.OUTPUT_STRIDE)
 
 
 def build_network(config: Any, checkpoint: str | Path | None = None) -> SegmentationNetwork:

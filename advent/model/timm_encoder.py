@@ -29,23 +29,31 @@ class TimmEncoder:
 
     channels, strides: of the maps x1..x4. Raises ConfigError for a backbone that cannot serve, CheckpointError for
     weights that do not fit.
+    output_stride: the least stride of x4; backbones that cannot be dilated to it take the next that they can.
     """
 
     names: tuple[str, ...] = ("encoder",)
     repeats_updates = False  # the release's repeated update lists children of its own ResNet
 
-    def __init__(self, name: str, mean: Sequence[float], affine: str = "auto", weights: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        mean: Sequence[float],
+        affine: str = "auto",
+        weights: str | None = None,
+        output_stride: int = 8,
+    ) -> None:
         if affine not in AFFINE_CHOICES:
             raise ConfigError(f"MODEL.BN_AFFINE: {affine!r} is none of {', '.join(AFFINE_CHOICES)}.")
         self.name = name.removeprefix("timm:")
         self.mean = tuple(float(value) for value in mean)
         self.affine = affine
-        self.weights = weights
+        self.weights, self.output_stride = weights, output_stride
         _check_name(self.name)
         if weights == efficientnet_lite.WEIGHTS_NAME:
             self._check_lite()
         # Only a built backbone tells its channels. It is kept for the first install, so that none is built in vain.
-        model = _create(self.name, pretrained=weights == "timm")
+        model = _create(self.name, pretrained=weights == "timm", output_stride=output_stride)
         self._spare: nn.Module | None = model
         info, config = _describe(model, self.name)
         c1, c2, c3, c4 = info.channels()[-MAPS:]
@@ -60,7 +68,7 @@ class TimmEncoder:
         """Register the backbone on the network, weights loaded, batch norms' affine as asked for."""
         model, self._spare = self._spare, None
         if model is None:
-            model = TimmEncoder(self.name, self.mean, self.affine, self.weights)._spare
+            model = TimmEncoder(self.name, self.mean, self.affine, self.weights, self.output_stride)._spare
         assert model is not None
         # x is a BGR picture minus self.mean, so one scale and shift per channel makes timm's input of it.
         mean_rgb = torch.tensor(self.mean[::-1], dtype=torch.float64).view(1, 3, 1, 1)
@@ -106,10 +114,10 @@ def _check_name(name: str) -> None:
     raise ConfigError(f"MODEL.ENCODER: timm {timm.__version__} knows no model {name!r}. {hint}")
 
 
-def _create(name: str, pretrained: bool) -> nn.Module:
-    """The backbone with the smallest output stride that it allows."""
+def _create(name: str, pretrained: bool, output_stride: int) -> nn.Module:
+    """The backbone with the smallest output stride from `output_stride` on that it allows."""
     refusal: Exception | None = None
-    choices: list[dict[str, Any]] = [{"output_stride": stride} for stride in OUTPUT_STRIDES]
+    choices: list[dict[str, Any]] = [{"output_stride": stride} for stride in OUTPUT_STRIDES if stride >= output_stride]
     for options in [*choices, {}]:
         try:
             model = timm.create_model(name, pretrained=False, features_only=True, **options)
