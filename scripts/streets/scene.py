@@ -1,0 +1,330 @@
+"""One street: ground, rows of buildings, trees, furniture, traffic and people, drawn from one random generator."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from streets import objects
+from streets.canvas import BUILDING, FENCE, ROAD, SIDEWALK, VEGETATION, WALL, Camera, Canvas
+from streets.photo import Look, Row
+from streets.sprites import crown, person, two_wheeler
+from streets.texture import asphalt, facade, marking, railing, rough, slabs
+
+KERB = 0.12
+FAR = 160.0
+
+
+class Street:
+    """The layout of one scene; every method draws one kind of thing."""
+
+    def __init__(self, rng: np.random.Generator, canvas: Canvas, look: Look) -> None:
+        self.rng, self.canvas, self.look = rng, canvas, look
+        self.half = rng.uniform(3.0, 7.5)  # half the width of the road
+        self.walk = {side: rng.uniform(1.6, 4.5) for side in (-1, 1)}
+        self.crossing = rng.uniform(14, 45) if rng.random() < 0.4 else None
+        self.rows = {side: Row(side * (self.half + self.walk[side])) for side in (-1, 1)}
+        self.busy = rng.uniform(0.4, 1.5)
+        self.leaf = np.array([72.0, 92, 40]) * rng.uniform(0.6, 1.2) * rng.uniform(0.85, 1.15, 3)
+        self.bare = rng.random() < 0.4
+        self.taken: list[tuple[float, float]] = []
+
+    def quad(
+        self,
+        x0: float,
+        x1: float,
+        z0: float,
+        z1: float,
+        paint: object,
+        label: int,
+        y: float = 0.0,
+        overlay: bool = False,
+    ) -> None:
+        """A level rectangle."""
+        self.canvas.poly([(x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)], paint, label, overlay=overlay)  # type: ignore[arg-type]
+
+    def draw(self) -> None:
+        """Draw everything."""
+        for side in (-1, 1):
+            self.buildings(side)
+        self.ground()
+        self.backdrop()
+        for side in (-1, 1):
+            self.furniture(side)
+            self.people(side)
+        self.traffic()
+
+    def ground(self) -> None:
+        """Road, markings, kerbs and pavements."""
+        rng, half = self.rng, self.half
+        tone = rng.uniform(82, 132) * np.array([1.0, 1.0, 1.02]) * rng.uniform(0.97, 1.03, 3)
+        self.quad(-half, half, 0.2, 2 * FAR, asphalt(rng, tone, half), ROAD)
+        stone = rng.uniform(105, 165) * np.array([1.02, 1.0, 0.96]) * rng.uniform(0.95, 1.05, 3)
+        spans = [(0.2, 2 * FAR)]
+        if self.crossing:
+            spans = [(0.2, self.crossing), (self.crossing + 8, 2 * FAR)]
+            surface = asphalt(rng, tone * rng.uniform(0.9, 1.1), 4.0)
+            self.quad(-90, -half, self.crossing, self.crossing + 8, surface, ROAD)
+            self.quad(half, 90, self.crossing, self.crossing + 8, surface, ROAD)
+        self.markings()
+        for side in (-1, 1):
+            paving = slabs(rng, stone * rng.uniform(0.9, 1.1))
+            for z0, z1 in spans:
+                edge, out = side * half, side * (half + 60)
+                self.quad(min(edge, out), max(edge, out), z0, z1, paving, SIDEWALK, KERB)
+                self.quad(
+                    min(edge, edge + side * 0.15),
+                    max(edge, edge + side * 0.15),
+                    z0,
+                    z1,
+                    rough(stone * 1.12, 0.05, 3.0),
+                    SIDEWALK,
+                    KERB,
+                    overlay=True,
+                )
+                self.canvas.poly(
+                    [(edge, 0, z0), (edge, 0, z1), (edge, KERB, z1), (edge, KERB, z0)], stone * 0.75, SIDEWALK
+                )
+
+    def markings(self) -> None:
+        """Centre and lane lines, edge lines, zebra or stop line, arrows."""
+        rng, half = self.rng, self.half
+        white = marking(rng, np.array([215.0, 215, 210]) * rng.uniform(0.8, 1.05))
+        yellow = marking(rng, np.array([190.0, 160, 70]))
+        if rng.random() < 0.12:
+            return
+        centers = [0.0] if half < 5.2 else [0.0, -half / 2, half / 2]
+        dash, gap = rng.uniform(1.5, 4.0), rng.uniform(2.0, 6.0)
+        for i, x in enumerate(centers):
+            if i == 0 and rng.random() < 0.25:
+                self.quad(x - 0.07, x + 0.07, 1, FAR, white, ROAD, overlay=True)
+                continue
+            for z in np.arange(rng.uniform(0, dash + gap) - 3, 75, dash + gap):
+                self.quad(x - 0.07, x + 0.07, max(z, 0.4), max(z, 0.4) + dash, white, ROAD, overlay=True)
+        if rng.random() < 0.65:
+            tint, double = (yellow, True) if rng.random() < 0.4 else (white, False)
+            for side in (-1, 1):
+                for x in (half - 0.35, half - 0.6)[: 1 + double]:
+                    self.quad(side * x - 0.05, side * x + 0.05, 0.4, FAR, tint, ROAD, overlay=True)
+        near = self.crossing - 4 if self.crossing else rng.uniform(6, 30)
+        choice = rng.random() * (0.6 if self.crossing else 1.0)
+        if choice < 0.22:
+            for x in np.arange(-half + 0.4, half - 0.6, 1.0):
+                self.quad(x, x + 0.5, near, near + 2.8, white, ROAD, overlay=True)
+        elif choice < 0.5:
+            self.quad(-half + 0.2, 0, near, near + 0.35, white, ROAD, overlay=True)
+        elif choice < 0.65:
+            z, x = rng.uniform(6, 16), rng.uniform(0.4, 0.6) * half
+            for side in (-1, 1):
+                points = [
+                    (side * x - 0.08, 0, z),
+                    (side * x + 0.08, 0, z),
+                    (side * x + 0.08, 0, z + 2),
+                    (side * x - 0.08, 0, z + 2),
+                ]
+                self.canvas.poly(points, white, ROAD, overlay=True)
+                self.canvas.poly(
+                    [(side * x - 0.4, 0, z + 2), (side * x + 0.4, 0, z + 2), (side * x, 0, z + 3.4)],
+                    white,
+                    ROAD,
+                    overlay=True,
+                )
+
+    def buildings(self, side: int) -> None:
+        """A row of houses with gaps; gaps hold walls, fences, hedges and trees."""
+        rng, row = self.rng, self.rows[side]
+        z, dense = rng.uniform(-12, 3), rng.choice([0.92, 0.7, 0.35])
+        tall = rng.uniform(5.5, 16)
+        while z < FAR:
+            length = rng.uniform(6, 22)
+            if self.crossing and z < self.crossing + 9 and z + length > self.crossing - 1:
+                z1 = self.crossing - 1
+                if z1 - z > 5:
+                    length = z1 - z
+                else:
+                    z = self.crossing + 9.5
+                    continue
+            if rng.random() < dense:
+                height = float(np.clip(tall * rng.uniform(0.7, 1.35), 4.5, 30))
+                self.house(side, z, z + length, height, row.x + side * rng.choice([0, 0, 0.4, rng.uniform(0, 6)]))
+                row.add(z, z + length, height)
+            else:
+                self.gap(side, z, z + length)
+            z += length + rng.choice([0, 0, 0.02, rng.uniform(0, 4)])
+
+    def house(self, side: int, z0: float, z1: float, height: float, x: float) -> None:
+        """One house: facade to the street, its near end wall, and a flat or pitched roof."""
+        rng, canvas = self.rng, self.canvas
+        walls = np.array(
+            [
+                (150, 95, 72),
+                (120, 72, 58),
+                (196, 184, 158),
+                (222, 218, 208),
+                (168, 160, 148),
+                (176, 150, 118),
+                (98, 94, 92),
+                (190, 172, 140),
+                (140, 134, 126),
+            ],
+            float,
+        )
+        wall = walls[rng.integers(len(walls))] * rng.uniform(0.75, 1.12) * rng.uniform(0.94, 1.06, 3)
+        deep = x + side * rng.uniform(8, 14)
+        glass = self.look.sky
+        canvas.poly(
+            [(x, 0, z0), (x, 0, z1), (x, height, z1), (x, height, z0)], facade(rng, height, wall, glass), BUILDING
+        )
+        end = facade(rng, height, wall * 0.95, glass, plain=bool(rng.random() < 0.6))
+        canvas.poly([(x, 0, z0), (deep, 0, z0), (deep, height, z0), (x, height, z0)], end, BUILDING)
+        if rng.random() < 0.55:
+            tile = np.array([(92, 62, 52), (70, 70, 76), (110, 80, 62)][rng.integers(3)], float)
+            up, middle = rng.uniform(1.5, 4), (x + deep) / 2
+            eave = x - side * 0.35
+            canvas.poly(
+                [(eave, height, z0), (eave, height, z1), (middle, height + up, z1), (middle, height + up, z0)],
+                rough(tile, 0.12, 4.0, 1),
+                BUILDING,
+            )
+            canvas.poly(
+                [(x, height, z0), (deep, height, z0), (middle, height + up, z0)], rough(wall * 0.95, 0.1, 9.0), BUILDING
+            )
+            for _ in range(int(rng.integers(0, 3))):
+                at = rng.uniform(z0, z1 - 0.6)
+                low, wide = height + up * 0.5, sorted((middle - side * 0.4, middle + side * 0.5))
+                canvas.box(
+                    (wide[0], low, at),
+                    (wide[1], height + up + rng.uniform(0.6, 1.6), at + 0.8),
+                    rough(wall * 0.8, 0.1, 3.0),
+                    BUILDING,
+                )
+
+    def gap(self, side: int, z0: float, z1: float) -> None:
+        """What stands where no house does."""
+        rng, canvas, x = self.rng, self.canvas, self.rows[side].x
+        kind, height = rng.random(), rng.uniform(0.9, 2.4)
+        quad = [(x, 0, z0), (x, 0, z1), (x, height, z1), (x, height, z0)]
+        if kind < 0.4:
+            stone = np.array([(150, 105, 85), (160, 155, 142), (125, 118, 108)][rng.integers(3)], float)
+            canvas.poly(quad, facade(rng, 1.0, stone, self.look.sky, plain=True), WALL)
+        elif kind < 0.8:
+            tint = np.array([(40, 45, 42), (120, 90, 60), (190, 190, 185), (70, 80, 75)][rng.integers(4)], float)
+            canvas.poly(quad, railing(tint, rng.uniform(0.11, 0.17), height, bool(rng.random() < 0.5)), FENCE)
+        else:
+            canvas.poly(quad, crown(rng, 1e4, 1e4, self.leaf, 9.0), VEGETATION)
+        for z in np.arange(z0 + 1.5, z1, rng.uniform(2.5, 6)):
+            if z > 2:
+                objects.tree(canvas, rng, x + side * rng.uniform(2, 6), z, rng.uniform(4.5, 11), self.leaf, self.bare)
+
+    def backdrop(self) -> None:
+        """The end of the street and what rises behind the rows."""
+        rng, canvas = self.rng, self.canvas
+        for _ in range(int(rng.integers(8, 16))):
+            x, z = rng.uniform(-90, 90), rng.uniform(85, FAR)
+            w, h = rng.uniform(12, 30), rng.uniform(5, 16)
+            if rng.random() < 0.5:
+                wall = rng.uniform(90, 190) * rng.uniform(0.9, 1.1, 3)
+                canvas.poly(
+                    [(x, 0, z), (x + w, 0, z), (x + w, h, z), (x, h, z)], facade(rng, h, wall, self.look.sky), BUILDING
+                )
+            else:
+                canvas.poly(
+                    [(x, -h, z), (x + w, -h, z), (x + w, h, z), (x, h, z)],
+                    crown(rng, w, 2 * h, self.leaf, 3.0),
+                    VEGETATION,
+                )
+
+    def furniture(self, side: int) -> None:
+        """Trees, lamps, poles, signs, lights and railings along the kerb."""
+        rng, canvas, edge = self.rng, self.canvas, side * (self.half + 0.5)
+        if rng.random() < 0.45:
+            for z in np.arange(rng.uniform(4, 16), 80, rng.uniform(7, 16)):
+                objects.tree(canvas, rng, edge + side * 0.6, z, rng.uniform(5, 10), self.leaf, self.bare)
+        for z in np.arange(rng.uniform(6, 25), 110, rng.uniform(18, 32)):
+            objects.lamp(canvas, rng, edge, z, -side)
+        for _ in range(rng.poisson(2.2)):
+            objects.sign(canvas, rng, edge + rng.uniform(-0.2, 0.6), rng.uniform(5, 45))
+        for _ in range(rng.poisson(1.5)):
+            post = rng.uniform(4, 40)
+            objects.column(canvas, edge, post, 0, rng.choice([1.0, 1.0, 4.0]), 0.07, rng.uniform(25, 130) * np.ones(3))
+        if rng.random() < 0.5:
+            at = self.crossing - 1 if self.crossing else rng.uniform(8, 30)
+            objects.traffic_light(canvas, rng, edge, at, side)
+        if rng.random() < 0.15:
+            z0, tint = rng.uniform(2, 20), rng.uniform(40, 190) * np.ones(3)
+            quad = [(edge, KERB, z0), (edge, KERB, z0 + 12), (edge, 1.15, z0 + 12), (edge, 1.15, z0)]
+            canvas.poly(quad, railing(tint, 0.15, 1.0, False), FENCE)
+
+    def people(self, side: int) -> None:
+        """Pedestrians and parked two-wheelers on the pavement."""
+        rng, canvas, base = self.rng, self.canvas, KERB
+        light = 0.5 * float(canvas.diffuse > 0) * -float(np.sign(canvas.sun[0]))
+        for _ in range(rng.poisson(5 * self.busy)):
+            x, z = side * (self.half + rng.uniform(0.3, self.walk[side] + 0.3)), 3.5 + rng.gamma(2.0, 8.0)
+            for _ in range(1 + int(rng.random() < 0.3)):
+                objects.place(canvas, person(rng), x, z, rng.uniform(-0.6, 0.6) + np.pi * rng.integers(2), light, base)
+                x, z = x + rng.uniform(0.5, 0.7), z + rng.uniform(-0.2, 0.4)
+        for _ in range(rng.poisson(1.5)):
+            z = rng.uniform(4, 25)
+            motor = rng.random() < 0.3
+            for k in range(int(rng.integers(1, 4))):
+                x = side * (self.half + rng.uniform(0.3, self.walk[side]))
+                objects.place(
+                    canvas, two_wheeler(rng, bool(motor), False), x, z + 0.6 * k, rng.uniform(-1.2, 1.2), light, base
+                )
+
+    def traffic(self) -> None:
+        """Moving and parked cars, buses, riders."""
+        rng, canvas, half = self.rng, self.canvas, self.half
+        light = 0.4 * float(canvas.diffuse > 0)
+        spots: list[tuple[float, float, float, str]] = []
+        for side in (-1, 1):
+            if rng.random() < 0.6 and half > 3.8:
+                z = rng.uniform(3, 14)
+                while z < 80:
+                    if rng.random() < 0.7:
+                        spots.append((side * (half - 1.05), z, 0.0 if rng.random() < 0.5 else np.pi, "parked"))
+                    z += rng.uniform(5.4, 7.0)
+        lane = max(half * 0.45 - 0.6, 1.3) if half > 3.8 else 1.4
+        for direction in (-1, 1):
+            z = rng.uniform(7, 30)
+            while z < 100:
+                if rng.random() < 0.5 * self.busy:
+                    spots.append((direction * lane, z, 0.0 if direction == self.look.drive else np.pi, "moving"))
+                z += rng.uniform(8, 22)
+        if self.crossing and rng.random() < 0.4:
+            spots.append((rng.uniform(-8, 8), self.crossing + 3, np.pi / 2 * rng.choice([-1, 1]), "moving"))
+        for x, z, heading, state in spots:
+            kinds, odds = (
+                ["sedan", "hatch", "van", "bus"],
+                [0.36, 0.4, 0.16, 0.08 * float(state == "moving" and z > 10)],
+            )
+            kind = str(rng.choice(kinds, p=np.array(odds) / sum(odds)))
+            objects.vehicle(canvas, rng, kind, x, z, heading + rng.normal(0, 0.03), self.look.sky)
+        for _ in range(rng.poisson(1.3)):
+            x, z = rng.choice([-1, 1]) * (half - rng.uniform(0.5, 2.0)), rng.uniform(4.5, 32)
+            objects.place(
+                canvas,
+                two_wheeler(rng, bool(rng.random() < 0.4), True),
+                x,
+                z,
+                rng.normal(0, 0.9) + np.pi * rng.integers(2),
+                light,
+            )
+        for _ in range(rng.poisson(0.5)):
+            objects.place(
+                canvas, person(rng), rng.uniform(-half, half), rng.uniform(8, 35), rng.uniform(-0.5, 0.5), light
+            )
+
+
+def make_camera(rng: np.random.Generator, width: int, height: int) -> Camera:
+    """A camera on a car or a pedestrian's hand; slightly off the middle of the road."""
+    focal = width * rng.uniform(0.75, 1.25)
+    return Camera(
+        width,
+        height,
+        focal,
+        rng.uniform(1.2, 1.9),
+        rng.uniform(-2.2, 2.2),
+        rng.normal(0.03, 0.035),
+        rng.normal(0, 0.09),
+    )
