@@ -32,11 +32,15 @@ class Loop:
         self.config, self.learner, self.folder = config, learner, folder
         train = config.TRAIN
         self.end = train.EARLY_STOP + (1 if learner.method.inclusive else 0)  # first iteration that is not run
+        if not train.SAVE_LAST and self.end - 1 < train.SAVE_PRED_EVERY:
+            raise ConfigError(
+                f"TRAIN.SAVE_PRED_EVERY: {train.SAVE_PRED_EVERY}: iterations 0 to {self.end - 1} reach no multiple of "
+                "it, so no snapshot would be left; lower it, or set TRAIN.SAVE_LAST=true"
+            )
         self.iteration = 0
         self.digest = config_digest(config)
-        self.hooks: list[
-            Callable[[int], dict[str, float]]
-        ] = []  # after an iteration: extra metrics (evaluation, pictures)
+        # Called after an iteration; what they return (evaluation) goes into the metrics.
+        self.hooks: list[Callable[[int], dict[str, float]]] = []
         self._window: dict[str, torch.Tensor] = {}
         self._window_length = 0
         self.metrics = MetricsFile(folder.path / "metrics.jsonl")

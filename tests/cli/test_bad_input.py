@@ -64,6 +64,8 @@ CASES = {
     "config not found": (train, "quick/dgg", [], nothing, ["quick/dgg", "configs", "did you mean"]),
     "config elsewhere": (train, "/no/such/dg.yml", [], nothing, ["/no/such/dg.yml", "no such config"]),
     "early stop too late": (train, "quick/dg", ["TRAIN.EARLY_STOP=41"], nothing, ["EARLY_STOP", "MAX_ITERS"]),
+    "no snapshot would be left": (train, "quick/dg", ["TRAIN.SAVE_LAST=false", "TRAIN.SAVE_PRED_EVERY=100"], nothing,
+                                  ["SAVE_PRED_EVERY", "SAVE_LAST"]),
     "missing source": (train, "quick/dg", [], remove("streets"), ["streets", "--data-root"]),
     "missing target": (train, "quick/dg", [], remove("CamVid"), ["CamVid", "--data-root"]),
     "empty target": (train, "quick/dg", [], remove("CamVid", "train"), ["CamVid"]),

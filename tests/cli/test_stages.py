@@ -173,3 +173,33 @@ def test_ida_runs_the_figure_variant(trained, tmp_path):
     row = rows(root / "exp/quick/ida/metrics.jsonl")[-1]
     assert "adv" in row
     assert "depth" not in row
+
+
+def test_tensorboard_on_request(data):
+    assert train.main(tiny.command_line(data, "quick/dg", "--tensorboard")) == 0
+    assert list((data / "exp/quick/daf/tensorboard").glob("events*"))
+
+
+def test_a_drawn_seed_is_recorded(data):
+    assert train.main(tiny.command_line(data, "quick/dg", "--random-train")) == 0
+    seed = yaml.safe_load((data / "exp/quick/daf/config.yml").read_text())["TRAIN"]["RANDOM_SEED"]
+    assert json.loads((data / "exp/quick/daf/provenance.json").read_text())["seed"] == seed != 1234
+
+
+def test_evaluation_while_training_on_request(data):
+    assert train.main(tiny.command_line(data, "quick/dg", "TRAIN.EVAL_EVERY=3")) == 0
+    scored = [row["iteration"] for row in rows(data / "exp/quick/daf/metrics.jsonl") if "test_miou" in row]
+    assert scored == [2, 5]
+
+
+def test_only_the_last_snapshots_are_kept_on_request(data):
+    assert train.main(tiny.command_line(data, "quick/dg", "TRAIN.KEEP=1", "TRAIN.SAVE_PRED_EVERY=2")) == 0
+    assert [p.name for p in (data / "exp/quick/daf").glob("model_*.pth")] == ["model_6.pth"]
+
+
+def test_stages_start_where_a_flag_says(trained, tmp_path):
+    start = trained / "exp/quick/daf/model_3.pth"
+    line = tiny.command_line(trained, "quick/isl", f"--exp-root={tmp_path}", f"TRAIN.RESTORE_FROM={start}")
+    assert train_isl.main(line) == 0
+    record = json.loads((tmp_path / "quick/isl/provenance.json").read_text())
+    assert record["inputs"]["0"]["path"] == str(start)
