@@ -12,44 +12,15 @@ from advent.utils.serialization import write_atomically
 from streets.render import Picture
 
 BASELINE = 0.22  # metres
+# SYNTHIA id -> id of the layout.
 CITYSCAPES = {
-    1: 23,
-    2: 11,
-    3: 7,
-    4: 8,
-    5: 13,
-    6: 21,
-    7: 17,
-    8: 26,
-    9: 20,
-    10: 24,
-    11: 33,
-    12: 32,
-    15: 19,
-    17: 25,
-    19: 28,
-    21: 12,
-    22: 7,
-}
+    1: 23, 2: 11, 3: 7, 4: 8, 5: 13, 6: 21, 7: 17, 8: 26, 9: 20, 10: 24, 11: 33, 12: 32, 15: 19, 17: 25, 19: 28,
+    21: 12, 22: 7,
+}  # fmt: skip
 MAPILLARY = {
-    1: 27,
-    2: 17,
-    3: 13,
-    4: 15,
-    5: 3,
-    6: 30,
-    7: 45,
-    8: 55,
-    9: 50,
-    10: 19,
-    11: 52,
-    12: 57,
-    15: 48,
-    17: 20,
-    19: 54,
-    21: 6,
-    22: 24,
-}
+    1: 27, 2: 17, 3: 13, 4: 15, 5: 3, 6: 30, 7: 45, 8: 55, 9: 50, 10: 19, 11: 52, 12: 57, 15: 48, 17: 20, 19: 54,
+    21: 6, 22: 24,
+}  # fmt: skip
 CITIES = ("ahornstadt", "birkenau", "cedernburg", "dornfeld")
 
 
@@ -102,15 +73,8 @@ def write_picture(layout: str, files: dict[str, Path], picture: Picture) -> None
         code = np.where(np.isfinite(picture.depth), np.round(BASELINE * fx / picture.depth * 256) + 1, 0)
         parts["depth"] = _encode(".png", np.clip(code, 0, 65535).astype(np.uint16))
         u0, v0 = picture.camera.center
-        pose = {
-            "baseline": BASELINE,
-            "pitch": picture.camera.pitch,
-            "yaw": picture.camera.yaw,
-            "roll": 0.0,
-            "x": 0.0,
-            "y": 0.0,
-            "z": picture.camera.height,
-        }
+        angles = {"pitch": picture.camera.pitch, "yaw": picture.camera.yaw, "roll": 0.0}
+        pose = {"baseline": BASELINE, **angles, "x": 0.0, "y": 0.0, "z": picture.camera.height}
         meta = {"extrinsic": pose, "intrinsic": {"fx": fx, "fy": fx, "u0": u0, "v0": v0}}
         parts["camera"] = (json.dumps(meta, indent=2) + "\n").encode()
     else:

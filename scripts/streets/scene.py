@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 
 from streets import objects
-from streets.canvas import BUILDING, FENCE, ROAD, SIDEWALK, VEGETATION, WALL, Camera, Canvas
+from streets.canvas import BUILDING, FENCE, ROAD, SIDEWALK, VEGETATION, WALL, Camera, Canvas, Paint
 from streets.photo import Look, Row
+from streets.shapes import beside, facing, level
 from streets.sprites import crown, person, two_wheeler
 from streets.texture import asphalt, facade, marking, railing, rough, slabs
+from streets.vehicles import vehicle
 
 KERB = 0.12
 FAR = 160.0
+WALLS = [
+    (150, 95, 72), (120, 72, 58), (196, 184, 158), (222, 218, 208), (168, 160, 148), (176, 150, 118), (98, 94, 92),
+    (190, 172, 140), (140, 134, 126),
+]  # fmt: skip
 
 
 class Street:
@@ -28,20 +34,6 @@ class Street:
         self.bare = rng.random() < 0.4
         self.taken: list[tuple[float, float]] = []
 
-    def quad(
-        self,
-        x0: float,
-        x1: float,
-        z0: float,
-        z1: float,
-        paint: object,
-        label: int,
-        y: float = 0.0,
-        overlay: bool = False,
-    ) -> None:
-        """A level rectangle."""
-        self.canvas.poly([(x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)], paint, label, overlay=overlay)  # type: ignore[arg-type]
-
     def draw(self) -> None:
         """Draw everything."""
         for side in (-1, 1):
@@ -57,37 +49,33 @@ class Street:
         """Road, markings, kerbs and pavements."""
         rng, half = self.rng, self.half
         tone = rng.uniform(82, 132) * np.array([1.0, 1.0, 1.02]) * rng.uniform(0.97, 1.03, 3)
-        self.quad(-half, half, 0.2, 2 * FAR, asphalt(rng, tone, half), ROAD)
+        self.canvas.poly(level(-half, half, 0.2, 2 * FAR), asphalt(rng, tone, half), ROAD)
         stone = rng.uniform(105, 165) * np.array([1.02, 1.0, 0.96]) * rng.uniform(0.95, 1.05, 3)
         spans = [(0.2, 2 * FAR)]
         if self.crossing:
             spans = [(0.2, self.crossing), (self.crossing + 8, 2 * FAR)]
             surface = asphalt(rng, tone * rng.uniform(0.9, 1.1), 4.0)
-            self.quad(-90, -half, self.crossing, self.crossing + 8, surface, ROAD)
-            self.quad(half, 90, self.crossing, self.crossing + 8, surface, ROAD)
+            for x0, x1 in ((-90, -half), (half, 90)):
+                self.canvas.poly(level(x0, x1, self.crossing, self.crossing + 8), surface, ROAD)
         self.markings()
         for side in (-1, 1):
             paving = slabs(rng, stone * rng.uniform(0.9, 1.1))
             for z0, z1 in spans:
-                edge, out = side * half, side * (half + 60)
-                self.quad(min(edge, out), max(edge, out), z0, z1, paving, SIDEWALK, KERB)
-                self.quad(
-                    min(edge, edge + side * 0.15),
-                    max(edge, edge + side * 0.15),
-                    z0,
-                    z1,
-                    rough(stone * 1.12, 0.05, 3.0),
-                    SIDEWALK,
-                    KERB,
-                    overlay=True,
-                )
-                self.canvas.poly(
-                    [(edge, 0, z0), (edge, 0, z1), (edge, KERB, z1), (edge, KERB, z0)], stone * 0.75, SIDEWALK
-                )
+                edge = side * half
+                left, right = sorted((edge, edge + side * 60))
+                self.canvas.poly(level(left, right, z0, z1, KERB), paving, SIDEWALK)
+                left, right = sorted((edge, edge + side * 0.15))
+                kerbstone = rough(stone * 1.12, 0.05, 3.0)
+                self.canvas.poly(level(left, right, z0, z1, KERB), kerbstone, SIDEWALK, overlay=True)
+                self.canvas.poly(beside(edge, z0, z1, 0, KERB), stone * 0.75, SIDEWALK)
 
     def markings(self) -> None:
         """Centre and lane lines, edge lines, zebra or stop line, arrows."""
         rng, half = self.rng, self.half
+
+        def line(x0: float, x1: float, z0: float, z1: float, paint: Paint) -> None:
+            self.canvas.poly(level(x0, x1, z0, z1), paint, ROAD, overlay=True)
+
         white = marking(rng, np.array([215.0, 215, 210]) * rng.uniform(0.8, 1.05))
         yellow = marking(rng, np.array([190.0, 160, 70]))
         if rng.random() < 0.12:
@@ -96,38 +84,28 @@ class Street:
         dash, gap = rng.uniform(1.5, 4.0), rng.uniform(2.0, 6.0)
         for i, x in enumerate(centers):
             if i == 0 and rng.random() < 0.25:
-                self.quad(x - 0.07, x + 0.07, 1, FAR, white, ROAD, overlay=True)
+                line(x - 0.07, x + 0.07, 1, FAR, white)
                 continue
             for z in np.arange(rng.uniform(0, dash + gap) - 3, 75, dash + gap):
-                self.quad(x - 0.07, x + 0.07, max(z, 0.4), max(z, 0.4) + dash, white, ROAD, overlay=True)
+                line(x - 0.07, x + 0.07, max(z, 0.4), max(z, 0.4) + dash, white)
         if rng.random() < 0.65:
             tint, double = (yellow, True) if rng.random() < 0.4 else (white, False)
             for side in (-1, 1):
                 for x in (half - 0.35, half - 0.6)[: 1 + double]:
-                    self.quad(side * x - 0.05, side * x + 0.05, 0.4, FAR, tint, ROAD, overlay=True)
+                    line(side * x - 0.05, side * x + 0.05, 0.4, FAR, tint)
         near = self.crossing - 4 if self.crossing else rng.uniform(6, 30)
         choice = rng.random() * (0.6 if self.crossing else 1.0)
         if choice < 0.22:
             for x in np.arange(-half + 0.4, half - 0.6, 1.0):
-                self.quad(x, x + 0.5, near, near + 2.8, white, ROAD, overlay=True)
+                line(x, x + 0.5, near, near + 2.8, white)
         elif choice < 0.5:
-            self.quad(-half + 0.2, 0, near, near + 0.35, white, ROAD, overlay=True)
+            line(-half + 0.2, 0, near, near + 0.35, white)
         elif choice < 0.65:
             z, x = rng.uniform(6, 16), rng.uniform(0.4, 0.6) * half
             for side in (-1, 1):
-                points = [
-                    (side * x - 0.08, 0, z),
-                    (side * x + 0.08, 0, z),
-                    (side * x + 0.08, 0, z + 2),
-                    (side * x - 0.08, 0, z + 2),
-                ]
-                self.canvas.poly(points, white, ROAD, overlay=True)
-                self.canvas.poly(
-                    [(side * x - 0.4, 0, z + 2), (side * x + 0.4, 0, z + 2), (side * x, 0, z + 3.4)],
-                    white,
-                    ROAD,
-                    overlay=True,
-                )
+                line(side * x - 0.08, side * x + 0.08, z, z + 2, white)
+                tip = [(side * x - 0.4, 0, z + 2), (side * x + 0.4, 0, z + 2), (side * x, 0, z + 3.4)]
+                self.canvas.poly(tip, white, ROAD, overlay=True)
 
     def buildings(self, side: int) -> None:
         """A row of houses with gaps; gaps hold walls, fences, hedges and trees."""
@@ -154,55 +132,33 @@ class Street:
     def house(self, side: int, z0: float, z1: float, height: float, x: float) -> None:
         """One house: facade to the street, its near end wall, and a flat or pitched roof."""
         rng, canvas = self.rng, self.canvas
-        walls = np.array(
-            [
-                (150, 95, 72),
-                (120, 72, 58),
-                (196, 184, 158),
-                (222, 218, 208),
-                (168, 160, 148),
-                (176, 150, 118),
-                (98, 94, 92),
-                (190, 172, 140),
-                (140, 134, 126),
-            ],
-            float,
-        )
-        wall = walls[rng.integers(len(walls))] * rng.uniform(0.75, 1.12) * rng.uniform(0.94, 1.06, 3)
+        wall = np.array(WALLS[rng.integers(len(WALLS))], float) * rng.uniform(0.75, 1.12) * rng.uniform(0.94, 1.06, 3)
         deep = x + side * rng.uniform(8, 14)
         glass = self.look.sky
-        canvas.poly(
-            [(x, 0, z0), (x, 0, z1), (x, height, z1), (x, height, z0)], facade(rng, height, wall, glass), BUILDING
-        )
+        canvas.poly(beside(x, z0, z1, 0, height), facade(rng, height, wall, glass), BUILDING)
         end = facade(rng, height, wall * 0.95, glass, plain=bool(rng.random() < 0.6))
-        canvas.poly([(x, 0, z0), (deep, 0, z0), (deep, height, z0), (x, height, z0)], end, BUILDING)
+        canvas.poly(facing(x, deep, 0, height, z0), end, BUILDING)
         if rng.random() < 0.55:
             tile = np.array([(92, 62, 52), (70, 70, 76), (110, 80, 62)][rng.integers(3)], float)
             up, middle = rng.uniform(1.5, 4), (x + deep) / 2
             eave = x - side * 0.35
-            canvas.poly(
-                [(eave, height, z0), (eave, height, z1), (middle, height + up, z1), (middle, height + up, z0)],
-                rough(tile, 0.12, 4.0, 1),
-                BUILDING,
-            )
-            canvas.poly(
-                [(x, height, z0), (deep, height, z0), (middle, height + up, z0)], rough(wall * 0.95, 0.1, 9.0), BUILDING
-            )
+            top = height + up
+            slope = [(eave, height, z0), (eave, height, z1), (middle, top, z1), (middle, top, z0)]
+            canvas.poly(slope, rough(tile, 0.12, 4.0, 1), BUILDING)
+            gable = [(x, height, z0), (deep, height, z0), (middle, top, z0)]
+            canvas.poly(gable, rough(wall * 0.95, 0.1, 9.0), BUILDING)
             for _ in range(int(rng.integers(0, 3))):
                 at = rng.uniform(z0, z1 - 0.6)
-                low, wide = height + up * 0.5, sorted((middle - side * 0.4, middle + side * 0.5))
-                canvas.box(
-                    (wide[0], low, at),
-                    (wide[1], height + up + rng.uniform(0.6, 1.6), at + 0.8),
-                    rough(wall * 0.8, 0.1, 3.0),
-                    BUILDING,
-                )
+                left, right = sorted((middle - side * 0.4, middle + side * 0.5))
+                chimney = top + rng.uniform(0.6, 1.6)
+                corners = (left, height + up * 0.5, at), (right, chimney, at + 0.8)
+                canvas.box(*corners, rough(wall * 0.8, 0.1, 3.0), BUILDING)
 
     def gap(self, side: int, z0: float, z1: float) -> None:
         """What stands where no house does."""
         rng, canvas, x = self.rng, self.canvas, self.rows[side].x
         kind, height = rng.random(), rng.uniform(0.9, 2.4)
-        quad = [(x, 0, z0), (x, 0, z1), (x, height, z1), (x, height, z0)]
+        quad = beside(x, z0, z1, 0, height)
         if kind < 0.4:
             stone = np.array([(150, 105, 85), (160, 155, 142), (125, 118, 108)][rng.integers(3)], float)
             canvas.poly(quad, facade(rng, 1.0, stone, self.look.sky, plain=True), WALL)
@@ -223,15 +179,9 @@ class Street:
             w, h = rng.uniform(12, 30), rng.uniform(5, 16)
             if rng.random() < 0.5:
                 wall = rng.uniform(90, 190) * rng.uniform(0.9, 1.1, 3)
-                canvas.poly(
-                    [(x, 0, z), (x + w, 0, z), (x + w, h, z), (x, h, z)], facade(rng, h, wall, self.look.sky), BUILDING
-                )
+                canvas.poly(facing(x, x + w, 0, h, z), facade(rng, h, wall, self.look.sky), BUILDING)
             else:
-                canvas.poly(
-                    [(x, -h, z), (x + w, -h, z), (x + w, h, z), (x, h, z)],
-                    crown(rng, w, 2 * h, self.leaf, 3.0),
-                    VEGETATION,
-                )
+                canvas.poly(facing(x, x + w, -h, h, z), crown(rng, w, 2 * h, self.leaf, 3.0), VEGETATION)
 
     def furniture(self, side: int) -> None:
         """Trees, lamps, poles, signs, lights and railings along the kerb."""
@@ -251,8 +201,7 @@ class Street:
             objects.traffic_light(canvas, rng, edge, at, side)
         if rng.random() < 0.15:
             z0, tint = rng.uniform(2, 20), rng.uniform(40, 190) * np.ones(3)
-            quad = [(edge, KERB, z0), (edge, KERB, z0 + 12), (edge, 1.15, z0 + 12), (edge, 1.15, z0)]
-            canvas.poly(quad, railing(tint, 0.15, 1.0, False), FENCE)
+            canvas.poly(beside(edge, z0, z0 + 12, KERB, 1.15), railing(tint, 0.15, 1.0, False), FENCE)
 
     def people(self, side: int) -> None:
         """Pedestrians and parked two-wheelers on the pavement."""
@@ -268,9 +217,8 @@ class Street:
             motor = rng.random() < 0.3
             for k in range(int(rng.integers(1, 4))):
                 x = side * (self.half + rng.uniform(0.3, self.walk[side]))
-                objects.place(
-                    canvas, two_wheeler(rng, bool(motor), False), x, z + 0.6 * k, rng.uniform(-1.2, 1.2), light, base
-                )
+                parked = two_wheeler(rng, bool(motor), False)
+                objects.place(canvas, parked, x, z + 0.6 * k, rng.uniform(-1.2, 1.2), light, base)
 
     def traffic(self) -> None:
         """Moving and parked cars, buses, riders."""
@@ -294,37 +242,20 @@ class Street:
         if self.crossing and rng.random() < 0.4:
             spots.append((rng.uniform(-8, 8), self.crossing + 3, np.pi / 2 * rng.choice([-1, 1]), "moving"))
         for x, z, heading, state in spots:
-            kinds, odds = (
-                ["sedan", "hatch", "van", "bus"],
-                [0.36, 0.4, 0.16, 0.08 * float(state == "moving" and z > 10)],
-            )
-            kind = str(rng.choice(kinds, p=np.array(odds) / sum(odds)))
-            objects.vehicle(canvas, rng, kind, x, z, heading + rng.normal(0, 0.03), self.look.sky)
+            odds = {"sedan": 0.36, "hatch": 0.4, "van": 0.16, "bus": 0.08 * float(state == "moving" and z > 10)}
+            kind = str(rng.choice(list(odds), p=np.array(list(odds.values())) / sum(odds.values())))
+            vehicle(canvas, rng, kind, x, z, heading + rng.normal(0, 0.03), self.look.sky)
         for _ in range(rng.poisson(1.3)):
             x, z = rng.choice([-1, 1]) * (half - rng.uniform(0.5, 2.0)), rng.uniform(4.5, 32)
-            objects.place(
-                canvas,
-                two_wheeler(rng, bool(rng.random() < 0.4), True),
-                x,
-                z,
-                rng.normal(0, 0.9) + np.pi * rng.integers(2),
-                light,
-            )
+            rider = two_wheeler(rng, bool(rng.random() < 0.4), True)
+            objects.place(canvas, rider, x, z, rng.normal(0, 0.9) + np.pi * rng.integers(2), light)
         for _ in range(rng.poisson(0.5)):
-            objects.place(
-                canvas, person(rng), rng.uniform(-half, half), rng.uniform(8, 35), rng.uniform(-0.5, 0.5), light
-            )
+            walker, x, z = person(rng), rng.uniform(-half, half), rng.uniform(8, 35)
+            objects.place(canvas, walker, x, z, rng.uniform(-0.5, 0.5), light)
 
 
 def make_camera(rng: np.random.Generator, width: int, height: int) -> Camera:
     """A camera on a car or a pedestrian's hand; slightly off the middle of the road."""
-    focal = width * rng.uniform(0.75, 1.25)
-    return Camera(
-        width,
-        height,
-        focal,
-        rng.uniform(1.2, 1.9),
-        rng.uniform(-2.2, 2.2),
-        rng.normal(0.03, 0.035),
-        rng.normal(0, 0.09),
-    )
+    focal, above, x = width * rng.uniform(0.75, 1.25), rng.uniform(1.2, 1.9), rng.uniform(-2.2, 2.2)
+    pitch, yaw = rng.normal(0.03, 0.035), rng.normal(0, 0.09)
+    return Camera(width, height, focal, above, x, pitch, yaw)
