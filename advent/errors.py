@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Base of everything a user can mend; the doors turn it into one line and exit code 2."""
@@ -27,3 +30,16 @@ class MissingStage(UserError):
 
 class DeviceError(UserError):
     """The device that was asked for is not available."""
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that a misspelt one most likely means."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.45)
+    return found[0] if found else None
+
+
+def hint(word: str, known: Iterable[str]) -> str:
+    """The end of an error on an unknown word: the closest known one, else all of them."""
+    known = list(known)
+    found = closest(word, known)
+    return f"did you mean {found}?" if found else f"known: {', '.join(known)}"

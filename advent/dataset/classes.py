@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from advent.dataset.paths import find_yaml, nearest
-from advent.errors import ConfigError
+from advent.dataset.paths import find_yaml
+from advent.errors import ConfigError, hint
 from advent.utils.serialization import read_yaml
 
 IGNORE = 255  # the train id of pixels that neither train nor score
@@ -51,7 +51,7 @@ def _load(path: Path) -> ClassSet:
         raise ConfigError(f"{path}: a class set is a mapping with the keys {', '.join(_KEYS)}")
     for key in raw:
         if key not in _KEYS:
-            raise ConfigError(f"{path}: unknown key {key!r}; {nearest(str(key), _KEYS)}")
+            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), _KEYS)}")
     try:
         names = tuple(str(entry["name"]) for entry in raw["classes"])
         colors = tuple((int(r), int(g), int(b)) for r, g, b in (entry["color"] for entry in raw["classes"]))
@@ -68,5 +68,5 @@ def _load(path: Path) -> ClassSet:
 def _train_ids(path: Path, names: tuple[str, ...], members: list[str] | None) -> tuple[int, ...]:
     for member in members or []:
         if member not in names:
-            raise ConfigError(f"{path}: {member!r} is not one of its classes; {nearest(str(member), names)}")
+            raise ConfigError(f"{path}: {member!r} is not one of its classes; {hint(str(member), names)}")
     return tuple(names.index(member) for member in members or [])

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from advent.errors import ConfigError, DataError
+from advent.errors import ConfigError, DataError, hint
 
 if TYPE_CHECKING:
     from advent.dataset.spec import DatasetSpec
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-
-
-def nearest(word: str, known: Sequence[str]) -> str:
-    """The hint of an error on an unknown word: the closest known one, else all of them."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # the packages are installed in place (pip install -e)
 
 
 def find_yaml(name_or_path: str | Path, kind: str) -> Path:
@@ -33,7 +25,7 @@ def find_yaml(name_or_path: str | Path, kind: str) -> Path:
         return path
     found = {path.stem: path for path in sorted((CONFIGS / kind).glob("*.yml"))}
     if text.lower() not in found:
-        raise ConfigError(f"{text!r} is not in {CONFIGS / kind}: {nearest(text.lower(), list(found))}")
+        raise ConfigError(f"{text!r} is not in {CONFIGS / kind}: {hint(text.lower(), found)}")
     return found[text.lower()]
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from advent.dataset.listing import existing
-from advent.dataset.paths import nearest
 from advent.dataset.spec import DatasetSpec, Layout
-from advent.errors import DataError
+from advent.errors import DataError, hint
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def find_place(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str] =
     Raises DataError naming every folder that was looked for.
     """
     if split not in spec.splits:
-        raise DataError(f"data set {spec.name} has no split {split!r}; {nearest(split, list(spec.splits))}")
+        raise DataError(f"data set {spec.name} has no split {split!r}; {hint(split, list(spec.splits))}")
     places = [Place(Path(root), layout, folder) for layout in spec.layouts for folder in spec.splits[split]]
     found = [place for place in places if place.images.is_dir()]
     if not found:

@@ -15,8 +15,8 @@ import numpy as np
 
 from advent.dataset.classes import IGNORE, ClassSet
 from advent.dataset.geometry import GEOMETRIES
-from advent.dataset.paths import find_yaml, nearest
-from advent.errors import ConfigError
+from advent.dataset.paths import find_yaml
+from advent.errors import ConfigError, hint
 from advent.utils.serialization import read_yaml
 
 MAX_ID = 65535  # label files are 8 or 16 bits deep
@@ -81,7 +81,7 @@ class DatasetSpec:
             if class_name not in classes.names:
                 raise ConfigError(
                     f"data set {self.name}: {class_name!r} is no class of {classes.name}; "
-                    f"{nearest(class_name, classes.names)}"
+                    f"{hint(class_name, classes.names)}"
                 )
             table[list(label_ids)] = classes.names.index(class_name)
         return table
@@ -98,7 +98,7 @@ def _load(path: Path) -> DatasetSpec:
     known = [field.name for field in fields(DatasetSpec)]
     for key in raw:
         if key not in known:
-            raise ConfigError(f"{path}: unknown key {key!r}; {nearest(key, [*known, 'base'])}")
+            raise ConfigError(f"{path}: unknown key {key!r}; {hint(key, [*known, 'base'])}")
     missing = [key for key in ("name", "folder", "layouts", "splits", "ids", "max_label_id") if raw.get(key) is None]
     if missing:
         raise ConfigError(f"{path}: the key {missing[0]!r} is missing")
@@ -152,7 +152,7 @@ def _id_list(entries: list[int | str]) -> tuple[int, ...]:
 def _check(path: Path, spec: DatasetSpec) -> None:
     """What types cannot say: the geometry is known, patterns hold {name}, ids are in range and name one class each."""
     if spec.geometry not in GEOMETRIES:
-        raise ConfigError(f"{path}: geometry {spec.geometry!r}; {nearest(str(spec.geometry), list(GEOMETRIES))}")
+        raise ConfigError(f"{path}: geometry {spec.geometry!r}; {hint(str(spec.geometry), list(GEOMETRIES))}")
     if any(layout.images.count("{name}") != 1 for layout in spec.layouts) or not spec.layouts:
         raise ConfigError(f"{path}: every layout needs an 'images' pattern with {{name}} in it once")
     if not 0 < spec.max_label_id <= MAX_ID:

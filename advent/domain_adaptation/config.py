@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import hashlib
 import json
 import logging
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 from easydict import EasyDict
 
+from advent.dataset.paths import CONFIGS
 from advent.domain_adaptation.config_defaults import (
     AT_LEAST,
     AT_MOST,
@@ -25,12 +25,11 @@ from advent.domain_adaptation.config_defaults import (
     SIZES,
     WITHOUT_EFFECT,
 )
-from advent.errors import ConfigError
+from advent.errors import ConfigError, closest, hint
 from advent.utils.serialization import read_yaml
 
 log = logging.getLogger(__name__)
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 # Spellings of the release's README that never existed there.
 ALIASES = {"configs/configs/dg.yml": "dg.yml", "intrada.yml": "intrada.yml", "intra_trained.yml": "intra_trained.yml"}
 LARGEST_FILE = 1_000_000  # bytes; a config is a few kilobytes
@@ -89,9 +88,10 @@ def find_config(path_or_name: str | Path) -> Path:
             return candidate
     names = [p.relative_to(CONFIGS).with_suffix("").as_posix() for p in CONFIGS.rglob("*.yml")]
     names = [name for name in names if not name.startswith(("datasets/", "classes/", "base/"))]
-    nearest = difflib.get_close_matches(given.with_suffix("").name, names, n=1, cutoff=0.4)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    raise ConfigError(f"{path_or_name}: no such config, neither as a path nor under {CONFIGS}{hint}")
+    raise ConfigError(
+        f"{path_or_name}: no such config, neither as a path nor under {CONFIGS}; "
+        f"{hint(given.with_suffix('').name, sorted(names))}"
+    )
 
 
 def merge_file(config: Tree, path: Path, seen: tuple[Path, ...]) -> None:
@@ -143,11 +143,9 @@ def _merge(config: Tree, content: Mapping[Any, Any], where: str, prefix: str) ->
 
 def _nearest_key(key: str) -> str:
     known = [name for name, _ in flat(default_config())]
-    nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    if not nearest:
-        last = {name.rsplit(".", 1)[-1]: name for name in known}
-        nearest = [last[n] for n in difflib.get_close_matches(key.rsplit(".", 1)[-1], last, n=1, cutoff=0.5)]
-    return f"; did you mean {nearest[0]}?" if nearest else ""
+    last = {name.rsplit(".", 1)[-1]: name for name in known}
+    nearest = closest(key, known) or last.get(closest(key.rsplit(".", 1)[-1], last) or "")
+    return f"; did you mean {nearest}?" if nearest else ""
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

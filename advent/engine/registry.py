@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from advent.domain_adaptation.steps import (
     segmentation_losses,
     supervised_step,
 )
-from advent.errors import ConfigError
+from advent.errors import ConfigError, hint
 from advent.model.deeplabv2 import DeeplabV2, SegmentationNetwork
 from advent.model.encoder import Encoder
 
@@ -68,9 +67,7 @@ def find_method(config: Any) -> Method:
 def _look_up(table: Mapping[str, Any], name: str, key: str) -> Any:
     if name in table:
         return table[name]
-    nearest = difflib.get_close_matches(name, table, n=1, cutoff=0.3)
-    hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    raise ConfigError(f"{key}: {name!r} is none of {', '.join(sorted(table))}{hint}")
+    raise ConfigError(f"{key}: there is no {name!r}; {hint(name, sorted(table))}")
 
 
 register_network(

@@ -273,7 +273,7 @@ def test_scanning_leaves_out_hidden_and_other_files(cityscapes: Path) -> None:
 def test_missing_folders_and_splits_are_named(tmp_path: Path, cityscapes: Path) -> None:
     with pytest.raises(DataError, match=r"no folder .*RGB; unpack the images there"):
         synthia_data(tmp_path)
-    with pytest.raises(DataError, match=r"Cityscapes has no split 'vall'; did you mean 'val'"):
+    with pytest.raises(DataError, match=r"Cityscapes has no split 'vall'; did you mean val"):
         StreetDataset(load_spec("Cityscapes"), cityscapes, "vall", C16, size=None)
     (cityscapes / "leftImg8bit" / "val").mkdir()
     with pytest.raises(DataError, match=r"val: holds no \*_leftImg8bit.png"):

@@ -102,7 +102,7 @@ def test_geometry_and_score_size() -> None:
 
 def test_names_in_any_case_and_the_nearest_name() -> None:
     assert load_spec("cityscapes") is load_spec("CITYSCAPES")
-    with pytest.raises(ConfigError, match=r"did you mean 'cityscapes'"):
+    with pytest.raises(ConfigError, match=r"did you mean cityscapes"):
         load_spec("Cityscape")
     with pytest.raises(ConfigError, match=r"NUM_CLASSES: 11 .*16 .street16."):
         classes_for(11)
@@ -123,12 +123,12 @@ max_label_id: 9
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("folder:", "foldr:"), "unknown key 'foldr'; did you mean 'folder'"),
+        (("folder:", "foldr:"), "unknown key 'foldr'; did you mean folder"),
         (("max_label_id: 9", ""), "'max_label_id' is missing"),
         (("sky: [5]", "sky: [2]"), "label id 2 belongs to two classes"),
         (("sky: [5]", "sky: [12]"), "label id 12 of street7 exceeds max_label_id 9"),
         (("{name}.png", "x.png"), "'images' pattern"),
-        (("max_label_id: 9", "max_label_id: 9\ngeometry: padd"), "geometry 'padd'; did you mean 'pad'"),
+        (("max_label_id: 9", "max_label_id: 9\ngeometry: padd"), "geometry 'padd'; did you mean pad"),
         (("max_label_id: 9", "max_label_id: 9\nfill_label: 12"), "fill_label 12 is neither in 0..9 nor 255"),
         (("labels:", "label:"), "no data set's description"),
         (("max_label_id: 9", "max_label_id: many"), "no data set's description"),
@@ -152,7 +152,7 @@ def test_a_users_own_spec_needs_no_code(tmp_path: Path) -> None:
 
 def test_a_class_name_that_does_not_exist(tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text(GOOD.replace("sky:", "ski:"))
-    with pytest.raises(ConfigError, match=r"'ski' is no class of street7; did you mean 'sky'"):
+    with pytest.raises(ConfigError, match=r"'ski' is no class of street7; did you mean sky"):
         load_spec(tmp_path / "mine.yml").table(load_classes("street7"))
 
 
