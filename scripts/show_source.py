@@ -1,0 +1,33 @@
+"""Leave a picture of the labelled source as the network gets it: image, labels, depth.
+
+python scripts/show_source.py --cfg quick --out streets.png
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+
+from daf.own_advent import require_own_advent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and draw; returns the exit code."""
+    require_own_advent()
+    import ida.doors as doors
+    from ida.pictures import source_sheet
+
+    parser = doors.make_parser("show_source.py", "Draw images of the source with labels and depth.", "ep1.yml")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the picture, PNG")
+    parser.add_argument("--count", metavar="N", type=int, default=4, help="how many images (default: 4)")
+    args = parser.parse_args(argv)
+    return doors.run_door(
+        "show_source.py", lambda: print(f"picture: {source_sheet(doors.config_from_args(args), args.out, args.count)}")
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
