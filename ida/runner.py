@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +20,7 @@ from advent.engine.checkpoint import digest
 from advent.engine.runlog import RESUME, StageFolder, experiment_folder
 from advent.engine.tables import results_table
 from advent.errors import ConfigError
-from advent.utils.serialization import write_json, write_text
+from advent.utils.serialization import read_json, write_json, write_text
 from ida.isl import isl_stage
 from ida.methods import intra_stage
 from ida.rank_stage import rank_stage
@@ -133,7 +132,7 @@ def _run(stage: Stage) -> None:
 def _score(stage: Stage) -> list[dict[str, Any]]:
     path: Path = stage.folder.path / "results.json"
     if path.is_file():
-        record = json.loads(path.read_text())
+        record = read_json(path)
         same = record["config"] == config_digest(stage.config) and record["test"] == plain(stage.config.TEST)
         if same and record["results"][-1]["sha256"] == digest(stage.folder.snapshots()[-1][1]):
             return record["results"]

@@ -19,6 +19,7 @@ from advent.errors import CheckpointError, ConfigError, UserError
 
 log = logging.getLogger(__name__)
 Batches = Iterator[dict[str, Any]]
+STATE = {"iteration", "config", "window", "window_length", "learner"}  # what resume.pth holds
 
 
 class Loop:
@@ -111,7 +112,7 @@ class Loop:
             log.info("%s: nothing to resume, starting at iteration 0", self.folder.path)
             return
         state = read(path)
-        if not isinstance(state, dict) or "learner" not in state:
+        if not isinstance(state, dict) or not state.keys() >= STATE:
             raise CheckpointError(f"{path}: not a resume state of this project; remove it or start with --overwrite")
         if state["config"] != self.digest:
             raise ConfigError(

@@ -81,6 +81,11 @@ def run_door(prog: str, body: Callable[[], None]) -> int:
     except UserError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a full disk, a folder that is a file, no permission: nothing that code could mend
+        if error.filename is None and error.errno is None:
+            raise
+        print(f"{prog}: error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        return UserError.exit_code
     except KeyboardInterrupt:
         print(f"{prog}: interrupted; continue with --resume", file=sys.stderr)
         return 130

@@ -15,7 +15,7 @@ import torch
 import advent
 from advent.engine.checkpoint import digest, save
 from advent.errors import ConfigError, MissingStage
-from advent.utils.serialization import write_json, write_text
+from advent.utils.serialization import read_json, write_json, write_text
 
 SNAPSHOT = re.compile(r"model_(\d+)\.pth")
 RESUME = "resume.pth"
@@ -78,7 +78,7 @@ class StageFolder:
     def finished(self) -> dict[str, Any] | None:
         """The facts of `finish`, or None while the stage is not complete."""
         path = self.path / "finished.json"
-        return json.loads(path.read_text()) if path.is_file() else None
+        return read_json(path) if path.is_file() else None
 
 
 class MetricsFile:
@@ -96,9 +96,10 @@ class MetricsFile:
         for line in self.path.read_text().splitlines():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+                before = row["iteration"] < iteration
+            except (ValueError, TypeError, KeyError):
                 continue
-            if row["iteration"] < iteration:
+            if before:
                 kept.append(line)
         write_text(self.path, "".join(f"{line}\n" for line in kept))
 

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from advent.errors import ConfigError
+from advent.errors import ConfigError, DataError
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Path:
@@ -44,6 +44,17 @@ def write_text(path: str | Path, text: str) -> Path:
 def write_json(path: str | Path, value: Any) -> Path:
     """Write indented JSON atomically; keys keep their order."""
     return write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object that this project wrote. Raises DataError naming the file when it is damaged."""
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise DataError(f"{path}: damaged, it holds no JSON object; remove it, and what it recorded is made again")
+    return value
 
 
 def read_yaml(path: str | Path) -> Any:
