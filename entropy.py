@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         overrides += [] if args.lambda1 is None else [f"RANK.LAMBDA1={args.lambda1}"]
         rank_stage(doors.config_from_args(args, overrides), best_iter=args.best_iter)
 
-    return doors.run_door("entropy.py", body)
+    return doors.run_door("entropy.py", body, argv)
 
 
 if __name__ == "__main__":

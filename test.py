@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "test.py", "Per-class IoU and mIoU of one checkpoint, the last snapshot, or every one.", "dg.yml"
     )
     args = parser.parse_args(argv)
-    return doors.run_door("test.py", lambda: doors.evaluate_and_print(doors.config_from_args(args)))
+    return doors.run_door("test.py", lambda: doors.evaluate_and_print(doors.config_from_args(args)), argv)
 
 
 if __name__ == "__main__":

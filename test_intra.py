@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "intrada.yml",
     )
     args = parser.parse_args(argv)
-    return doors.run_door("test_intra.py", lambda: doors.evaluate_and_print(doors.config_from_args(args)))
+    return doors.run_door("test_intra.py", lambda: doors.evaluate_and_print(doors.config_from_args(args)), argv)
 
 
 if __name__ == "__main__":

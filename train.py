@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = doors.config_from_args(args)
         train_stage(config, resume=args.resume, overwrite=args.overwrite)
 
-    return doors.run_door("train.py", body)
+    return doors.run_door("train.py", body, argv, resumes=True)
 
 
 if __name__ == "__main__":

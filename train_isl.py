@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = doors.config_from_args(args)
         isl_stage(config, resume=args.resume, overwrite=args.overwrite)
 
-    return doors.run_door("train_isl.py", body)
+    return doors.run_door("train_isl.py", body, argv, resumes=True)
 
 
 if __name__ == "__main__":

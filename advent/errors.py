@@ -32,6 +32,18 @@ class DeviceError(UserError):
     """The device that was asked for is not available."""
 
 
+class StaleInput(UserError):
+    """What a stage found was made from something else than what it works on."""
+
+
+class FolderInUse(UserError):
+    """Another run works in the folder."""
+
+
+class NotFinite(UserError):
+    """Losses or gradients became infinite or not a number; the updates in question were not made."""
+
+
 def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that a misspelt one most likely means."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.45)

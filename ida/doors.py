@@ -11,18 +11,10 @@ import daf.methods  # noqa: F401  (these three register depth kinds, data sets, 
 from advent.domain_adaptation.config import load_config
 from advent.domain_adaptation.eval_UDA import evaluate_stage
 from advent.engine import options
-from advent.engine.options import config_from_args, normalize_mode, run_door
+from advent.engine.options import config_from_args, make_parser, normalize_mode, run_door
 from advent.engine.tables import results_table
 
 __all__ = ["config_from_args", "evaluate_and_print", "make_parser", "normalize_mode", "pipeline_from_args", "run_door"]
-
-
-def make_parser(prog: str, description: str, default_cfg: str, trains: bool = False) -> argparse.ArgumentParser:
-    """The common options; `trains` adds those of stages that can be continued or started anew."""
-    parser = options.make_parser(prog, description, default_cfg)
-    if trains:
-        parser.add_argument("--overwrite", action="store_true", help="start anew where an earlier run's results lie")
-    return parser
 
 
 def evaluate_and_print(config: Any) -> None:

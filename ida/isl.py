@@ -9,35 +9,66 @@ from pathlib import Path
 from typing import Any
 
 from advent.domain_adaptation.steps import Method, supervised_step
-from advent.domain_adaptation.train_UDA import draw_seed, finish, run_to_end
-from advent.engine.build import open_run, target_data
+from advent.domain_adaptation.train_UDA import finish, run_to_end
+from advent.engine.build import continues, open_run, settle_seed, target_data
+from advent.engine.checkpoint import state_digest
 from advent.engine.loop import Loop
+from advent.engine.provenance import environment, names_digest
 from advent.engine.runlog import StageFolder, starting_snapshot
 from advent.errors import DataError
-from advent.utils.serialization import write_json
+from advent.utils.serialization import read_json, write_json
 from ida.pseudo_labels import label_dataset
 
 log = logging.getLogger(__name__)
+RECORD = "complete.json"
 
 
 def isl_stage(config: Any, *, resume: bool = False, overwrite: bool = False) -> StageFolder:
     """Train on pseudo labels of the target, remade before iterations 0, REFRESH + 1, 2 * REFRESH + 1, ..."""
-    start = starting_snapshot(config)
+    start = None if continues(config, resume) else starting_snapshot(config)
     target = target_data(config)
-    draw_seed(config)
-    loop = open_run(
-        config, Method("ISL", supervised_step, inclusive=True, multi_level=True), resume=resume, overwrite=overwrite,
-        start=start,
-    )  # fmt: skip
+    settle_seed(config, resume)
+    method = Method("ISL", supervised_step, inclusive=True, multi_level=True)
     started = time.monotonic()
-    while loop.iteration < loop.end:
-        first, last = current_round(loop.iteration, config.ISL.REFRESH_EVERY)
-        labels = loop.folder.path / "pseudo_labels" / f"round_{first}"
-        if not (labels / "complete.json").exists() or loop.iteration == first:
-            relabel(loop, target, labels)
-        run_to_end(loop, target_data(config, label_dir=labels), None, until=last, final=False)
-    finish(loop, time.monotonic() - started)
+    with open_run(
+        config, method, data={"target": target}, resume=resume, overwrite=overwrite, start=start
+    ) as loop:  # fmt: skip
+        while not loop.done:
+            first, last = current_round(min(loop.iteration, loop.end - 1), config.ISL.REFRESH_EVERY)
+            labels = pseudo_labels(loop, target, first)
+            run_to_end(loop, target_data(config, label_dir=labels), None, until=last, final=False)
+        finish(loop, time.monotonic() - started)
     return loop.folder
+
+
+def pseudo_labels(loop: Loop, target: Any, first: int) -> Path:
+    """The folder of the labels that the round from iteration `first` on trains on, made where it is not there."""
+    folder = loop.folder.path / "pseudo_labels" / f"round_{first}"
+    if loop.iteration == first:
+        if first:
+            loop.checkpoint()  # the network that makes the labels: a run killed meanwhile makes the same ones
+        if not _made_by(folder, label_record(loop, target)):
+            relabel(loop, target, folder)
+    elif not (folder / RECORD).is_file():
+        log.warning("%s: gone; remade by the present network, so this run differs from an undisturbed one", folder)
+        relabel(loop, target, folder)
+    return folder
+
+
+def label_record(loop: Loop, target: Any) -> dict[str, Any]:
+    """What pseudo labels are made from: the network's weights, the images, the threshold."""
+    return {
+        "weights": state_digest(loop.learner.net),
+        "images": len(target),
+        "names": names_digest(target.names),
+        "config": loop.digest,
+        "threshold": loop.config.ISL.THRESHOLD,
+    }
+
+
+def _made_by(folder: Path, record: dict[str, Any]) -> bool:
+    path = folder / RECORD
+    return path.is_file() and record.items() <= read_json(path).items()
 
 
 def current_round(iteration: int, refresh_every: int) -> tuple[int, int]:
@@ -59,8 +90,8 @@ def relabel(loop: Loop, target: Any, folder: Path) -> None:
             f"{folder}: no pixel reaches ISL.THRESHOLD {loop.config.ISL.THRESHOLD}; lower it, or start "
             "from a better network"
         )
-    facts = {"iteration": loop.iteration, "threshold": loop.config.ISL.THRESHOLD, "kept": share, "images": len(target)}
-    write_json(unfinished / "complete.json", facts)
+    record = {**label_record(loop, target), **environment(), "iteration": loop.iteration, "kept": share}
+    write_json(unfinished / RECORD, record)
     unfinished.rename(folder)
     for other in folder.parent.glob("round_*"):
         if other != folder:

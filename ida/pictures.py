@@ -20,7 +20,7 @@ from advent.utils.sheet import Column, class_colors, heat, photograph, sheet
 from daf.interaction import depth_aware_map
 
 if TYPE_CHECKING:
-    from ida.runner import Stage
+    from ida.stage import Stage
 
 EXAMPLES = 4
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from advent.dataset.classes import ClassSet
 from advent.domain_adaptation.config import config_digest, dump_config
 from advent.engine.build import build_network, class_set, target_data
+from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
+from advent.engine.lock import FolderLock
+from advent.engine.provenance import provenance
 from advent.engine.registry import find_network
-from advent.engine.runlog import StageFolder, provenance, starting_snapshot
+from advent.engine.runlog import StageFolder, starting_snapshot
 from advent.errors import ConfigError, MissingStage
 from advent.utils.serialization import write_text
 from advent.utils.viz_segmask import colorize_mask
@@ -38,10 +46,28 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
     device = pick_device(config.DEVICE)
     net = build_network(config, checkpoint).to(device)
     folder = StageFolder.of(config)
-    folder.begin(dump_config(config), provenance(config, config_digest(config), {"0": checkpoint}))
-    (folder.path / "finished.json").unlink(missing_ok=True)
+    lock = FolderLock(folder.path).acquire()
+    try:
+        (folder.path / "finished.json").unlink(missing_ok=True)
+        folder.remove_leftovers()
+        folder.begin(dump_config(config), provenance(config, {"start": checkpoint}, {"target": target.names}))
+        scores = _score_all(config, net, target, classes, rare, device, folder.path / MASKS)
+        easy, hard = _write_split(folder.path, scores, config.RANK.LAMBDA1)
+        splits = {file: digest(folder.path / file) for file in (EASY, HARD)}
+        folder.finish(
+            stage=config.STAGE.NAME, config=config_digest(config), easy=len(easy), hard=len(hard), **splits
+        )  # fmt: skip
+    finally:
+        lock.release()
+    return folder
+
+
+def _score_all(
+    config: Any, net: nn.Module, target: Any, classes: ClassSet, rare: Sequence[int], device: torch.device, masks: Path
+) -> list[tuple[str, float]]:
+    """(name, score) of every image; their pseudo labels are written by threads meanwhile."""
     scores: list[tuple[str, float]] = []
-    write = partial(write_label, folder.path / MASKS, colors=partial(colorize_mask, colors=classes.colors))
+    write = partial(write_label, masks, colors=partial(colorize_mask, colors=classes.colors))
     with ThreadPoolExecutor(2) as writers:
         pending = []
         for names, prediction in predictions(net, target, config, device, "rank"):
@@ -49,13 +75,11 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
             labels = pseudo_label(prediction.main)
             plain = score(prediction.main, prediction.depth)
             scores += [(n, s * normaliser(one, rare)) for n, s, one in zip(names, plain, labels, strict=True)]
-            masks = labels.cpu().numpy()
-            pending += [writers.submit(write, name, mask) for name, mask in zip(names, masks, strict=True)]
+            arrays = labels.cpu().numpy()
+            pending += [writers.submit(write, name, mask) for name, mask in zip(names, arrays, strict=True)]
         for job in pending:
             job.result()
-    easy, hard = _write_split(folder.path, scores, config.RANK.LAMBDA1)
-    folder.finish(stage=config.STAGE.NAME, config=config_digest(config), easy=len(easy), hard=len(hard))
-    return folder
+    return scores
 
 
 def _write_split(folder: Path, scores: list[tuple[str, float]], lambda1: float) -> tuple[list[str], list[str]]:

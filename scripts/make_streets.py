@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -23,8 +24,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the floors lie b
 from streets.layouts import paths, write_picture
 from streets.render import render
 
-from advent.engine.options import OneLineParser
-from advent.errors import ConfigError, DataError, UserError
+from advent.engine.options import OneLineParser, run_door
+from advent.errors import ConfigError, DataError
 from advent.utils.serialization import write_json
 
 VERSION = 1
@@ -91,7 +92,8 @@ def make(options: argparse.Namespace) -> None:
         for _ in progress(map(work, jobs)):
             pass
         return
-    with multiprocessing.get_context("spawn").Pool(workers) as pool:
+    leave = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the parent acts
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=leave) as pool:
         for _ in progress(pool.imap_unordered(work, jobs, chunksize=4)):
             pass
 
@@ -109,12 +111,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--style", choices=["synthia", "real"], default="synthia")
     parser.add_argument("--layout", choices=["synthia", "cityscapes", "mapillary"], help="default: by style")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 = one per core")
-    try:
-        make(parser.parse_args(argv))
-    except UserError as error:
-        print(f"make_streets.py: error: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    options = parser.parse_args(argv)
+    return run_door("scripts/make_streets.py", lambda: make(options), argv)
 
 
 if __name__ == "__main__":

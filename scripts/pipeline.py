@@ -22,16 +22,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_own_advent()
     import ida.doors as doors
     from advent.engine.tables import results_table
-    from ida.runner import run_pipeline, stages_of
+    from ida.origin import status_table
+    from ida.runner import run_pipeline
+    from ida.stage import stages_of
 
     parser = doors.make_parser("pipeline.py", "Run all stages of a protocol and print one table.", "ep1.yml")
     parser.add_argument("--no-test", action="store_true", help="only train: for targets without labels")
     parser.add_argument("--picture", metavar="FILE", help="also leave a grid: image, truth, predictions, depth, map")
+    parser.add_argument("--status", action="store_true", help="only show how far every stage is and what made it")
     args = parser.parse_args(argv)
 
     def body() -> None:
         pipeline, overrides = doors.pipeline_from_args(args)
         stages = stages_of(pipeline, overrides)
+        if args.status:
+            print(status_table(stages))
+            return
         record = run_pipeline(stages, evaluate=not args.no_test)
         if args.picture:
             from ida.pictures import stage_grid
@@ -41,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(results_table(record["results"]))
         print(f"seconds: {', '.join(f'{name} {value:.0f}' for name, value in record['seconds'].items())}")
 
-    return doors.run_door("pipeline.py", body)
+    return doors.run_door("scripts/pipeline.py", body, argv)
 
 
 if __name__ == "__main__":

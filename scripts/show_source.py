@@ -24,9 +24,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", metavar="FILE", required=True, help="the picture, PNG")
     parser.add_argument("--count", metavar="N", type=int, default=4, help="how many images (default: 4)")
     args = parser.parse_args(argv)
-    return doors.run_door(
-        "show_source.py", lambda: print(f"picture: {source_sheet(doors.config_from_args(args), args.out, args.count)}")
-    )
+
+    def body() -> None:
+        print(f"picture: {source_sheet(doors.config_from_args(args), args.out, args.count)}")
+
+    return doors.run_door("scripts/show_source.py", body, argv)
 
 
 if __name__ == "__main__":

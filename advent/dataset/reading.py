@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from advent.errors import DataError
 
 IMG_MEAN = (104.00698793, 116.66876762, 122.67891434)  # BGR, of the released weights
+MOST_PIXELS = 128_000_000  # three times the largest street photograph; a few kilobytes can claim to be terabytes
 _PNG_MAGIC, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B")
 
@@ -22,6 +23,7 @@ def open_picture(path: Path) -> Image.Image:
     """The fully decoded picture in its own mode."""
     try:
         with Image.open(path) as picture:
+            _refuse_huge(path, *picture.size)
             picture.load()
             return picture
     except FileNotFoundError:
@@ -30,6 +32,13 @@ def open_picture(path: Path) -> Image.Image:
         known = isinstance(error, UnidentifiedImageError) or not str(error)
         reason = "unknown format" if known else str(error).splitlines()[0]
         raise DataError(f"{path}: cannot be read as a picture ({reason}); fetch or unpack it again") from None
+
+
+def _refuse_huge(path: Path, width: int, height: int) -> None:
+    if width * height > MOST_PIXELS:
+        raise DataError(
+            f"{path}: {width} x {height} pixels; more than {MOST_PIXELS:,} are refused unopened: scale it down"
+        )
 
 
 def read_image(path: Path) -> Image.Image:
@@ -68,6 +77,8 @@ def read_16bit(path: Path, what: str) -> np.ndarray:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     # OpenCV may return the upper part of a truncated PNG as if all were well: look for its last chunk first.
     whole = data.startswith(_PNG_MAGIC) and _PNG_END in data[-64:]
+    if whole:
+        _refuse_huge(path, *struct.unpack(">II", data[16:24]))
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if whole else None
     if values is None:
         raise DataError(f"{path}: not a whole PNG; fetch or unpack it again")

@@ -25,6 +25,7 @@ STAGE:
   CONFIG_AFTER: null
   RANKING: null                # folder of the ranking (stage 2b)
   CONFIG_RANKING: null
+  CHECK_ORIGIN: true           # refuse splits and pseudo labels made from another checkpoint or other images
 MODEL:
   NAME: DeepLabv2_depth        # DeepLabv2_depth (DAF) | DeepLabv2_depth_DADA | DeepLabv2 (ADVENT)
   MULTI_LEVEL: false           # auxiliary classifier: AdvEnt and MinEnt on DeepLabv2
@@ -72,6 +73,9 @@ TRAIN:
   RANDOM_TRAIN: false          # true: draw the seed
   AMP: 'off'                   # off | bf16: mixed precision; losses and maps stay in float32
   TENSORBOARD: false
+  DETERMINISTIC: false         # true: the same bits every time where the device allows it; the CPU's are anyway
+  SKIP_NONFINITE: 0            # so many iterations whose losses or gradients are not finite are skipped and counted;
+                               # one more ends the run
 ISL:
   THRESHOLD: 0.9               # least probability of a pseudo label
   REFRESH_EVERY: 10000         # pseudo labels are remade after so many iterations
@@ -95,6 +99,9 @@ NULLABLE = {
     "MODEL.ENCODER_WEIGHTS", "TRAIN.RESTORE_FROM", "TEST.RESTORE_FROM",
 }  # fmt: skip
 
+# Names of folders under the experiment's: they never lead elsewhere.
+FOLDERS = ("EXP_NAME", "EXP_SUFFIX", "STAGE.NAME", "STAGE.AFTER", "STAGE.RANKING")
+
 CHOICES = {
     "MODEL.INIT": ("release", "he"),
     "MODEL.BN_AFFINE": ("auto", "frozen", "trainable"),
@@ -116,7 +123,8 @@ AT_LEAST = {
     "TRAIN.BATCH_SIZE_TARGET": 1,
     "TRAIN.LEARNING_RATE": 0.0, "TRAIN.MOMENTUM": 0.0, "TRAIN.WEIGHT_DECAY": 0.0, "TRAIN.POWER": 0.0,
     "TRAIN.LEARNING_RATE_D": 0.0, "TRAIN.MAX_ITERS": 1, "TRAIN.EARLY_STOP": 1, "TRAIN.SAVE_PRED_EVERY": 1,
-    "TRAIN.KEEP": 0, "TRAIN.LOG_EVERY": 1, "TRAIN.EVAL_EVERY": 0, "TRAIN.RANDOM_SEED": 0, "ISL.REFRESH_EVERY": 1,
+    "TRAIN.KEEP": 0, "TRAIN.LOG_EVERY": 1, "TRAIN.EVAL_EVERY": 0,
+    "TRAIN.SKIP_NONFINITE": 0, "TRAIN.RANDOM_SEED": 0, "ISL.REFRESH_EVERY": 1,
     "ISL.THRESHOLD": 0.0, "RANK.LAMBDA1": 0.0, "TEST.BATCH_SIZE_TARGET": 1,
 }  # fmt: skip
 AT_MOST = {"MODEL.OUTPUT_STRIDE": 32, "ISL.THRESHOLD": 1.0, "RANK.LAMBDA1": 1.0, "TRAIN.MOMENTUM": 1.0}
@@ -125,5 +133,5 @@ AT_MOST = {"MODEL.OUTPUT_STRIDE": 32, "ISL.THRESHOLD": 1.0, "RANK.LAMBDA1": 1.0,
 WITHOUT_EFFECT = (
     "DEVICE", "NUM_WORKERS", "DATA_ROOT", "EXP_ROOT", "EXP_NAME", "EXP_SUFFIX", "STAGE.SCRIPT_AFTER",
     "STAGE.CONFIG_AFTER", "STAGE.CONFIG_RANKING", "TRAIN.KEEP", "TRAIN.TENSORBOARD", "TRAIN.RANDOM_TRAIN",
-    "TEST.", "PIPELINE.",
+    "TRAIN.SKIP_NONFINITE", "STAGE.CHECK_ORIGIN", "TEST.", "PIPELINE.",
 )  # fmt: skip

@@ -22,6 +22,7 @@ from advent.engine.device import pick_device
 from advent.engine.learner import AMP_DTYPES
 from advent.engine.metrics import confusion_matrix, intersection_over_union, mean_iou
 from advent.engine.progress import tracked
+from advent.engine.provenance import environment, names_digest
 from advent.engine.runlog import StageFolder
 from advent.engine.streams import loader, to_device
 from advent.errors import MissingStage
@@ -103,6 +104,7 @@ def evaluate_stage(config: Any) -> list[dict[str, Any]]:
     record = {
         "schema": 1, "experiment": config.EXP_NAME, "stage": config.STAGE.NAME, "seed": config.TRAIN.RANDOM_SEED,
         "target": config.TARGET, "set": config.TEST.SET_TARGET, "images": len(dataset),
+        **environment(), "names": names_digest(dataset.names),
         "config": config_digest(config), "test": plain(config.TEST), "results": results,
     }  # fmt: skip
     write_json(StageFolder.of(config).path / "results.json", record)

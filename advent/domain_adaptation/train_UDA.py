@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from advent.domain_adaptation.eval_UDA import evaluation_hook
-from advent.engine.build import open_run, source_data, target_data
+from advent.engine.build import open_run, settle_seed, source_data, target_data
 from advent.engine.learner import Learner
 from advent.engine.loop import Loop
 from advent.engine.registry import find_method, find_network
@@ -23,16 +22,11 @@ def train_stage(config: Any, *, resume: bool = False, overwrite: bool = False) -
     method = find_method(config)
     source = source_data(config)
     target = target_data(config) if method.uses_target else None
-    draw_seed(config)
-    loop = open_run(config, method, resume=resume, overwrite=overwrite)
-    run_to_end(loop, source, target)
+    settle_seed(config, resume)
+    data = {"source": source, **({"target": target} if target else {})}
+    with open_run(config, method, data=data, resume=resume, overwrite=overwrite) as loop:
+        run_to_end(loop, source, target)
     return loop.folder
-
-
-def draw_seed(config: Any) -> None:
-    """With RANDOM_TRAIN, replace the fixed seed by a drawn one; it is recorded like any other."""
-    if config.TRAIN.RANDOM_TRAIN:
-        config.TRAIN.RANDOM_SEED = random.SystemRandom().randrange(2**31)
 
 
 def run_to_end(loop: Loop, source: Any, target: Any | None, until: int | None = None, final: bool = True) -> None:
@@ -71,10 +65,8 @@ def train_domain_adaptation(model: Any, trainloader: Iterable[Any], targetloader
     """
     device = next(model.parameters()).device
     learner = Learner(model, find_method(cfg), find_network(cfg).supervised, cfg.TRAIN, device)
-    folder = StageFolder.of(cfg)
-    folder.refuse_or_clear(overwrite=False)
-    batches = (_endless(trainloader, device), _endless(targetloader, device))
-    Loop(cfg, learner, folder).run(*batches)
+    with Loop(cfg, learner, StageFolder.of(cfg)) as loop:
+        loop.run(_endless(trainloader, device), _endless(targetloader, device))
 
 
 def _endless(loader: Iterable[Any], device: torch.device) -> Iterator[dict[str, Any]]:

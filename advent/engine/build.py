@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,15 @@ from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import ClassSet, classes_for, load_classes
 from advent.dataset.paths import resolve_root
 from advent.dataset.spec import load_spec
-from advent.domain_adaptation.config import config_digest, dump_config
+from advent.domain_adaptation.config import dump_config
 from advent.domain_adaptation.steps import Method
 from advent.engine.checkpoint import load_network, load_start
 from advent.engine.device import pick_device, seed_everything
 from advent.engine.learner import Learner
 from advent.engine.loop import Loop
+from advent.engine.provenance import names_digest, provenance, recorded
 from advent.engine.registry import find_network
-from advent.engine.runlog import StageFolder, provenance
+from advent.engine.runlog import StageFolder
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, ResNetEncoder
@@ -105,31 +107,52 @@ def open_run(
     config: Any,
     method: Method,
     *,
+    data: Mapping[str, StreetDataset],
     resume: bool,
     overwrite: bool,
     start: Path | None = None,
-    inputs: Sequence[Path] = (),
+    inputs: Mapping[str, Path] | None = None,
 ) -> Loop:
-    """Network, optimizers, folder and loop of a training stage, seeded; nothing is written before all is checked.
+    """Network, optimizers, locked folder and loop of a training stage, seeded; nothing is written before all checks.
 
-    `start`: the trained checkpoint that a later stage starts from (fresh optimizers); without it the start is
-    TRAIN.RESTORE_FROM (ImageNet weights) or random. `inputs`: further files to record in the provenance.
+    `data`: role (source, target) -> data set. `start`: the trained checkpoint that a later stage starts from (fresh
+    optimizers); without it the start is TRAIN.RESTORE_FROM (ImageNet weights) or random. `inputs`: role -> further
+    file to record in the provenance. A continued run needs neither: all it needs lies in its folder.
     """
     device = pick_device(config.DEVICE)
-    seed_everything(config.TRAIN.RANDOM_SEED)
-    net = build_network(config, start)
-    start = start or _path(config.TRAIN.RESTORE_FROM)
-    if start is not None and not resume and start == _path(config.TRAIN.RESTORE_FROM):
-        load_start(net, start)
-    learner = Learner(net, method, find_network(config).supervised, config.TRAIN, device)
+    seed_everything(config.TRAIN.RANDOM_SEED, config.TRAIN.DETERMINISTIC)
     folder = StageFolder.of(config)
-    if not resume:
-        folder.refuse_or_clear(overwrite)
-    loop = Loop(config, learner, folder, resume)
-    if loop.iteration == 0:
-        files = {str(index): path for index, path in enumerate([*([start] if start else []), *inputs])}
-        folder.begin(dump_config(config), provenance(config, config_digest(config), files))
+    if continues(config, resume):
+        net = find_network(config).build(config, build_encoder(config, weights=False))
+    else:
+        net = build_network(config, start)
+        if start is None and config.TRAIN.RESTORE_FROM:
+            start = Path(config.TRAIN.RESTORE_FROM)
+            load_start(net, start)
+    learner = Learner(net, method, find_network(config).supervised, config.TRAIN, device)
+    names = {role: dataset.names for role, dataset in data.items()}
+    digests = {role: names_digest(listed) for role, listed in names.items()}
+    loop = Loop(config, learner, folder, resume=resume, overwrite=overwrite, data=digests)
+    if continues(config, resume):
+        folder.continued(loop.iteration)
+    else:
+        files = {**({"start": start} if start else {}), **(inputs or {})}
+        folder.begin(dump_config(config), provenance(config, files, names))
     return loop
+
+
+def continues(config: Any, resume: bool) -> bool:
+    """Whether `--resume` finds a run to continue."""
+    return resume and StageFolder.of(config).has_state()
+
+
+def settle_seed(config: Any, resume: bool) -> None:
+    """With RANDOM_TRAIN, replace the fixed seed by a drawn one, which is recorded; a continued run keeps its own."""
+    if not config.TRAIN.RANDOM_TRAIN:
+        return
+    record = recorded(StageFolder.of(config).path) if continues(config, resume) else None
+    drawn = random.SystemRandom().randrange(2**31)
+    config.TRAIN.RANDOM_SEED = record["seed"] if record else drawn
 
 
 def _path(value: str | None) -> Path | None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from advent.domain_adaptation.steps import Batch, Losses, Method, Parts, Supervised
+from advent.engine.guard import Guard
 from advent.engine.optim import discriminator_optimizer, network_optimizer, poly_rate, set_rate
 from advent.model.deeplabv2 import SegmentationNetwork
 from advent.model.discriminator import get_fc_discriminator
@@ -21,6 +22,8 @@ LAMBDAS = {
     "ent": "LAMBDA_ENT_MAIN",
     "ent_aux": "LAMBDA_ENT_AUX",
 }
+# What the gradient norms of each optimizer are called in the metrics.
+GRADIENTS = {"net": "gradient", "discriminator_main": "gradient_d", "discriminator_aux": "gradient_d_aux"}
 AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
 
 
@@ -46,6 +49,7 @@ class Learner:
         self.optimizers: dict[str, torch.optim.Optimizer] = {"net": network_optimizer(net, train)}
         for level, discriminator in discriminators.items():
             self.optimizers[f"discriminator_{level}"] = discriminator_optimizer(discriminator, train)
+        self._guard = Guard(net, {GRADIENTS[name]: optimizer for name, optimizer in self.optimizers.items()})
 
     def rates(self, iteration: int) -> dict[str, float]:
         """Set and return the poly rates of an iteration: `lr` of the backbone, `lr_d` of the discriminators."""
@@ -57,14 +61,17 @@ class Learner:
         return {"lr": lr, "lr_d": lr_d} if self.parts.discriminators else {"lr": lr}
 
     def update(self, iteration: int, source: Batch, target: Batch | None = None) -> Losses:
-        """One whole iteration; returns the named losses as tensors on the device (nothing is synchronised)."""
+        """One whole iteration; returns named losses and gradient norms as tensors on the device, without a wait.
+
+        An iteration in which one of them is not finite changes nothing.
+        """
         self.rates(iteration)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
-        losses = self.method.step(self.parts, source, target)
-        for optimizer in self.optimizers.values():
-            optimizer.step()
-        return losses
+        self._guard.before()
+        values = self._guard.judge(self.method.step(self.parts, source, target))
+        self._guard.update(values)
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         """What an exact continuation needs of networks and optimizers."""

@@ -3,34 +3,46 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
 from typing import Any
 
-import torch
 from torch.utils.tensorboard import SummaryWriter
 
 from advent.domain_adaptation.config import config_digest
+from advent.engine import stopping
 from advent.engine.checkpoint import read, save
+from advent.engine.device import rng_state, set_rng_state
 from advent.engine.learner import Learner
+from advent.engine.lock import FolderLock
 from advent.engine.progress import Progress
 from advent.engine.runlog import RESUME, MetricsFile, StageFolder
-from advent.errors import CheckpointError, ConfigError, UserError
+from advent.engine.window import NonFinite, Window
+from advent.errors import CheckpointError, ConfigError, NotFinite
 
 log = logging.getLogger(__name__)
 Batches = Iterator[dict[str, Any]]
-STATE = {"iteration", "config", "window", "window_length", "learner"}  # what resume.pth holds
 
 
 class Loop:
-    """Drives a learner from `iteration` (the next one to run) on.
+    """Drives a learner from `iteration` (the next one to run) on; holds the folder's lock until `close`.
 
-    Everything that an exact continuation needs beside the config lies in `resume.pth`: the learner, the next
-    iteration, the running means that were not logged yet. Data order follows from seed and iteration.
+    Everything that an exact continuation needs beside the config lies in `resume.pth`; data order follows from seed
+    and iteration. `data`: name -> digest of each data set's file names; a run is only continued on the same files.
     """
 
-    def __init__(self, config: Any, learner: Learner, folder: StageFolder, resume: bool = False) -> None:
+    def __init__(
+        self,
+        config: Any,
+        learner: Learner,
+        folder: StageFolder,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        data: Mapping[str, str] | None = None,
+    ) -> None:
         self.config, self.learner, self.folder = config, learner, folder
+        self.data = dict(data or {})
         train = config.TRAIN
         self.end = train.EARLY_STOP + (1 if learner.method.inclusive else 0)  # first iteration that is not run
         if not train.SAVE_LAST and self.end - 1 < train.SAVE_PRED_EVERY:
@@ -42,47 +54,107 @@ class Loop:
         self.digest = config_digest(config)
         # Called after an iteration; what they return (evaluation) goes into the metrics.
         self.hooks: list[Callable[[int], dict[str, float]]] = []
-        self._window: dict[str, torch.Tensor] = {}
-        self._window_length = 0
+        self._hooks_due = False
+        self._window = Window()
+        self._skipped = 0
+        self._saved: list[int] = []  # iterations of our snapshots, ascending: what TRAIN.KEEP may remove
         self.metrics = MetricsFile(folder.path / "metrics.jsonl")
-        if resume:
-            self._restore()
-        self.metrics.truncate(self.iteration)
-        self._board = SummaryWriter(str(folder.path / "tensorboard")) if train.TENSORBOARD else None
+        self._lock = FolderLock(folder.path).acquire()
+        try:
+            if resume:
+                self._restore()
+            else:
+                folder.refuse_or_clear(overwrite)
+        except BaseException:
+            self.close()
+            raise
+        folder.remove_leftovers()
+        self._board: SummaryWriter | None = None
+
+    def __enter__(self) -> Loop:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to run."""
+        return self.iteration >= self.end and not self._hooks_due
+
+    def close(self) -> None:
+        """Give the folder's lock back."""
+        self._lock.release()
 
     def run(self, source: Batches, target: Batches | None = None, until: int | None = None) -> None:
-        """Run iterations up to, not including, `until` (default: the method's last)."""
+        """Run iterations up to, not including, `until` (default: the method's last).
+
+        Asked to stop, it finishes the iteration, saves and raises Stopped. Raises NotFinite when more iterations
+        were skipped than TRAIN.SKIP_NONFINITE allows.
+        """
         until = self.end if until is None else min(until, self.end)
-        with Progress(self.config.STAGE.NAME, self.end, self.iteration) as progress:
-            while self.iteration < until:
-                losses = self.learner.update(self.iteration, next(source), next(target) if target else None)
-                note = self._log(self.iteration, losses)
-                for hook in self.hooks:
-                    self._record(self.iteration, hook(self.iteration))
-                self.iteration += 1
-                self._save(self.iteration - 1)
+        if self.config.TRAIN.TENSORBOARD and self._board is None:
+            self._board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.iteration)
+        with Progress(self.config.STAGE.NAME, self.end, self.iteration) as progress, stopping.deferred():
+            while self.iteration < until or self._hooks_due:
+                note = "" if self._hooks_due else self._iterate(next(source), next(target) if target else None)
+                self._run_hooks()
                 progress.step(note)
+                if stopping.requested():
+                    self.checkpoint()
+                    stopping.check()
 
-    def _log(self, iteration: int, losses: dict[str, torch.Tensor]) -> str:
-        """Add to the running means on the device; every LOG_EVERY iterations fetch, write and clear them."""
-        for name, loss in losses.items():
-            self._window[name] = self._window[name] + loss if name in self._window else loss
-        self._window_length += 1
-        if (iteration + 1) % self.config.TRAIN.LOG_EVERY and iteration + 1 < self.end:
+    def _iterate(self, source: dict[str, Any], target: dict[str, Any] | None) -> str:
+        """One iteration with all that it leaves on disk; returns the losses to show, if they were fetched."""
+        values = self.learner.update(self.iteration, source, target)
+        files = [f"source {name}" for name in source.get("name", ())]
+        files += [f"target {name}" for name in (target or {}).get("name", ())]
+        self._window.add(self.iteration, values, files)
+        note = self._log()
+        self.iteration += 1
+        self._hooks_due = bool(self.hooks)
+        self._save(self.iteration - 1)
+        return note
+
+    def _run_hooks(self) -> None:
+        """Hooks may take minutes: a signal acts at once there, and they are run again when the run continues."""
+        if not self._hooks_due:
+            return
+        try:
+            with stopping.deferred(False):
+                found = [hook(self.iteration - 1) for hook in self.hooks]
+        except stopping.Stopped:
+            self.checkpoint()
+            raise
+        self._hooks_due = False
+        for values in found:
+            self._record(self.iteration - 1, values)
+
+    def _log(self) -> str:
+        """Every LOG_EVERY iterations, and after the last one, fetch the window, write its means and clear it."""
+        if (self.iteration + 1) % self.config.TRAIN.LOG_EVERY and self.iteration + 1 < self.end:
             return ""
-        means = torch.stack(list(self._window.values())) / self._window_length
-        values = dict(zip(self._window, means.tolist(), strict=True))
-        self._window, self._window_length = {}, 0
-        bad = [name for name, value in values.items() if not math.isfinite(value)]
-        if bad:
-            raise UserError(
-                f"{self.folder.path}: iteration {iteration}: {', '.join(bad)} not finite; earlier snapshots are kept; "
-                "lower TRAIN.LEARNING_RATE or check the data"
-            )
-        self._record(iteration, values | self.learner.rates(iteration))
-        return " ".join(f"{name} {value:.3g}" for name, value in values.items())
+        report = self._window.fetch()
+        self._window = Window()
+        self._skipped += len(report.skipped)
+        counted = {"skipped": self._skipped} if self._skipped else {}
+        self._record(self.iteration, report.means | self.learner.rates(self.iteration) | counted)
+        if report.skipped:
+            self._refuse(report.skipped)
+        return " ".join(f"{name} {value:.3g}" for name, value in report.means.items())
 
-    def _record(self, iteration: int, values: dict[str, float]) -> None:
+    def _refuse(self, skipped: list[NonFinite]) -> None:
+        for one in skipped:
+            log.warning("%s: skipped %s", self.folder.path, one)
+        allowed = self.config.TRAIN.SKIP_NONFINITE
+        if self._skipped > allowed:
+            raise NotFinite(
+                f"{self.folder.path}: {skipped[0]}; {self._skipped} iterations skipped, TRAIN.SKIP_NONFINITE allows "
+                f"{allowed}: look at these images, lower TRAIN.LEARNING_RATE, or raise it and continue with --resume "
+                "(weights and snapshots are those before)"
+            )
+
+    def _record(self, iteration: int, values: Mapping[str, float]) -> None:
         if not values:
             return
         self.metrics.append({"iteration": iteration, **values})
@@ -96,20 +168,42 @@ class Loop:
         scheduled = iteration and iteration % train.SAVE_PRED_EVERY == 0
         if not scheduled and not (train.SAVE_LAST and iteration + 1 == self.end):
             return
-        self.folder.save_snapshot(iteration, self.learner.net, train.KEEP)
+        # The resume state comes first: killed in between, the continued run makes up for the rest (`_settle`), while
+        # a snapshot without one would look like somebody else's.
+        self._saved.append(iteration)
+        self.checkpoint()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Bring the snapshots on disk to what the resume state says: write the newest, remove those beyond KEEP."""
+        if self._saved and self._saved[-1] == self.iteration - 1:
+            self.folder.save_snapshot(self._saved[-1], self.learner.net)
+        keep = self.config.TRAIN.KEEP
+        for iteration in self._saved[:-keep] if keep else []:
+            (self.folder.path / f"model_{iteration}.pth").unlink(missing_ok=True)
+
+    def checkpoint(self) -> None:
+        """Write `resume.pth`: from here a run continues as if it had never stopped."""
         state = {
             "iteration": self.iteration,
             "config": self.digest,
-            "window": self._window,
-            "window_length": self._window_length,
+            "data": self.data,
+            "metrics": self.metrics.flush(),
+            "hooks_due": self._hooks_due,
+            "window": self._window.state_dict(),
+            "skipped": self._skipped,
+            "saved": self._saved,
             "learner": self.learner.state_dict(),
+            "rng": rng_state(self.learner.device),
         }
         save(self.folder.path / RESUME, state)
 
     def _restore(self) -> None:
         path = self.folder.path / RESUME
         if not path.is_file():
+            self.folder.refuse_results_without_state()
             log.info("%s: nothing to resume, starting at iteration 0", self.folder.path)
+            self.metrics.truncate(0)
             return
         state = read(path)
         if not isinstance(state, dict) or not state.keys() >= STATE:
@@ -119,8 +213,23 @@ class Loop:
                 f"{path}: was written under another config (see config.yml beside it); resume with that one, or start "
                 "anew with --overwrite or --exp-suffix NAME"
             )
+        for name, digest in self.data.items():
+            if state["data"].get(name) != digest:
+                raise ConfigError(
+                    f"{path}: the {name}'s images are other ones than when this run began; put them back, or start "
+                    "anew with --overwrite or --exp-suffix NAME"
+                )
         self.learner.load_state_dict(state["learner"])
-        self.iteration = state["iteration"]
-        self._window = {name: value.to(self.learner.device) for name, value in state["window"].items()}
-        self._window_length = state["window_length"]
+        self.iteration, self._hooks_due = state["iteration"], state["hooks_due"]
+        self._window = Window.from_state(state["window"], self.learner.device)
+        self._skipped, self._saved = state["skipped"], state["saved"]
+        self.metrics.truncate(state["metrics"])
+        set_rng_state(self.learner.device, state["rng"])
+        self._settle()
         log.info("%s: resumed at iteration %d", self.folder.path, self.iteration)
+
+
+# What resume.pth holds.
+STATE = {
+    "iteration", "config", "data", "metrics", "hooks_due", "window", "skipped", "saved", "learner", "rng",
+}  # fmt: skip

@@ -28,6 +28,7 @@ class RepeatedSGD(torch.optim.SGD):
         """Update every group `group["repeats"]` times, one pass after another."""
         loss = closure() if closure is not None else None
         groups = self.param_groups
+        self._start_momentum()
         try:
             for done in range(max(group["repeats"] for group in groups)):
                 self.param_groups = [group for group in groups if group["repeats"] > done]
@@ -35,6 +36,13 @@ class RepeatedSGD(torch.optim.SGD):
         finally:
             self.param_groups = groups
         return loss
+
+    def _start_momentum(self) -> None:
+        """Momentum from zero: the same first step, and a defined buffer also where the first step is skipped."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if group["momentum"] and parameter.grad is not None and not self.state[parameter]:
+                    self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def update_multiplicity(name: str) -> int:
@@ -60,12 +68,14 @@ def network_optimizer(net: SegmentationNetwork, train: Any) -> RepeatedSGD:
     backbone = [{"params": p, "lr_scale": 1.0, "repeats": n} for n, p in sorted(by_repeats.items())]
     heads = {"params": [p for _, p in net.head_parameters()], "lr_scale": HEAD_RATE, "repeats": 1}
     groups = [*backbone[:1], heads, *backbone[1:]]
-    return RepeatedSGD(groups, lr=train.LEARNING_RATE, momentum=train.MOMENTUM, weight_decay=train.WEIGHT_DECAY)
+    return RepeatedSGD(
+        groups, lr=train.LEARNING_RATE, momentum=train.MOMENTUM, weight_decay=train.WEIGHT_DECAY, fused=True
+    )
 
 
 def discriminator_optimizer(discriminator: nn.Module, train: Any) -> torch.optim.Adam:
     """ADVENT's Adam: betas (0.9, 0.99), no decay."""
-    return torch.optim.Adam(discriminator.parameters(), lr=train.LEARNING_RATE_D, betas=(0.9, 0.99))
+    return torch.optim.Adam(discriminator.parameters(), lr=train.LEARNING_RATE_D, betas=(0.9, 0.99), fused=True)
 
 
 def poly_rate(base_lr: float, iter: int, max_iter: int, power: float) -> float:

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import torch
+
 from advent.domain_adaptation.config import load_config
+from advent.engine import stopping
 from advent.errors import UserError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What only the user can mend: a full or broken disk, a folder that is a file, no permission.
+MENDABLE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT,
+            errno.ENAMETOOLONG, errno.EIO)  # fmt: skip
 SPELLINGS = {"true": "true", "1": "true", "yes": "true", "false": "false", "0": "false", "no": "false"}
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line."""
+    """Reports a wrong command line in one line; flags and KEY=VALUE may come in any order."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As argparse's, with positional arguments anywhere between the flags."""
+        return self.parse_intermixed_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
-def make_parser(prog: str, description: str, default_cfg: str) -> argparse.ArgumentParser:
-    """The options that every stage takes."""
+def make_parser(prog: str, description: str, default_cfg: str, trains: bool = False) -> argparse.ArgumentParser:
+    """The options that every stage takes; `trains` adds those of stages that can be started anew."""
     parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
     parser.set_defaults(default_cfg=default_cfg)
     add = parser.add_argument
@@ -34,7 +47,11 @@ def make_parser(prog: str, description: str, default_cfg: str) -> argparse.Argum
     add("--exp-suffix", metavar="NAME", help="keep this experiment apart from others of its protocol")
     add("--random-train", action="store_true", help="draw the seed instead of the config's")
     add("--tensorboard", action="store_true", help="write TensorBoard files too")
-    add("--resume", action="store_true", help="continue a stopped run")
+    add("--deterministic", action="store_true", help="the same bits every time, where the device allows it")
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument("--resume", action="store_true", help="continue a stopped run")
+    if trains:
+        either.add_argument("--overwrite", action="store_true", help="start anew where an earlier run's results lie")
     add("overrides", nargs="*", metavar="KEY=VALUE", help="config keys, for example TRAIN.MAX_ITERS=1000")
     return parser
 
@@ -50,6 +67,7 @@ def overrides_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> l
     pairs = [f"{key}={_quoted(value)}" for key, value in flags.items() if value is not None]
     pairs += ["TRAIN.RANDOM_TRAIN=true"] if args.random_train else []
     pairs += ["TRAIN.TENSORBOARD=true"] if args.tensorboard else []
+    pairs += ["TRAIN.DETERMINISTIC=true"] if args.deterministic else []
     return [*pairs, *more, *args.overrides]
 
 
@@ -73,20 +91,40 @@ def normalize_mode(text: str) -> str:
     return SPELLINGS[word]
 
 
-def run_door(prog: str, body: Callable[[], None]) -> int:
-    """Run a stage's body with logging on standard error; a user's mistake becomes one line and exit code 2."""
+def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = None, resumes: bool = False) -> int:
+    """Run a stage's body with logging on standard error; a user's mistake becomes one line and exit code 2.
+
+    A signal ends it with 128 plus its number and the command that continues: the same one, with `--resume` where the
+    door has it (`resumes`).
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    again = _command(prog, sys.argv[1:] if argv is None else argv, resumes)
     try:
-        body()
+        with stopping.listening():
+            body()
     except UserError as error:
         print(f"{prog}: error: {error}", file=sys.stderr)
         return error.exit_code
-    except OSError as error:  # a full disk, a folder that is a file, no permission: nothing that code could mend
-        if error.filename is None and error.errno is None:
+    except OSError as error:
+        if error.errno not in MENDABLE:
             raise
-        print(f"{prog}: error: {error.filename or 'writing'}: {error.strerror}", file=sys.stderr)
+        mend = f"; make room, then: {again}" if error.errno in FULL else ""
+        print(f"{prog}: error: {error.filename or 'writing'}: {error.strerror}{mend}", file=sys.stderr)
         return UserError.exit_code
+    except torch.OutOfMemoryError as error:
+        reason = str(error).splitlines()[0]
+        mend = "lower the batch or input size, or set TRAIN.AMP=bf16"
+        print(f"{prog}: error: the device's memory is full ({reason}); {mend}", file=sys.stderr)
+        return UserError.exit_code
+    except stopping.Stopped as stop:
+        print(f"{prog}: stopped by {stop}; continue with: {again}", file=sys.stderr)
+        return stop.exit_code
     except KeyboardInterrupt:
-        print(f"{prog}: interrupted; continue with --resume", file=sys.stderr)
+        print(f"{prog}: stopped at once; continue with: {again}", file=sys.stderr)
         return 130
     return 0
+
+
+def _command(prog: str, argv: Sequence[str], resumes: bool) -> str:
+    kept = [argument for argument in argv if argument not in ("--resume", "--overwrite")]
+    return shlex.join(["python", prog, *kept, *(["--resume"] if resumes else [])])

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-import platform
+import logging
+import os
 import re
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy
 import torch
 
-import advent
-from advent.engine.checkpoint import digest, save
+from advent.engine import provenance
+from advent.engine.checkpoint import save
 from advent.errors import ConfigError, MissingStage
-from advent.utils.serialization import read_json, write_json, write_text
+from advent.utils.serialization import is_temporary, read_json, write_json, write_text
 
+log = logging.getLogger(__name__)
 SNAPSHOT = re.compile(r"model_(\d+)\.pth")
 RESUME = "resume.pth"
 
@@ -43,26 +43,38 @@ class StageFolder:
         found = ((SNAPSHOT.fullmatch(p.name), p) for p in self.path.glob("model_*.pth"))
         return sorted((int(match[1]), path) for match, path in found if match)
 
-    def save_snapshot(self, iteration: int, net: torch.nn.Module, keep: int = 0) -> Path:
-        """Write `model_{iteration}.pth`, a plain state dict; keep only the last `keep` of ours (0 = all)."""
+    def save_snapshot(self, iteration: int, net: torch.nn.Module) -> Path:
+        """Write `model_{iteration}.pth`, a plain state dict."""
         state = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
-        path = save(self.path / f"model_{iteration}.pth", state)
-        if keep:
-            for _, old in self.snapshots()[:-keep]:
-                old.unlink()
-        return path
+        return save(self.path / f"model_{iteration}.pth", state)
 
-    def begin(self, config_text: str, provenance: dict[str, Any]) -> None:
+    def has_state(self) -> bool:
+        """Whether there is a run to continue."""
+        return (self.path / RESUME).is_file()
+
+    def begin(self, config_text: str, record: dict[str, Any]) -> None:
         """Write config.yml and provenance.json."""
         write_text(self.path / "config.yml", config_text)
-        write_json(self.path / "provenance.json", provenance)
+        write_json(self.path / provenance.FILE, record)
+
+    def continued(self, iteration: int) -> None:
+        """Add to provenance.json that the run went on at `iteration`, by which code and libraries."""
+        record = provenance.recorded(self.path)
+        if record is not None:
+            more = [*record.get("continued", []), {"iteration": iteration, **provenance.environment()}]
+            write_json(self.path / provenance.FILE, {**record, "continued": more})
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed run left half-written. Only for the holder of the folder's lock."""
+        for path in self.path.glob(".*"):
+            if is_temporary(path):
+                path.unlink(missing_ok=True)
 
     def refuse_or_clear(self, overwrite: bool) -> None:
         """Make room for a run from the start: refuse where results lie, unless told to overwrite our own files."""
-        ours = [path for _, path in self.snapshots()]
-        ours += [
-            p for p in (self.path / n for n in (RESUME, "metrics.jsonl", "finished.json", "results.json")) if p.exists()
-        ]
+        # What claims that all is well goes first, should removing be interrupted.
+        files = [self.path / name for name in ("finished.json", "results.json", RESUME, "metrics.jsonl")]
+        ours = [p for p in files if p.exists()] + [path for _, path in self.snapshots()]
         if ours and not overwrite:
             raise ConfigError(
                 f"{self.path}: holds the results of an earlier run; continue it with --resume, start anew with "
@@ -70,6 +82,14 @@ class StageFolder:
             )
         for path in ours:
             path.unlink()
+
+    def refuse_results_without_state(self) -> None:
+        """Refuse to start at iteration 0 over results whose resume state is gone."""
+        if self.snapshots() or self.finished():
+            raise ConfigError(
+                f"{self.path}: holds results but no {RESUME} to continue from; start anew with --overwrite, or choose "
+                "another folder with --exp-suffix NAME"
+            )
 
     def finish(self, **facts: Any) -> None:
         """Say that the stage is complete; `facts` go into finished.json."""
@@ -86,39 +106,27 @@ class MetricsFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-
-    def truncate(self, iteration: int) -> None:
-        """Drop rows of `iteration` and later, and a half-written last line: what a continued run writes again."""
-        if not self.path.exists():
-            return
-        kept = []
-        for line in self.path.read_text().splitlines():
-            try:
-                row = json.loads(line)
-                before = row["iteration"] < iteration
-            except (ValueError, TypeError, KeyError):
-                continue
-            if before:
-                kept.append(line)
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row."""
         with open(self.path, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(row) + "\n")
 
+    def flush(self) -> int:
+        """Bring all rows to the disk; returns the file's size in bytes, for `truncate`."""
+        if not self.path.exists():
+            return 0
+        with open(self.path, "rb") as handle:
+            os.fsync(handle.fileno())
+            return handle.seek(0, os.SEEK_END)
 
-def provenance(config: Any, config_digest: str, inputs: dict[str, Path]) -> dict[str, Any]:
-    """What an artefact was made by and from: versions, seed, config digest, and the digest of every input file."""
-    return {
-        "code": advent.__version__,
-        "config": config_digest,
-        "seed": config.TRAIN.RANDOM_SEED,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
-        "inputs": {name: {"path": str(path), "sha256": digest(path)} for name, path in inputs.items()},
-        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+    def truncate(self, size: int) -> None:
+        """Back to the `size` that `flush` returned: what comes later is written again by a continued run."""
+        now = self.path.stat().st_size if self.path.exists() else 0
+        if now > size:
+            os.truncate(self.path, size)
+        elif now < size:
+            log.warning("%s: %d bytes, %d when the run stopped: rows are missing", self.path, now, size)
 
 
 def starting_snapshot(config: Any) -> Path:

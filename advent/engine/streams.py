@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from advent.engine.stopping import ignore_in_worker
 from advent.errors import DataError, UserError
 
 
@@ -69,7 +70,12 @@ def _collate(items: list[Any]) -> Any:
 
 def loader(dataset: Any, workers: int, pin: bool = False, **options: Any) -> Iterator[dict[str, Any]]:
     """Batches of a data set as dicts; a user's error in a worker is raised here, as one line."""
-    batches = DataLoader(_Guarded(dataset), num_workers=workers, collate_fn=_collate, pin_memory=pin, **options)
+    batches = DataLoader(
+        _Guarded(dataset), num_workers=workers, collate_fn=_collate, pin_memory=pin,
+        worker_init_fn=ignore_in_worker if workers else None,
+        generator=torch.Generator(),  # its own: a loader draws a number at every start, a continued run starts oftener
+        **options,
+    )  # fmt: skip
     for batch in batches:
         if "error" in batch:
             raise DataError(batch["error"])

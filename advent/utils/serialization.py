@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,6 +12,10 @@ from typing import Any, BinaryIO
 import yaml
 
 from advent.errors import ConfigError, DataError
+
+LARGEST_YAML = 1_000_000  # bytes; a config has a few kilobytes
+DEEPEST = 10
+TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Path:
@@ -27,9 +32,17 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Pat
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a failed write does not say where
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether a file's name is one that `write_atomically` gives its unfinished files."""
+    return TEMPORARY.fullmatch(path.name) is not None
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -57,16 +70,35 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return value
 
 
+def parse_yaml(text: str) -> Any:
+    """One YAML document by the safe loader. Raises yaml.YAMLError, and ValueError beyond what a config needs.
+
+    Aliases are refused: a few lines of them can stand for more than memory holds.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("aliases (*name) are not used here; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise ValueError(f"nested more than {DEEPEST} deep")
+    return yaml.safe_load(text)
+
+
 def read_yaml(path: str | Path) -> Any:
     """Read one YAML document with the safe loader. Raises ConfigError naming file and line."""
     path = Path(path)
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > LARGEST_YAML:
+            raise ConfigError(f"{path}: larger than {LARGEST_YAML:,} bytes; no file of this project is")
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
         raise ConfigError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
+    except ValueError as error:  # also dates and numbers that YAML takes for such and Python does not know
+        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None

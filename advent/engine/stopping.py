@@ -1,0 +1,90 @@
+"""Being asked to stop: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (a scheduler's warning) end a run at a good place.
+
+While an iteration runs, the first signal is only remembered and the loop stops after it; elsewhere nothing has to be
+finished, since every file appears whole, and the signal acts at once. A SIGINT after the first signal always acts at
+once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
+
+
+class Stopped(Exception):
+    """The run was asked to stop, and has. `exit_code` is the shell's: 128 plus the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class _State:
+    owner = 0  # the process that listens; children inherit the handlers, not the duty
+    deferred = False
+    received: int | None = None
+
+
+@contextmanager
+def listening() -> Iterator[None]:
+    """Handle the signals meanwhile; the handlers that were there come back afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _State.owner, _State.received, _State.deferred = os.getpid(), None, False
+    before = {number: signal.signal(number, _handle) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def deferred(yes: bool = True) -> Iterator[None]:
+    """Only remember signals meanwhile (`yes`), or let them act at once again inside such a stretch."""
+    before, _State.deferred = _State.deferred, yes
+    try:
+        if not yes:
+            check()
+        yield
+    finally:
+        _State.deferred = before
+
+
+def requested() -> bool:
+    """Whether a signal has been remembered."""
+    return _State.received is not None
+
+
+def check() -> None:
+    """Raise Stopped if a signal has been remembered."""
+    if _State.received is not None:
+        raise Stopped(_State.received)
+
+
+def ignore_in_worker(_: int = 0) -> None:
+    """For a worker process: the parent decides when to stop, also where a scheduler signals the whole group."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    if os.getpid() != _State.owner:  # a forked child: the parent decides, and ends its children by SIGTERM
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        return
+    first, _State.received = _State.received is None, _State.received or number
+    if not first and number == signal.SIGINT:
+        raise KeyboardInterrupt
+    if not _State.deferred:
+        raise Stopped(number)
+    # os.write, since a handler may interrupt a write to the buffered stream.
+    os.write(2, f"\n{signal.Signals(number).name}: stopping after this iteration; Ctrl-C stops at once\n".encode())

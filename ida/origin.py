@@ -1,0 +1,112 @@
+"""Whether a finished stage still belongs to what lies before it: the check behind skipping, and the chain's table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from advent.domain_adaptation.config import config_digest
+from advent.engine.build import source_data, target_data
+from advent.engine.checkpoint import digest, peek
+from advent.engine.lock import holder
+from advent.engine.provenance import check_same, names_digest, recorded
+from advent.engine.registry import find_method
+from advent.engine.runlog import RESUME, StageFolder, starting_snapshot
+from advent.engine.tables import markdown_table
+from advent.errors import ConfigError, MissingStage, UserError
+from ida.methods import check_ranking
+from ida.stage import Stage
+
+
+def check_finished(stage: Stage) -> bool:
+    """Whether a stage ran to its end, with this config, from what now lies before it.
+
+    Raises ConfigError or StaleInput saying what differs; False when it did not run to its end.
+    """
+    facts = stage.folder.finished()
+    if facts is None:
+        return False
+    if facts["config"] != config_digest(stage.config):
+        raise ConfigError(
+            f"{stage.folder.path}: finished under another config (see config.yml there); choose another folder with "
+            "--exp-suffix NAME, or remove this one"
+        )
+    record = recorded(stage.folder.path)
+    if record is not None:
+        _check_start(stage.config, stage.folder, record)
+        _check_data(stage, record)
+        if stage.script == "train_intra.py":
+            _check_ranking(stage.config)
+    return True
+
+
+def _check_start(config: Any, folder: StageFolder, record: dict[str, Any]) -> None:
+    made = record["inputs"].get("start")
+    if made is None:
+        return
+    try:
+        start = starting_snapshot(config)
+        now = digest(start)
+    except (MissingStage, OSError):
+        return  # removed, perhaps to make room: nothing contradicts the record
+    what = f"{folder.path}: was made from {made['path']} as it was then; {start} is another network"
+    check_same(made["sha256"], now, what, _mend(folder), config.STAGE.CHECK_ORIGIN)
+
+
+def _check_data(stage: Stage, record: dict[str, Any]) -> None:
+    config = stage.config
+    if stage.script == "train_intra.py":
+        return  # its halves come from the ranking, which is checked
+    now = {}
+    if stage.script == "train.py":
+        now["source"] = source_data(config).names
+    if stage.script != "train.py" or find_method(config).uses_target:
+        now["target"] = target_data(config).names
+    for role, names in now.items():
+        what = f"{stage.folder.path}: was made with other images than the {role} now has"
+        found = names_digest(names)
+        check_same(record["data"][role]["sha256"], found, what, _mend(stage.folder), config.STAGE.CHECK_ORIGIN)
+
+
+def _check_ranking(config: Any) -> None:
+    ranking = StageFolder.of(config, config.STAGE.RANKING)
+    if ranking.path.is_dir():
+        check_ranking(config, ranking, None)
+
+
+def _mend(folder: StageFolder) -> str:
+    return f"remove {folder.path} to make it again"
+
+
+def status_table(stages: Sequence[Stage]) -> str:
+    """The chain of a pipeline as a table: each stage's state, newest snapshot, and what it was made from."""
+    rows = []
+    for stage in stages:
+        snapshots = stage.folder.snapshots()
+        newest = f"{snapshots[-1][1].name} {digest(snapshots[-1][1])[:8]}" if snapshots else "-"
+        rows.append([stage.name, _state(stage), newest, _made_from(stage.folder.path)])
+    return markdown_table(["stage", "state", "newest snapshot", "made from"], rows)
+
+
+def _state(stage: Stage) -> str:
+    who = holder(stage.folder.path)
+    if who:
+        return f"running ({who})"
+    try:
+        if check_finished(stage):
+            return "finished"
+    except UserError as error:
+        return str(error).split("; ")[0].removeprefix(f"{stage.folder.path}: ")
+    if stage.folder.has_state():
+        return f"stopped before iteration {peek(stage.folder.path / RESUME)['iteration']}"
+    return "begun" if (stage.folder.path / "config.yml").is_file() else "not begun"
+
+
+def _made_from(folder: Path) -> str:
+    record = recorded(folder)
+    if record is None:
+        return "-"
+    inputs = [f"{Path(made['path']).name} {made['sha256'][:8]}" for made in record["inputs"].values()]
+    data = [f"{facts['images']} {role} images" for role, facts in record["data"].items()]
+    return ", ".join([*inputs, *data])
