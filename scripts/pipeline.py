@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.status:
             print(status_table(stages))
             return
+        if args.picture:  # hours before it is needed
+            Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
         record = run_pipeline(stages, evaluate=not args.no_test)
         if args.picture:
             from ida.pictures import stage_grid

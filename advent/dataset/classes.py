@@ -9,6 +9,7 @@ from pathlib import Path
 from advent.dataset.paths import find_yaml
 from advent.errors import ConfigError, hint
 from advent.utils.serialization import read_yaml
+from advent.utils.shape import fits
 
 IGNORE = 255  # the train id of pixels that neither train nor score
 _BY_COUNT = {7: "street7", 16: "street16", 19: "cityscapes19"}
@@ -52,6 +53,8 @@ def _load(path: Path) -> ClassSet:
     for key in raw:
         if key not in _KEYS:
             raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), _KEYS)}")
+    if not (fits(raw.get("rare"), ([str], None)) and fits(raw.get("subset"), ({str: [str]}, None))):
+        raise ConfigError(f"{path}: 'rare' is a list of class names, 'subset' a mapping of such lists")
     try:
         names = tuple(str(entry["name"]) for entry in raw["classes"])
         colors = tuple((int(r), int(g), int(b)) for r, g, b in (entry["color"] for entry in raw["classes"]))

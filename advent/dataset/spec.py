@@ -6,9 +6,11 @@ One YAML file each in configs/datasets/; a new data set is a new file there (or 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, fields
 from functools import cache
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -18,8 +20,25 @@ from advent.dataset.geometry import GEOMETRIES
 from advent.dataset.paths import find_yaml
 from advent.errors import ConfigError, hint
 from advent.utils.serialization import read_yaml
+from advent.utils.shape import fits
 
 MAX_ID = 65535  # label files are 8 or 16 bits deep
+EXAMPLE = "configs/datasets/synthia.yml"
+# What each key holds in YAML; null stands for a key that is left out.
+SHAPES: dict[str, Any] = {
+    "name": str,
+    "folder": str,
+    "layouts": [{str: str}],
+    "splits": {(str, int): [(str, int)]},
+    "ids": {str: {(str, int): [(int, str)]}},
+    "max_label_id": int,
+    "label_hint": (str, None),
+    "geometry": str,
+    "fill_label": (int, None),
+    "depth": ({str: str}, None),
+    "score_size": ([int], None),
+    "counts": ({str: int}, None),
+}
 
 
 @dataclass(frozen=True)
@@ -96,16 +115,18 @@ def load_spec(name_or_path: str | Path) -> DatasetSpec:
 def _load(path: Path) -> DatasetSpec:
     raw = _read(path)
     known = [field.name for field in fields(DatasetSpec)]
-    for key in raw:
+    for key, value in raw.items():
         if key not in known:
-            raise ConfigError(f"{path}: unknown key {key!r}; {hint(key, [*known, 'base'])}")
+            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), [*known, 'base'])}")
+        if not fits(value, SHAPES[key]):
+            raise ConfigError(f"{path}: {key}: {str(value)[:80]!r} is not of the right form; see {EXAMPLE}")
     missing = [key for key in ("name", "folder", "layouts", "splits", "ids", "max_label_id") if raw.get(key) is None]
     if missing:
         raise ConfigError(f"{path}: the key {missing[0]!r} is missing")
     try:
         spec = DatasetSpec(**{**raw, **_parsed(raw)})
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ConfigError(f"{path}: no data set's description ({error}); see configs/datasets/synthia.yml") from None
+        raise ConfigError(f"{path}: no data set's description ({error}); see {EXAMPLE}") from None
     _check(path, spec)
     return spec
 
@@ -136,7 +157,7 @@ def _parsed(raw: dict[str, Any]) -> dict[str, Any]:
         "max_label_id": int(raw["max_label_id"]),
         "fill_label": IGNORE if raw.get("fill_label") is None else int(raw["fill_label"]),
         "depth": depth["kind"] if depth else None,
-        "score_size": (int(score_size[0]), int(score_size[1])) if score_size else None,
+        "score_size": tuple(score_size) if score_size else None,
     }
 
 
@@ -145,8 +166,20 @@ def _id_list(entries: list[int | str]) -> tuple[int, ...]:
     ids: list[int] = []
     for entry in entries:
         first, _, last = str(entry).partition("-")
-        ids.extend(range(int(first), int(last or first) + 1))
+        low, high = int(first or -1), int(last or first or -1)
+        if not 0 <= low <= high <= MAX_ID:
+            raise ValueError(f"{entry!r} are no ids")
+        ids.extend(range(low, high + 1))
     return tuple(ids)
+
+
+def _holds_only(pattern: str, names: Sequence[str]) -> bool:
+    """Whether a format string is well-formed and has no fields but these."""
+    try:
+        parts = list(Formatter().parse(pattern))
+    except ValueError:
+        return False
+    return all(field is None or (field in names and not form and not change) for _, field, form, change in parts)
 
 
 def _check(path: Path, spec: DatasetSpec) -> None:
@@ -155,6 +188,11 @@ def _check(path: Path, spec: DatasetSpec) -> None:
         raise ConfigError(f"{path}: geometry {spec.geometry!r}; {hint(str(spec.geometry), list(GEOMETRIES))}")
     if any(layout.images.count("{name}") != 1 for layout in spec.layouts) or not spec.layouts:
         raise ConfigError(f"{path}: every layout needs an 'images' pattern with {{name}} in it once")
+    for pattern in (p for layout in spec.layouts for p in astuple(layout) if p is not None):
+        if not _holds_only(pattern, ("split", "name")):
+            raise ConfigError(f"{path}: layouts: {pattern!r}: in braces stand {{split}} and {{name}}, nothing else")
+    if spec.score_size is not None and (len(spec.score_size) != 2 or min(spec.score_size) < 1):
+        raise ConfigError(f"{path}: score_size is [width, height] in pixels")
     if not 0 < spec.max_label_id <= MAX_ID:
         raise ConfigError(f"{path}: max_label_id {spec.max_label_id} is not in 1..{MAX_ID}")
     if not (0 <= spec.fill_label <= spec.max_label_id or spec.fill_label == IGNORE):

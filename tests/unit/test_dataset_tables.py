@@ -131,7 +131,11 @@ max_label_id: 9
         (("max_label_id: 9", "max_label_id: 9\ngeometry: padd"), "geometry 'padd'; did you mean pad"),
         (("max_label_id: 9", "max_label_id: 9\nfill_label: 12"), "fill_label 12 is neither in 0..9 nor 255"),
         (("labels:", "label:"), "no data set's description"),
-        (("max_label_id: 9", "max_label_id: many"), "no data set's description"),
+        (("max_label_id: 9", "max_label_id: many"), "max_label_id: 'many' is not of the right form"),
+        (("sky: [5]", "sky: [5-99999999999]"), "no ids"),
+        (("sky: [5]", "sky: [-1]"), "no ids"),
+        (("max_label_id: 9", "max_label_id: 9\nscore_size: [5]"), "score_size"),
+        (("{name}.png", "{name.x}.png"), "in braces stand"),
     ],
 )
 def test_a_wrong_spec_is_one_line_naming_the_file(tmp_path: Path, change: tuple[str, str], message: str) -> None:

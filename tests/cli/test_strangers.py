@@ -1,0 +1,170 @@
+"""Files from strangers: nothing in them is executed, none of them exhausts the machine, each is refused in one line."""
+
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+import test as test_door
+import train
+from advent.dataset.listing import checked_names, read_list
+from advent.dataset.reading import MOST_PIXELS, read_16bit, read_ids, read_image
+from advent.engine.checkpoint import read, read_weights
+from advent.errors import CheckpointError, ConfigError, DataError
+from advent.utils.serialization import parse_yaml, read_yaml
+
+
+class Malicious:
+    def __init__(self, command):
+        self.command = command
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+def malicious_pickle(path, proof):
+    path.write_bytes(pickle.dumps({"layer6": Malicious(f"touch {proof}")}))
+
+
+def malicious_archive(path, proof):
+    torch.save({"layer6.conv2d_list.0.weight": Malicious(f"touch {proof}")}, path)
+
+
+def malicious_protocol_2(path, proof):
+    torch.save({"w": Malicious(f"touch {proof}")}, path, _use_new_zipfile_serialization=False)
+
+
+def zip_bomb(path, proof):
+    plain = path.with_suffix(".plain")
+    torch.save({"w": torch.zeros(25_000_000)}, plain)
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        for member in source.infolist():
+            bomb.writestr(member.filename, source.read(member))
+    plain.unlink()
+
+
+def truncated(path, proof):
+    torch.save({"w": torch.zeros(10_000)}, path)
+    path.write_bytes(path.read_bytes()[:-20_000])
+
+
+def other_kind(path, proof):
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(1000))
+
+
+def empty(path, proof):
+    path.write_bytes(b"")
+
+
+def claims_memory(path, proof):
+    path.write_bytes(pickle.dumps(bytearray, protocol=2)[:-1] + b"\x8a\x06\x00\x00\x00\x00\x00\x7f\x85R.")
+
+
+def tensors_of_nothing(path, proof):
+    torch.save({"layer6.conv2d_list.0.weight": torch.zeros(1).expand(7, 10**9)}, path)
+
+
+FILES = [malicious_pickle, malicious_archive, malicious_protocol_2, zip_bomb, truncated, other_kind, empty,
+         claims_memory, tensors_of_nothing]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", FILES, ids=lambda make: make.__name__)
+def test_a_strangers_checkpoint(make, data, capsys):
+    path, proof = data / "stranger.pth", data / "executed"
+    make(path, proof)
+    for door, key in ((test_door, "TEST.RESTORE_FROM"), (train, "TRAIN.RESTORE_FROM")):
+        assert door.main(tiny.command_line(data, "quick/dg", f"{key}={path}")) == 2
+        error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+        assert len(error) == 1
+        assert str(path) in error[0]
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("make", [malicious_pickle, malicious_archive])
+def test_the_reason_for_a_refusal_is_given(make, tmp_path):
+    make(tmp_path / "x.pth", tmp_path / "proof")
+    with pytest.raises(CheckpointError, match="refused, it holds more than tensors"):
+        read(tmp_path / "x.pth")
+
+
+def test_a_bomb_is_refused_unopened(tmp_path):
+    zip_bomb(tmp_path / "x.pth", None)
+    assert (tmp_path / "x.pth").stat().st_size < 1_000_000
+    with pytest.raises(CheckpointError, match="would unpack to 100"):
+        read_weights(tmp_path / "x.pth")
+
+
+def png_that_claims(path, width, height, bits=8):
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    content = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+
+
+@pytest.mark.parametrize("size", [(12_000, 12_000), (1_000_000, 1_000_000)])
+def test_an_image_bomb_is_refused_unopened(size, tmp_path):
+    assert size[0] * size[1] > MOST_PIXELS
+    path = tmp_path / "bomb.png"
+    for reader, bits in ((read_image, 8), (read_ids, 8), (lambda p: read_16bit(p, "depth"), 16)):
+        png_that_claims(path, *size, bits)
+        with pytest.raises(DataError, match=r"bomb\.png"):
+            reader(path)
+
+
+def test_pictures_below_the_bound_are_read(tmp_path):
+    tiny.write_png(tmp_path / "large.png", np.zeros((3000, 4000), np.uint8))
+    assert read_ids(tmp_path / "large.png").shape == (3000, 4000)
+
+
+@pytest.mark.parametrize("text", [
+    "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",  # a few more lines of it, and it fills any memory
+    "[" * 5000 + "]" * 5000,
+    "{a: " * 40 + "1" + "}" * 40,
+    "!!python/object/apply:os.system ['true']",
+    "x: !!python/name:os.system",
+])  # fmt: skip
+def test_yaml_that_is_more_than_a_config(text, tmp_path):
+    path = tmp_path / "x.yml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"x\.yml"):
+        read_yaml(path)
+
+
+def test_a_yaml_of_megabytes_is_refused(tmp_path):
+    path = tmp_path / "x.yml"
+    path.write_text("a: 1\n" * 300_000)
+    with pytest.raises(ConfigError, match="larger than 1,000,000 bytes"):
+        read_yaml(path)
+
+
+def test_plain_yaml_is_read():
+    assert parse_yaml("a: [1, {b: 2}]") == {"a": [1, {"b": 2}]}
+
+
+@pytest.mark.parametrize("name", ["../x.png", "/etc/x.png", "a/../../x.png", "C:\\x.png", "..\\x.png"])
+def test_names_never_leave_their_folder(name, tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "x.png").write_bytes(b"")
+    (tmp_path / "list.txt").write_text(f"{name}\n")
+    with pytest.raises(DataError, match="leaves the images' folder"):
+        checked_names(read_list(tmp_path / "list.txt"), tmp_path / "images", ("", ".png"), "list.txt")
+
+
+def test_no_code_of_ours_evaluates_or_unpickles():
+    from pathlib import Path
+
+    root = Path(__file__).parents[2]
+    ours = [p for floor in ("advent", "daf", "ida", "scripts") for p in (root / floor).rglob("*.py")]
+    ours += list(root.glob("*.py"))
+    for path in ours:
+        text = path.read_text()
+        for word in ("eval(", "exec(", "os.system", "shell=True", "pickle.load", "yaml.load(", "weights_only=False"):
+            assert word not in text.replace(".eval(", ""), f"{path}: {word}"

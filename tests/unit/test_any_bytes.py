@@ -1,0 +1,79 @@
+"""Whatever bytes stand in a list, a spec or a class set: the result is one of ours or one line of error."""
+
+import contextlib
+import copy
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from advent.dataset.classes import load_classes
+from advent.dataset.listing import checked_names, read_list
+from advent.dataset.paths import CONFIGS
+from advent.dataset.place import find_place
+from advent.dataset.spec import load_spec
+from advent.errors import ConfigError, DataError, UserError
+
+SYNTHIA = yaml.safe_load((CONFIGS / "datasets/synthia.yml").read_text())
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("any")
+    (root / "images").mkdir()
+    (root / "images/a.png").write_bytes(b"")
+    return root
+
+
+def one_line(error):
+    assert "\n" not in str(error)
+    assert str(error).isprintable() or "\\x" not in str(error)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=60).map(str.encode) | st.just(b"a.png\r\n\r\na.png"))
+@settings(max_examples=300, deadline=None)
+def test_any_list(folder, content):
+    path = folder / "list.txt"
+    path.write_bytes(content)
+    try:
+        names = checked_names(read_list(path), folder / "images", ("", ".png"), str(path))
+    except DataError as error:
+        one_line(error)
+    else:
+        assert set(names) == {"a.png"}
+
+
+@given(st.binary(max_size=200) | st.text(max_size=80).map(str.encode))
+@settings(max_examples=150, deadline=None)
+@pytest.mark.parametrize("load", [load_spec, load_classes])
+def test_any_description(folder, load, content):
+    path = folder / f"{abs(hash(content))}.yml"  # loaders remember a path's content
+    path.write_bytes(content)
+    with contextlib.suppress(UserError):
+        load(path)
+
+
+@given(st.sampled_from([*SYNTHIA, "base", "extra"]), VALUES, st.sampled_from([None, *SYNTHIA]))
+@settings(max_examples=400, deadline=None)
+def test_a_spec_with_any_value(folder, key, value, dropped):
+    raw = {**copy.deepcopy(SYNTHIA), key: value}
+    raw.pop(dropped, None)
+    text = yaml.safe_dump(raw)
+    path = folder / f"{abs(hash(text))}.yml"
+    path.write_text(text)
+    try:
+        spec = load_spec(path)
+    except ConfigError as error:
+        one_line(error)
+        return
+    for split in spec.splits:
+        with contextlib.suppress(DataError):
+            find_place(spec, folder, split)
+    with contextlib.suppress(ConfigError):
+        spec.table(load_classes("street7"))
