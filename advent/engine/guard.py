@@ -40,9 +40,12 @@ class Guard:
         finite = torch.isfinite(torch.stack([value.float() for value in values.values()])).all()
         skip = (~finite).float()
         for optimizer in self.optimizers.values():
-            # The fused kernels read this flag on the device and leave everything as it is when it is 1: the way
-            # that PyTorch's own GradScaler has for it.
-            optimizer.found_inf = skip  # type: ignore[attr-defined]
-            optimizer.step()
+            if optimizer.defaults["fused"]:
+                # The fused kernels read this flag on the device and leave everything as it is when it is 1: the way
+                # that PyTorch's own GradScaler has for it.
+                optimizer.found_inf = skip  # type: ignore[attr-defined]
+                optimizer.step()
+            elif finite:  # waits for the device: only where PyTorch has no fused kernel
+                optimizer.step()
         for buffer, kept in self._statistics:
             torch.where(finite, buffer, kept, out=buffer)

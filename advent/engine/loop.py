@@ -57,6 +57,7 @@ class Loop:
         self._hooks_due = False
         self._window = Window()
         self._skipped = 0
+        self._board: SummaryWriter | None = None
         self._saved: list[int] = []  # iterations of our snapshots, ascending: what TRAIN.KEEP may remove
         self.metrics = MetricsFile(folder.path / "metrics.jsonl")
         self._lock = FolderLock(folder.path).acquire()
@@ -69,7 +70,6 @@ class Loop:
             self.close()
             raise
         folder.remove_leftovers()
-        self._board: SummaryWriter | None = None
 
     def __enter__(self) -> Loop:
         return self
@@ -84,6 +84,8 @@ class Loop:
 
     def close(self) -> None:
         """Give the folder's lock back."""
+        if self._board is not None:
+            self._board.close()
         self._lock.release()
 
     def run(self, source: Batches, target: Batches | None = None, until: int | None = None) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import SegmentationNetwork
@@ -68,14 +69,20 @@ def network_optimizer(net: SegmentationNetwork, train: Any) -> RepeatedSGD:
     backbone = [{"params": p, "lr_scale": 1.0, "repeats": n} for n, p in sorted(by_repeats.items())]
     heads = {"params": [p for _, p in net.head_parameters()], "lr_scale": HEAD_RATE, "repeats": 1}
     groups = [*backbone[:1], heads, *backbone[1:]]
-    return RepeatedSGD(
-        groups, lr=train.LEARNING_RATE, momentum=train.MOMENTUM, weight_decay=train.WEIGHT_DECAY, fused=True
-    )
+    rates = {"lr": train.LEARNING_RATE, "momentum": train.MOMENTUM, "weight_decay": train.WEIGHT_DECAY}
+    return RepeatedSGD(groups, **rates, fused=has_fused_kernels(heads["params"]))
 
 
 def discriminator_optimizer(discriminator: nn.Module, train: Any) -> torch.optim.Adam:
     """ADVENT's Adam: betas (0.9, 0.99), no decay."""
-    return torch.optim.Adam(discriminator.parameters(), lr=train.LEARNING_RATE_D, betas=(0.9, 0.99), fused=True)
+    parameters = list(discriminator.parameters())
+    fused = has_fused_kernels(parameters)
+    return torch.optim.Adam(parameters, lr=train.LEARNING_RATE_D, betas=(0.9, 0.99), fused=fused)
+
+
+def has_fused_kernels(parameters: Sequence[Tensor]) -> bool:
+    """Whether PyTorch has fused optimizers for the device of these parameters (CPU, CUDA, with 2.5 also MPS)."""
+    return parameters[0].device.type in _get_fused_kernels_supported_devices()
 
 
 def poly_rate(base_lr: float, iter: int, max_iter: int, power: float) -> float:

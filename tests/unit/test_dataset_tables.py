@@ -135,7 +135,7 @@ max_label_id: 9
         (("sky: [5]", "sky: [5-99999999999]"), "no ids"),
         (("sky: [5]", "sky: [-1]"), "no ids"),
         (("max_label_id: 9", "max_label_id: 9\nscore_size: [5]"), "score_size"),
-        (("{name}.png", "{name.x}.png"), "in braces stand"),
+        (("{name}.png", "{name}{other}.png"), "in braces stand"),
     ],
 )
 def test_a_wrong_spec_is_one_line_naming_the_file(tmp_path: Path, change: tuple[str, str], message: str) -> None:

@@ -6,6 +6,8 @@ import pytest
 import torch
 from test_steps import batches, small_learner
 
+from advent.engine.guard import Guard
+from advent.engine.optim import has_fused_kernels
 from advent.engine.window import Window
 
 
@@ -54,6 +56,22 @@ def test_a_gradient_alone_can_be_not_finite():
     assert math.isfinite(values["seg"])
     assert not math.isfinite(values["gradient"])
     assert all(torch.equal(a, b) for a, b in zip(before, learner.net.state_dict().values(), strict=True))
+
+
+def test_a_device_without_fused_kernels_is_guarded_too():
+    layer = torch.nn.Linear(2, 1)
+    guard = Guard(layer, {"gradient": torch.optim.SGD(layer.parameters(), lr=1.0)})
+    for loss, moves in ((layer(torch.full((1, 2), math.nan)).sum(), False), (layer(torch.ones(1, 2)).sum(), True)):
+        layer.zero_grad()
+        before = layer.weight.detach().clone()
+        loss.backward()
+        guard.update(guard.judge({"loss": loss}))
+        assert torch.equal(before, layer.weight) != moves
+
+
+def test_unfused_where_a_device_has_no_kernel():
+    assert has_fused_kernels([torch.zeros(1)])
+    assert not has_fused_kernels([torch.zeros(1, device="meta")])
 
 
 def test_gradient_norm_is_the_norm_of_all_gradients():
