@@ -67,10 +67,10 @@ def network_optimizer(net: SegmentationNetwork, train: Any) -> RepeatedSGD:
     for name, parameter in net.backbone_parameters():
         by_repeats.setdefault(update_multiplicity(name) if repeated else 1, []).append(parameter)
     backbone = [{"params": p, "lr_scale": 1.0, "repeats": n} for n, p in sorted(by_repeats.items())]
-    heads = {"params": [p for _, p in net.head_parameters()], "lr_scale": HEAD_RATE, "repeats": 1}
-    groups = [*backbone[:1], heads, *backbone[1:]]
+    heads = [p for _, p in net.head_parameters()]
+    groups = [*backbone[:1], {"params": heads, "lr_scale": HEAD_RATE, "repeats": 1}, *backbone[1:]]
     rates = {"lr": train.LEARNING_RATE, "momentum": train.MOMENTUM, "weight_decay": train.WEIGHT_DECAY}
-    return RepeatedSGD(groups, **rates, fused=has_fused_kernels(heads["params"]))
+    return RepeatedSGD(groups, **rates, fused=has_fused_kernels(heads))
 
 
 def discriminator_optimizer(discriminator: nn.Module, train: Any) -> torch.optim.Adam:
