@@ -19,11 +19,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_own_advent()
     import ida.doors as doors
 
-    parser = doors.make_parser(
+    parser = doors.make_test_parser(
         "test.py", "Per-class IoU and mIoU of one checkpoint, the last snapshot, or every one.", "dg.yml"
     )
     args = parser.parse_args(argv)
-    return doors.run_door("test.py", lambda: doors.evaluate_and_print(doors.config_from_args(args)), argv)
+    return doors.run_door("test.py", lambda: doors.evaluate_and_print(args), argv)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_own_advent()
     import ida.doors as doors
 
-    parser = doors.make_parser(
+    parser = doors.make_test_parser(
         "test_intra.py",
         "As test.py, for the model of intra-domain adaptation; also evaluates a published checkpoint.",
         "intrada.yml",
     )
     args = parser.parse_args(argv)
-    return doors.run_door("test_intra.py", lambda: doors.evaluate_and_print(doors.config_from_args(args)), argv)
+    return doors.run_door("test_intra.py", lambda: doors.evaluate_and_print(args), argv)
 
 
 if __name__ == "__main__":

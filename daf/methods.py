@@ -54,6 +54,7 @@ register_network(
         lambda cfg, encoder: DeeplabV2Depth(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DEPTH_SIZE),
         supervised=segmentation_and_depth_losses,
         gives_depth=True,
+        marks=("layer6.conv2d_list.0.weight", "att1.1.weight", "mff_conv.weight"),
     ),
 )
 register_network(
@@ -62,6 +63,7 @@ register_network(
         lambda cfg, encoder: DeeplabV2DADA(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL),
         supervised=segmentation_and_depth_losses,
         gives_depth=True,
+        marks=("layer6.conv2d_list.0.weight", "enc4_1.weight"),
     ),
 )
 register_method("DAF", partial(depth_aware_method, "DAF"))

@@ -9,23 +9,44 @@ import daf.dataset.depth
 import daf.dataset.synthia
 import daf.methods  # noqa: F401  (these three register depth kinds, data sets, networks and methods)
 from advent.domain_adaptation.config import load_config
-from advent.domain_adaptation.eval_UDA import evaluate_stage
+from advent.domain_adaptation.eval_UDA import evaluate_stage, predict_stage
 from advent.engine import options
-from advent.engine.options import config_from_args, make_parser, normalize_mode, run_door
-from advent.engine.tables import results_table
+from advent.engine.options import config_from_args, make_parser, normalize_mode, quoted, run_door
+from advent.engine.results import row_name
+from advent.engine.tables import markdown_table, results_table
+from advent.errors import ConfigError
+from daf.depth_scores import evaluate_depth
 
-__all__ = ["config_from_args", "evaluate_and_print", "make_parser", "normalize_mode", "pipeline_from_args", "run_door"]
+__all__ = [
+    "config_from_args", "evaluate_and_print", "make_parser", "make_test_parser", "normalize_mode", "pipeline_from_args",
+    "run_door",
+]  # fmt: skip
 
 
-def evaluate_and_print(config: Any) -> None:
-    """Score as TEST says and print the table on standard output."""
+def make_test_parser(prog: str, description: str, default_cfg: str) -> argparse.ArgumentParser:
+    """The common options, and those of the doors that evaluate."""
+    parser = make_parser(prog, description, default_cfg)
+    parser.add_argument("--save-preds", metavar="DIR", help="also write predictions: label ids at full size, colours")
+    parser.add_argument("--depth", action="store_true", help="score the depth instead (Cityscapes with disparity)")
+    parser.add_argument("--no-labels", action="store_true", help="only predict (with --save-preds): for a test server")
+    return parser
+
+
+def evaluate_and_print(args: argparse.Namespace) -> None:
+    """Score as TEST says and print the table on standard output; or only predict."""
+    saved = [] if args.save_preds is None else [f"TEST.SAVE_PREDS={quoted(args.save_preds)}"]
+    config = config_from_args(args, saved)
+    if args.no_labels:
+        if not config.TEST.SAVE_PREDS:
+            raise ConfigError("--no-labels: there is nothing to score; say where predictions go with --save-preds DIR")
+        print(f"predictions: {predict_stage(config)}")
+        return
+    if args.depth:
+        scores = evaluate_depth(config)
+        print(markdown_table(["depth", *scores], [["error", *[f"{value:.4f}" for value in scores.values()]]]))
+        return
     results = evaluate_stage(config)
-    rows = {f"{result['selected']} {_name(result)}": result for result in results}
-    print(results_table(rows))
-
-
-def _name(result: dict[str, Any]) -> str:
-    return f"model_{result['iteration']}" if result["iteration"] is not None else result["snapshot"]
+    print(results_table({row_name(result): result for result in results}))
 
 
 def pipeline_from_args(args: argparse.Namespace) -> tuple[Any, list[str]]:

@@ -13,7 +13,7 @@ from advent.domain_adaptation.train_UDA import finish, run_to_end
 from advent.engine.build import continues, open_run, settle_seed, target_data
 from advent.engine.checkpoint import state_digest
 from advent.engine.loop import Loop
-from advent.engine.provenance import environment, names_digest
+from advent.engine.provenance import check_same, environment, names_digest
 from advent.engine.runlog import StageFolder, starting_snapshot
 from advent.errors import DataError
 from advent.utils.serialization import read_json, write_json
@@ -42,15 +42,26 @@ def isl_stage(config: Any, *, resume: bool = False, overwrite: bool = False) -> 
 
 
 def pseudo_labels(loop: Loop, target: Any, first: int) -> Path:
-    """The folder of the labels that the round from iteration `first` on trains on, made where it is not there."""
+    """The folder of the labels that the round from iteration `first` on trains on, made where it is not there.
+
+    Raises StaleInput when what lies there was made by another network than this run's.
+    """
     folder = loop.folder.path / "pseudo_labels" / f"round_{first}"
     if loop.iteration == first:
+        loop.notes["labels_by"] = state_digest(loop.learner.net)
         if first:
             loop.checkpoint()  # the network that makes the labels: a run killed meanwhile makes the same ones
         if not _made_by(folder, label_record(loop, target)):
             relabel(loop, target, folder)
-    elif not (folder / RECORD).is_file():
+    elif (folder / RECORD).is_file():
+        made, check = read_json(folder / RECORD).get("weights", ""), loop.config.STAGE.CHECK_ORIGIN
+        what = f"{folder}: was made by another network than this run's at iteration {first}"
+        check_same(
+            made, loop.notes["labels_by"], what, "put this run's own back, or start anew with --overwrite", check
+        )
+    else:
         log.warning("%s: gone; remade by the present network, so this run differs from an undisturbed one", folder)
+        loop.notes["labels_by"] = state_digest(loop.learner.net)
         relabel(loop, target, folder)
     return folder
 
@@ -58,7 +69,7 @@ def pseudo_labels(loop: Loop, target: Any, first: int) -> Path:
 def label_record(loop: Loop, target: Any) -> dict[str, Any]:
     """What pseudo labels are made from: the network's weights, the images, the threshold."""
     return {
-        "weights": state_digest(loop.learner.net),
+        "weights": loop.notes["labels_by"],
         "images": len(target),
         "names": names_digest(target.names),
         "config": loop.digest,

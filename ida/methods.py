@@ -37,7 +37,7 @@ def intra_method(config: Any) -> Method:
 def intra_stage(config: Any, *, resume: bool = False, overwrite: bool = False) -> StageFolder:
     """Train easy -> hard with the pseudo labels of the ranking stage."""
     method = intra_method(config)
-    ranking = StageFolder.of(config, config.STAGE.RANKING)
+    ranking = ranking_folder(config)
     splits = {"easy": ranking.path / EASY, "hard": ranking.path / HARD}
     for file in splits.values():
         if not file.is_file():
@@ -54,6 +54,13 @@ def intra_stage(config: Any, *, resume: bool = False, overwrite: bool = False) -
     ) as loop:  # fmt: skip
         run_to_end(loop, easy, hard)
     return loop.folder
+
+
+def ranking_folder(config: Any) -> StageFolder:
+    """Where the splits and pseudo labels lie: STAGE.RANKING_FROM, else the ranking stage of the same experiment."""
+    if config.STAGE.RANKING_FROM:
+        return StageFolder(Path(config.STAGE.RANKING_FROM))
+    return StageFolder.of(config, config.STAGE.RANKING)
 
 
 def check_ranking(config: Any, ranking: StageFolder, start: Path | None) -> None:

@@ -15,7 +15,7 @@ from advent.engine.registry import find_method
 from advent.engine.runlog import RESUME, StageFolder, starting_snapshot
 from advent.engine.tables import markdown_table
 from advent.errors import ConfigError, MissingStage, UserError
-from ida.methods import check_ranking
+from ida.methods import check_ranking, ranking_folder
 from ida.stage import Stage
 
 
@@ -70,7 +70,7 @@ def _check_data(stage: Stage, record: dict[str, Any]) -> None:
 
 
 def _check_ranking(config: Any) -> None:
-    ranking = StageFolder.of(config, config.STAGE.RANKING)
+    ranking = ranking_folder(config)
     if ranking.path.is_dir():
         check_ranking(config, ranking, None)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from advent.domain_adaptation.steps import Parts, Prediction
-from advent.engine.build import build_network, class_set, source_data, test_data
+from advent.engine.build import build_network, class_set, evaluation_data, source_data
 from advent.engine.device import pick_device
 from advent.engine.registry import find_method
 from advent.engine.streams import loader
@@ -32,7 +32,7 @@ def stage_grid(stages: Sequence[Stage], path: str | Path) -> Path:
     """
     trained = [stage for stage in stages if stage.trains]
     config = trained[-1].config
-    colors, dataset = class_set(config).colors, test_data(config)
+    colors, dataset = class_set(config).colors, evaluation_data(config)
     chosen = np.linspace(0, len(dataset) - 1, min(EXAMPLES, len(dataset))).round().astype(int)
     subset = torch.utils.data.Subset(dataset, chosen.tolist())
     batches = list(loader(subset, workers=0, batch_size=1, shuffle=False))

@@ -36,8 +36,10 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
 
     `best_iter` takes `model_{best_iter}.pth` of the stage before instead of its last snapshot.
     """
-    if not find_network(config).gives_depth:
-        raise ConfigError(f"MODEL.NAME: {config.MODEL.NAME} predicts no depth to rank by; use DeepLabv2_depth")
+    if config.RANK.MAP == "depth" and not find_network(config).gives_depth:
+        raise ConfigError(
+            f"MODEL.NAME: {config.MODEL.NAME} predicts no depth to rank by; use DeepLabv2_depth, or RANK.MAP=entropy"
+        )
     classes = class_set(config)
     rare = rare_classes(config.RANK.NORMALIZE, classes)
     checkpoint = _checkpoint(config, best_iter)
@@ -71,9 +73,8 @@ def _score_all(
     with ThreadPoolExecutor(2) as writers:
         pending = []
         for names, prediction in predictions(net, target, config, device, "rank"):
-            assert prediction.depth is not None
             labels = pseudo_label(prediction.main)
-            plain = score(prediction.main, prediction.depth)
+            plain = score(prediction.main, prediction.depth if config.RANK.MAP == "depth" else None)
             scores += [(n, s * normaliser(one, rare)) for n, s, one in zip(names, plain, labels, strict=True)]
             arrays = labels.cpu().numpy()
             pending += [writers.submit(write, name, mask) for name, mask in zip(names, arrays, strict=True)]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from advent.dataset.classes import ClassSet
 from advent.errors import ConfigError
+from advent.utils.loss import self_information
 from daf.interaction import depth_aware_map
 
 # The release counts IntraDA's rare classes by their ids among 19 classes, also on its 16-class network, where they
@@ -16,13 +17,15 @@ from daf.interaction import depth_aware_map
 RELEASED_RARE_IDS = (3, 4, 5, 6, 7, 9, 12, 14, 15, 16, 17)
 
 
-def score(logits: Tensor, depth: Tensor) -> list[float]:
+def score(logits: Tensor, depth: Tensor | None) -> list[float]:
     """One score per image: mean over classes, rows and columns of self-information x depth.
 
-    logits (B, C, H, W) and depth (B, 1, H, W) at one size. Low is easy. The power of the depth is 1 whatever
-    TRAIN.DEPTH_POWER says. Depth has no sign constraint, so a score can be negative.
+    logits (B, C, H, W) and depth (B, 1, H, W) at one size; without depth self-information alone (IntraDA). Low is
+    easy. The power of the depth is 1 whatever TRAIN.DEPTH_POWER says. Depth has no sign constraint, so a score can be
+    negative.
     """
-    return depth_aware_map(logits, depth).mean((1, 2, 3)).tolist()
+    found = self_information(logits.softmax(1)) if depth is None else depth_aware_map(logits, depth)
+    return found.mean((1, 2, 3)).tolist()
 
 
 def rare_classes(normalize: str, classes: ClassSet) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 from advent.domain_adaptation.config import config_digest, plain
 from advent.domain_adaptation.eval_UDA import evaluate_stage
 from advent.domain_adaptation.train_UDA import train_stage
-from advent.engine.build import test_data
+from advent.engine.build import evaluation_data
 from advent.engine.checkpoint import digest
 from advent.engine.runlog import StageFolder, experiment_folder
 from advent.engine.tables import results_table
@@ -43,7 +43,7 @@ def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, An
     for stage in stages:  # found now, not after days of the stages before
         check_finished(stage)
         if evaluate and stage.trains:
-            test_data(stage.config)
+            evaluation_data(stage.config)
     rows: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     for stage in stages:

@@ -41,6 +41,15 @@ def _refuse_huge(path: Path, width: int, height: int) -> None:
         )
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """(width, height) of a picture, from its header alone."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DataError(f"{path}: cannot be read as a picture ({error}); fetch or unpack it again") from None
+
+
 def read_image(path: Path) -> Image.Image:
     """An RGB picture, 8 bits per channel."""
     return open_picture(path).convert("RGB")

@@ -22,6 +22,7 @@ from advent.domain_adaptation.config_defaults import (
     DEFAULTS_YAML,
     FOLDERS,
     LENGTHS,
+    LISTS,
     NULLABLE,
     SIZES,
     WITHOUT_EFFECT,
@@ -194,6 +195,9 @@ def _number(value: Any) -> Any:
 def _list(key: str, value: Any) -> tuple[bool, Any]:
     if not isinstance(value, (list, tuple)):
         return False, value
+    if key in LISTS:
+        items = [_number(v) if LISTS[key] is float else v for v in value]
+        return all(isinstance(v, LISTS[key]) and v != "" for v in items), items
     if key not in LENGTHS:
         good = all(isinstance(v, dict) and set(v) == {"name", "script", "cfg"} for v in value)
         return good and all(isinstance(x, str) for v in value for x in v.values()), list(value)
@@ -229,8 +233,15 @@ def _check(config: EasyDict, where: str) -> None:
     for key in FOLDERS:
         if any(part in (leaves[key] or "") for part in ("..", "/", "\\")):
             raise ConfigError(f"{where}: {key}: {leaves[key]!r} is a folder's name, not a path; use EXP_ROOT for paths")
-    if config.TEST.MODE == "single" and not config.TEST.RESTORE_FROM:
+    test = config.TEST
+    if test.MODE == "single" and not (test.RESTORE_FROM or test.ENSEMBLE):
         raise ConfigError(f"{where}: TEST.MODE: single needs a checkpoint: TEST.RESTORE_FROM=FILE")
+    if test.WEIGHTS and len(test.WEIGHTS) != len(test.ENSEMBLE):
+        raise ConfigError(
+            f"{where}: TEST.WEIGHTS: {len(test.WEIGHTS)} weights for the {len(test.ENSEMBLE)} files of TEST.ENSEMBLE"
+        )
+    if not test.SCALES or min(test.SCALES) < 0.1 or max(test.SCALES) > 4:
+        raise ConfigError(f"{where}: TEST.SCALES: {test.SCALES}: want at least one scale, each between 0.1 and 4")
 
 
 def plain(value: Any) -> Any:

@@ -23,7 +23,8 @@ STAGE:
   AFTER: null                  # folder of the stage that it starts from
   SCRIPT_AFTER: null           # which script and config make that stage: for the hint when it is missing
   CONFIG_AFTER: null
-  RANKING: null                # folder of the ranking (stage 2b)
+  RANKING: null                # folder of the ranking (stage 2b), beside this stage's
+  RANKING_FROM: null           # or a path: splits and pseudo labels from elsewhere (the release's, IntraDA's)
   CONFIG_RANKING: null
   CHECK_ORIGIN: true           # refuse splits and pseudo labels made from another checkpoint or other images
 MODEL:
@@ -32,6 +33,7 @@ MODEL:
   ENCODER: resnet101           # the release's ResNet | timm:NAME
   LAYERS: [3, 4, 23, 3]        # blocks of the ResNet's four stages
   WIDTH: 64                    # channels of the ResNet's stem; the rest scales with it
+  STRIDE_IN: conv1             # of a ResNet block: the first 1x1 (release) | conv2: the 3x3, as torchvision's weights
   DEPTH_SIZE: [304, 228]       # the depth head's output is resized to this first, as released; null: its own size
   INIT: release                # release: N(0, 0.01) everywhere | he: for training from scratch
   OUTPUT_STRIDE: 8             # timm encoders: 16 and 32 are several times faster than the release's 8, and coarser
@@ -47,7 +49,8 @@ TRAIN:
   INPUT_SIZE_SOURCE: [1280, 760]
   INPUT_SIZE_TARGET: [1024, 512]
   IMG_MEAN: [104.00698793, 116.66876762, 122.67891434]  # BGR
-  RESTORE_FROM: null           # starting weights (stage 0) or the checkpoint to start from (later stages)
+  RESTORE_FROM: null           # stage 0: starting weights, a file or torchvision (fetches its ImageNet ResNet-101);
+                               # later stages: the checkpoint to start from
   LEARNING_RATE: 2.5e-4        # heads get ten times this
   MOMENTUM: 0.9
   WEIGHT_DECAY: 5.0e-4
@@ -80,10 +83,18 @@ ISL:
   THRESHOLD: 0.9               # least probability of a pseudo label
   REFRESH_EVERY: 10000         # pseudo labels are remade after so many iterations
 RANK:
+  MAP: depth                   # what is averaged: self-information x depth (the paper) | entropy: alone (IntraDA)
   NORMALIZE: 'false'           # by rare classes: false | true | release (its wrong class ids)
   LAMBDA1: 0.66                # share of the easy half
 TEST:
-  MODE: last                   # last snapshot | best of all (an oracle's choice) | single: RESTORE_FROM
+  MODE: last                   # last snapshot | best of all (an oracle's choice) | single: RESTORE_FROM or ENSEMBLE
+  SELECT: oracle               # with MODE best; entropy: also the choice without labels, by the least mean entropy
+  SELECT_IMAGES: 200           # over so many target training images; 0: all
+  ENSEMBLE: []                 # with MODE single: these files together, their logits summed
+  WEIGHTS: []                  # of the ensemble's files; without them 1 each
+  FLIP: false                  # true: average with the mirrored image; the paper's numbers do not
+  SCALES: [1.0]                # average over these scales of the input; the paper's numbers use 1 alone
+  SAVE_PREDS: null             # folder for predictions as label ids and colours
   SET_TARGET: val
   BATCH_SIZE_TARGET: 1
   INPUT_SIZE_TARGET: [1024, 512]
@@ -95,8 +106,8 @@ PIPELINE:
 
 NULLABLE = {
     "CLASSES", "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "DATA_LIST_SOURCE", "DATA_LIST_TARGET", "STAGE.AFTER",
-    "STAGE.SCRIPT_AFTER", "STAGE.CONFIG_AFTER", "STAGE.RANKING", "STAGE.CONFIG_RANKING", "MODEL.DEPTH_SIZE",
-    "MODEL.ENCODER_WEIGHTS", "TRAIN.RESTORE_FROM", "TEST.RESTORE_FROM",
+    "STAGE.SCRIPT_AFTER", "STAGE.CONFIG_AFTER", "STAGE.RANKING", "STAGE.RANKING_FROM", "STAGE.CONFIG_RANKING",
+    "MODEL.DEPTH_SIZE", "MODEL.ENCODER_WEIGHTS", "TRAIN.RESTORE_FROM", "TEST.RESTORE_FROM", "TEST.SAVE_PREDS",
 }  # fmt: skip
 
 # Names of folders under the experiment's: they never lead elsewhere.
@@ -104,16 +115,22 @@ FOLDERS = ("EXP_NAME", "EXP_SUFFIX", "STAGE.NAME", "STAGE.AFTER", "STAGE.RANKING
 
 CHOICES = {
     "MODEL.INIT": ("release", "he"),
+    "MODEL.STRIDE_IN": ("conv1", "conv2"),
     "MODEL.BN_AFFINE": ("auto", "frozen", "trainable"),
     "TRAIN.BACKBONE_UPDATES": ("release", "once"),
     "TRAIN.AMP": ("off", "bf16"),
+    "RANK.MAP": ("depth", "entropy"),
     "RANK.NORMALIZE": ("false", "true", "release"),
     "TEST.MODE": ("last", "best", "single"),
+    "TEST.SELECT": ("oracle", "entropy"),
 }
 
 SIZES = {
     "MODEL.DEPTH_SIZE", "TRAIN.INPUT_SIZE_SOURCE", "TRAIN.INPUT_SIZE_TARGET", "TEST.INPUT_SIZE_TARGET",
 }  # fmt: skip
+
+# Lists of any length, and what they hold.
+LISTS: dict[str, type] = {"TEST.ENSEMBLE": str, "TEST.WEIGHTS": float, "TEST.SCALES": float}
 
 LENGTHS = {"MODEL.LAYERS": 4, "TRAIN.IMG_MEAN": 3, "TRAIN.DEPTH_POWER": 2, **dict.fromkeys(SIZES, 2)}
 
@@ -125,7 +142,7 @@ AT_LEAST = {
     "TRAIN.LEARNING_RATE_D": 0.0, "TRAIN.MAX_ITERS": 1, "TRAIN.EARLY_STOP": 1, "TRAIN.SAVE_PRED_EVERY": 1,
     "TRAIN.KEEP": 0, "TRAIN.LOG_EVERY": 1, "TRAIN.EVAL_EVERY": 0,
     "TRAIN.SKIP_NONFINITE": 0, "TRAIN.RANDOM_SEED": 0, "ISL.REFRESH_EVERY": 1,
-    "ISL.THRESHOLD": 0.0, "RANK.LAMBDA1": 0.0, "TEST.BATCH_SIZE_TARGET": 1,
+    "ISL.THRESHOLD": 0.0, "RANK.LAMBDA1": 0.0, "TEST.BATCH_SIZE_TARGET": 1, "TEST.SELECT_IMAGES": 0,
 }  # fmt: skip
 AT_MOST = {"MODEL.OUTPUT_STRIDE": 32, "ISL.THRESHOLD": 1.0, "RANK.LAMBDA1": 1.0, "TRAIN.MOMENTUM": 1.0}
 

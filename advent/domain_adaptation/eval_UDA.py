@@ -1,143 +1,184 @@
-"""Evaluation: confusion matrix at label resolution, IoU per class, mIoU; one checkpoint, the last, or every one."""
+"""Evaluation: IoU per class and mIoU of one checkpoint, an ensemble, the last snapshot, or every one."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from advent.dataset.base_dataset import StreetDataset
-from advent.dataset.classes import ClassSet
 from advent.domain_adaptation.config import config_digest, plain
-from advent.engine.build import build_network, class_set, test_data
-from advent.engine.checkpoint import digest, load_network
+from advent.engine.build import build_network, class_set, evaluation_data, target_data
+from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
-from advent.engine.learner import AMP_DTYPES
+from advent.engine.loading import load_network
 from advent.engine.metrics import confusion_matrix, intersection_over_union, mean_iou
-from advent.engine.progress import tracked
+from advent.engine.predictor import Predictor
 from advent.engine.provenance import environment, names_digest
+from advent.engine.results import PredictionFolder, summary, write_results
 from advent.engine.runlog import StageFolder
-from advent.engine.streams import loader, to_device
+from advent.engine.scoring import confusion, full_size, mean_entropy, predicted, score
 from advent.errors import MissingStage
-from advent.utils.serialization import write_json
+from advent.utils.serialization import read_json, write_json
 
 log = logging.getLogger(__name__)
 ORACLE = "best (oracle)"  # chosen by its score on the very labels it is reported on
+LABEL_FREE = "least entropy (no labels)"
+CACHE = "scores.json"
 WAIT_SECONDS = 30.0
 
 
-@torch.inference_mode()
-def confusion(
-    net: nn.Module, dataset: StreetDataset, device: torch.device, *, batch_size: int = 1, workers: int = 0,
-    amp: str = "off", what: str = "evaluate",
-) -> np.ndarray:  # fmt: skip
-    """(C, C) int64 confusion matrix over a labelled data set; logits are resized to each label's own size.
+@dataclass(frozen=True)
+class Candidate:
+    """What is scored as one: a snapshot of an iteration, a file from elsewhere, or several files together."""
 
-    The network is put into eval mode meanwhile and left in the mode that it came in.
-    """
-    was_training = net.training
-    net.eval()
-    num_classes = int(net.num_classes)  # type: ignore[arg-type]
-    hist = np.zeros((num_classes, num_classes), np.int64)
-    batches = loader(dataset, workers, batch_size=batch_size, shuffle=False)
-    for batch in tracked(batches, what, -(-len(dataset) // batch_size)):
-        batch = to_device(batch, device)
-        with torch.autocast(device.type, dtype=AMP_DTYPES[amp], enabled=amp != "off"):
-            logits = net(batch["image"])[1]
-        for one, label in zip(logits.float(), batch["label"], strict=True):
-            hist += confusion_matrix(label.cpu().numpy(), predicted(one, label.shape[-2:]), num_classes)
-    net.train(was_training)
-    return hist
+    iteration: int | None
+    files: tuple[Path, ...]
+    weights: tuple[float, ...] = ()
 
+    def __str__(self) -> str:
+        return " + ".join(map(str, self.files))
 
-def predicted(logits: Tensor, size_hw: Sequence[int]) -> np.ndarray:
-    """(C, h, w) logits -> (H, W) uint8 train ids: bilinear with corners aligned, then argmax."""
-    resized = functional.interpolate(logits[None], size=tuple(size_hw), mode="bilinear", align_corners=True)
-    return resized[0].argmax(0).to(torch.uint8).cpu().numpy()
-
-
-def summary(hist: np.ndarray, classes: ClassSet) -> dict[str, Any]:
-    """The results schema's scores of a confusion matrix, all in percent; a class that occurs nowhere is null."""
-    iou = intersection_over_union(hist)
-    total = int(hist.sum())
-    return {
-        "miou": mean_iou(iou),
-        **{name: mean_iou(iou, members) for name, members in classes.subset.items()},
-        "pixel_accuracy": 100 * float(np.trace(hist)) / total if total else None,
-        "iou": {name: None if np.isnan(v) else 100 * float(v) for name, v in zip(classes.names, iou, strict=True)},
-        "pixels": total,
-    }
+    @property
+    def sha256(self) -> str:
+        """The digest of its file; of several, all of them."""
+        return "+".join(digest(file) for file in self.files)
 
 
 def evaluate_stage(config: Any) -> list[dict[str, Any]]:
-    """Score snapshots of the config's stage on the target's labelled set and write `results.json`.
+    """Score on the target's labelled set as TEST says; leave `results.json`, `.md`, `.csv`, `.tex`.
 
-    TEST.MODE `single` takes TEST.RESTORE_FROM, `last` the last snapshot, `best` every one; the best is then marked as
-    an oracle's choice, since it was chosen on the labels that it is scored on. Returns the results, last one last.
+    TEST.MODE `single` takes TEST.RESTORE_FROM or TEST.ENSEMBLE, `last` the last snapshot, `best` every one; the best
+    is then marked as an oracle's choice, since it was chosen on the labels that it is scored on. TEST.SELECT `entropy`
+    adds the snapshot that a choice without labels takes. Returns the results, the last snapshot's last.
     """
-    device = pick_device(config.DEVICE)
-    classes, dataset = class_set(config), test_data(config)
-    results = []
-    for iteration, path in _chosen(config):
-        net = build_network(config, path).to(device)
-        hist = confusion(
-            net, dataset, device, batch_size=config.TEST.BATCH_SIZE_TARGET, workers=config.NUM_WORKERS,
-            amp=config.TRAIN.AMP, what=path.name,
-        )  # fmt: skip
-        results.append(
-            {"iteration": iteration, "snapshot": str(path), "sha256": digest(path), **summary(hist, classes)}
-        )
+    scorer = Scorer(config)
+    results = [scorer.result(candidate) for candidate in candidates(config)]
     for result in results:
         result["selected"] = config.TEST.MODE if config.TEST.MODE == "single" else "snapshot"
     if config.TEST.MODE != "single":
         results[-1]["selected"] = "last"
-        if config.TEST.MODE == "best":
-            best = max(results, key=lambda result: result["miou"])
-            results.insert(0, best | {"selected": ORACLE})
-    record = {
-        "schema": 1, "experiment": config.EXP_NAME, "stage": config.STAGE.NAME, "seed": config.TRAIN.RANDOM_SEED,
-        "target": config.TARGET, "set": config.TEST.SET_TARGET, "images": len(dataset),
-        **environment(), "names": names_digest(dataset.names),
-        "config": config_digest(config), "test": plain(config.TEST), "results": results,
-    }  # fmt: skip
-    write_json(StageFolder.of(config).path / "results.json", record)
+    if config.TEST.MODE == "best":
+        chosen = [max(results, key=lambda result: result["miou"]) | {"selected": ORACLE}]
+        if config.TEST.SELECT == "entropy":
+            chosen.append(min(results, key=lambda result: result["entropy"]) | {"selected": LABEL_FREE})
+        results = [*chosen, *results]
+    write_results(StageFolder.of(config).path, scorer.record(results))
     return results
+
+
+def predict_stage(config: Any) -> Path:
+    """Only write predictions (TEST.SAVE_PREDS) of images that have no labels here; returns their folder."""
+    scorer = Scorer(config, labelled=False)
+    scorer.result(candidates(config)[-1])
+    return Path(config.TEST.SAVE_PREDS)
+
+
+class Scorer:
+    """Scores candidates on one data set under one setting; remembers what it has scored by content."""
+
+    def __init__(self, config: Any, labelled: bool = True) -> None:
+        self.config, self.device, self.classes = config, pick_device(config.DEVICE), class_set(config)
+        self.dataset: StreetDataset = evaluation_data(config, labelled)
+        self.cache = StageFolder.of(config).path / CACHE
+
+    def result(self, candidate: Candidate) -> dict[str, Any]:
+        """The scores of one candidate, from the cache where content and settings are the same."""
+        sha256 = candidate.sha256
+        head = {"iteration": candidate.iteration, "snapshot": str(candidate), "sha256": sha256}
+        key = self._key(sha256, candidate.weights)
+        known = read_json(self.cache) if self.cache.is_file() else {}
+        if key not in known or self.config.TEST.SAVE_PREDS:
+            known[key] = self._score(candidate)
+            if self.dataset.label_files is not None:
+                write_json(self.cache, known)
+        return head | known[key]
+
+    def record(self, results: list[dict[str, Any]]) -> dict[str, Any]:
+        """The results schema's record: what was scored, on what, by which code."""
+        config = self.config
+        return {
+            "schema": 1, "experiment": config.EXP_NAME, "stage": config.STAGE.NAME, "seed": config.TRAIN.RANDOM_SEED,
+            "target": config.TARGET, "set": config.TEST.SET_TARGET, "images": len(self.dataset), **environment(),
+            "names": names_digest(self.dataset.names), "config": config_digest(config), "test": plain(config.TEST),
+            "results": results,
+        }  # fmt: skip
+
+    def _score(self, candidate: Candidate) -> dict[str, Any]:
+        config, test = self.config, self.config.TEST
+        nets = [build_network(config, file).to(self.device) for file in candidate.files]
+        predictor = Predictor(nets, candidate.weights, amp=config.TRAIN.AMP, flip=test.FLIP, scales=test.SCALES)
+        options = {"batch_size": test.BATCH_SIZE_TARGET, "workers": config.NUM_WORKERS}
+        keep = self._keep() if test.SAVE_PREDS else None
+        name = candidate.files[0].name
+        hist = score(predictor, self.dataset, self.device, what=name, keep=keep, **options)
+        found = summary(hist, self.classes)
+        if test.SELECT == "entropy":
+            images = target_data(config, size=test.INPUT_SIZE_TARGET)
+            what = f"{name} entropy"
+            found["entropy"] = mean_entropy(
+                predictor, images, self.device, images=test.SELECT_IMAGES, what=what, **options
+            )  # fmt: skip
+        return found
+
+    def _keep(self) -> Callable[[str, np.ndarray], None]:
+        folder = PredictionFolder(Path(self.config.TEST.SAVE_PREDS), self.dataset)
+        return lambda name, ids: folder.write(name, ids, full_size(self.dataset, name))
+
+    def _key(self, sha256: str, weights: Sequence[float]) -> str:
+        """Digest of everything that a score depends on: contents, data, settings."""
+        config, test = self.config, self.config.TEST
+        settings = {
+            "checkpoint": sha256, "weights": list(weights), "names": names_digest(self.dataset.names),
+            "target": config.TARGET, "root": str(self.dataset.place.root), "classes": self.classes.name,
+            "size": list(test.INPUT_SIZE_TARGET), "mean": list(config.TRAIN.IMG_MEAN), "amp": config.TRAIN.AMP,
+            "flip": test.FLIP, "scales": list(test.SCALES), "depth_size": config.MODEL.DEPTH_SIZE,
+            "select": [test.SELECT, test.SELECT_IMAGES] if test.SELECT == "entropy" else None,
+        }  # fmt: skip
+        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def evaluation_hook(config: Any, net: nn.Module, device: torch.device) -> Callable[[int], dict[str, float]]:
     """A loop hook that scores the network every TRAIN.EVAL_EVERY iterations (its rows read `test_miou`)."""
-    dataset, classes = test_data(config), class_set(config)
+    dataset, classes = evaluation_data(config), class_set(config)
+    measure = partial(confusion, net, dataset, device, workers=0, amp=config.TRAIN.AMP)
 
     def hook(iteration: int) -> dict[str, float]:
         if (iteration + 1) % config.TRAIN.EVAL_EVERY:
             return {}
-        scores = summary(confusion(net, dataset, device, workers=0, amp=config.TRAIN.AMP), classes)
-        return {"test_miou": scores["miou"]}
+        return {"test_miou": summary(measure(), classes)["miou"]}
 
     return hook
 
 
-def _chosen(config: Any) -> list[tuple[int | None, Path]]:
+def candidates(config: Any) -> list[Candidate]:
+    """What TEST asks to be scored, the last snapshot last. Raises MissingStage where there is none."""
     test, folder = config.TEST, StageFolder.of(config)
+    if test.ENSEMBLE:
+        return [Candidate(None, tuple(map(Path, test.ENSEMBLE)), tuple(test.WEIGHTS))]
     if test.RESTORE_FROM:
-        return [(None, Path(test.RESTORE_FROM))]
+        return [Candidate(None, (Path(test.RESTORE_FROM),))]
     while test.WAIT_MODEL and not folder.finished():
         log.info("%s: TEST.WAIT_MODEL is set and the stage is not finished; waiting", folder.path)
         time.sleep(WAIT_SECONDS)
-    snapshots: list[tuple[int | None, Path]] = list(folder.snapshots())
+    snapshots = folder.snapshots()
     if not snapshots:
         raise MissingStage(
             f"{folder.path}: no snapshot to test. Run its training first, with the same --cfg and "
             "--exp-root, or name a checkpoint: TEST.RESTORE_FROM=FILE"
         )
-    return snapshots if test.MODE == "best" else snapshots[-1:]
+    chosen = snapshots if test.MODE == "best" else snapshots[-1:]
+    return [Candidate(iteration, (path,)) for iteration, path in chosen]
 
 
 def evaluate_domain_adaptation(
@@ -149,25 +190,20 @@ def evaluate_domain_adaptation(
 ) -> float:
     """ADVENT's entry point: mIoU in percent of the weighted ensemble `models` on (image, label, ...) tuples.
 
-    Checkpoints are loaded from TEST.RESTORE_FROM when it is set. `fixed_test_size` is accepted for callers of ADVENT;
-    logits are always resized to the label.
+    TEST.WEIGHTS weighs the models' logits (1 each without it); checkpoints are loaded from TEST.ENSEMBLE, or one from
+    TEST.RESTORE_FROM, when they are set. `fixed_test_size` is accepted for callers of ADVENT; logits are always
+    resized to the label.
     """
-    if cfg.TEST.RESTORE_FROM:
-        paths = cfg.TEST.RESTORE_FROM if isinstance(cfg.TEST.RESTORE_FROM, list) else [cfg.TEST.RESTORE_FROM]
-        for model, path in zip(models, paths, strict=True):
-            load_network(model, path)
+    files = cfg.TEST.ENSEMBLE or ([cfg.TEST.RESTORE_FROM] if cfg.TEST.RESTORE_FROM else [])
+    for model, path in zip(models, files, strict=False):
+        load_network(model, path)
+    predictor = Predictor(models, cfg.TEST.WEIGHTS)
     hist = np.zeros((cfg.NUM_CLASSES, cfg.NUM_CLASSES), np.int64)
-    for model in models:
-        model.eval()
     device = next(models[0].parameters()).device
-    with torch.inference_mode():
-        for image, labels, *_ in test_loader:
-            logits = sum(
-                (model(image.to(device))[1].float() for model in models[1:]), models[0](image.to(device))[1].float()
-            )
-            for one, label in zip(logits, labels, strict=True):
-                hist += confusion_matrix(label.numpy(), predicted(one, label.shape[-2:]), cfg.NUM_CLASSES)
-    score = mean_iou(intersection_over_union(hist))
+    for image, labels, *_ in test_loader:
+        for one, label in zip(predictor(image.to(device)), labels, strict=True):
+            hist += confusion_matrix(label.numpy(), predicted(one, label.shape[-2:]), cfg.NUM_CLASSES)
+    found = mean_iou(intersection_over_union(hist))
     if verbose:
-        log.info("mIoU %.2f", score)
-    return score
+        log.info("mIoU %.2f", found)
+    return found

@@ -13,9 +13,9 @@ from advent.dataset.paths import resolve_root
 from advent.dataset.spec import load_spec
 from advent.domain_adaptation.config import dump_config
 from advent.domain_adaptation.steps import Method
-from advent.engine.checkpoint import load_network, load_start
 from advent.engine.device import pick_device, seed_everything
 from advent.engine.learner import Learner
+from advent.engine.loading import FETCH, load_network, load_start
 from advent.engine.loop import Loop
 from advent.engine.provenance import names_digest, provenance, recorded
 from advent.engine.registry import find_network
@@ -42,7 +42,7 @@ def build_encoder(config: Any, weights: bool = True) -> Encoder:
     if kind == "resnet101":
         if model.OUTPUT_STRIDE != 8:
             raise ConfigError(f"MODEL.OUTPUT_STRIDE: {model.OUTPUT_STRIDE}: the release's ResNet has 8; set it to 8")
-        return ResNetEncoder(model.LAYERS, model.WIDTH, model.BN_AFFINE)
+        return ResNetEncoder(model.LAYERS, model.WIDTH, model.BN_AFFINE, model.STRIDE_IN)
     if kind != "timm" or not name:
         raise ConfigError(f"MODEL.ENCODER: {model.ENCODER!r} is neither resnet101 nor timm:NAME")
     from advent.model.timm_encoder import TimmEncoder  # timm takes seconds to import; most runs do without
@@ -93,13 +93,13 @@ def target_data(
     )  # fmt: skip
 
 
-def test_data(config: Any) -> StreetDataset:
-    """The target's labelled set: images at TEST.INPUT_SIZE_TARGET, labels at the size they are scored at."""
+def evaluation_data(config: Any, labelled: bool = True) -> StreetDataset:
+    """The target's labelled set: images at TEST.INPUT_SIZE_TARGET, labels (if any) at the size they are scored at."""
     spec = load_spec(config.TARGET)
     return StreetDataset(
         spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), config.TEST.SET_TARGET,
         class_set(config), size=tuple(config.TEST.INPUT_SIZE_TARGET), label_size=None,
-        mean=tuple(config.TRAIN.IMG_MEAN), with_labels=True,
+        mean=tuple(config.TRAIN.IMG_MEAN), with_labels=labelled,
     )  # fmt: skip
 
 
@@ -127,8 +127,8 @@ def open_run(
     else:
         net = build_network(config, start)
         if start is None and config.TRAIN.RESTORE_FROM:
-            start = Path(config.TRAIN.RESTORE_FROM)
-            load_start(net, start)
+            load_start(net, config.TRAIN.RESTORE_FROM, config.TRAIN.IMG_MEAN)
+            start = None if config.TRAIN.RESTORE_FROM == FETCH else Path(config.TRAIN.RESTORE_FROM)
     learner = Learner(net, method, find_network(config).supervised, config.TRAIN, device)
     names = {role: dataset.names for role, dataset in data.items()}
     digests = {role: names_digest(listed) for role, listed in names.items()}

@@ -54,6 +54,7 @@ class Loop:
         self.digest = config_digest(config)
         # Called after an iteration; what they return (evaluation) goes into the metrics.
         self.hooks: list[Callable[[int], dict[str, float]]] = []
+        self.notes: dict[str, str] = {}  # what a stage wants to find again when it continues
         self._hooks_due = False
         self._window = Window()
         self._skipped = 0
@@ -191,6 +192,7 @@ class Loop:
             "config": self.digest,
             "data": self.data,
             "metrics": self.metrics.flush(),
+            "notes": self.notes,
             "hooks_due": self._hooks_due,
             "window": self._window.state_dict(),
             "skipped": self._skipped,
@@ -224,7 +226,7 @@ class Loop:
         self.learner.load_state_dict(state["learner"])
         self.iteration, self._hooks_due = state["iteration"], state["hooks_due"]
         self._window = Window.from_state(state["window"], self.learner.device)
-        self._skipped, self._saved = state["skipped"], state["saved"]
+        self._skipped, self._saved, self.notes = state["skipped"], state["saved"], state["notes"]
         self.metrics.truncate(state["metrics"])
         set_rng_state(self.learner.device, state["rng"])
         self._settle()
@@ -233,5 +235,5 @@ class Loop:
 
 # What resume.pth holds.
 STATE = {
-    "iteration", "config", "data", "metrics", "hooks_due", "window", "skipped", "saved", "learner", "rng",
+    "iteration", "config", "data", "metrics", "notes", "hooks_due", "window", "skipped", "saved", "learner", "rng",
 }  # fmt: skip

@@ -64,7 +64,7 @@ def overrides_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> l
         "DEVICE": args.device,
         "EXP_SUFFIX": args.exp_suffix,
     }
-    pairs = [f"{key}={_quoted(value)}" for key, value in flags.items() if value is not None]
+    pairs = [f"{key}={quoted(value)}" for key, value in flags.items() if value is not None]
     pairs += ["TRAIN.RANDOM_TRAIN=true"] if args.random_train else []
     pairs += ["TRAIN.TENSORBOARD=true"] if args.tensorboard else []
     pairs += ["TRAIN.DETERMINISTIC=true"] if args.deterministic else []
@@ -76,7 +76,7 @@ def config_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> Any:
     return load_config(args.cfg, overrides_from_args(args, more), default=args.default_cfg)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     """A path such as `1e3` or `no` must stay text in YAML."""
     return "'" + text.replace("'", "''") + "'"
 

@@ -22,11 +22,15 @@ from advent.model.encoder import Encoder
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """How a network is built, `build(config, encoder)`, and which losses supervise it on labelled data."""
+    """How a network is built, `build(config, encoder)`, and which losses supervise it on labelled data.
+
+    `marks`: parameters by which its checkpoints are recognised; of several networks the one with most marks is meant.
+    """
 
     build: Callable[[Any, Encoder], SegmentationNetwork]
     supervised: Supervised = segmentation_losses
     gives_depth: bool = False
+    marks: tuple[str, ...] = ("layer6.conv2d_list.0.weight",)
 
 
 NETWORKS: dict[str, NetworkEntry] = {}

@@ -31,16 +31,17 @@ class Encoder(Protocol):
 
 
 class Bottleneck(nn.Module):
-    """Caffe-style residual block: the stride sits on the first 1x1 convolution (DeepLabv2, ADVENT)."""
+    """Residual block; the stride sits on the first 1x1 convolution (DeepLabv2, ADVENT) or on the 3x3 (torchvision)."""
 
     expansion = 4
 
-    def __init__(self, inplanes: int, planes: int, stride: int, dilation: int, project: bool) -> None:
+    def __init__(self, inplanes: int, planes: int, stride: int, dilation: int, project: bool, in_conv1: bool) -> None:
         super().__init__()
         width = planes * self.expansion
-        self.conv1 = nn.Conv2d(inplanes, planes, 1, stride=stride, bias=False)
+        first, second = (stride, 1) if in_conv1 else (1, stride)
+        self.conv1 = nn.Conv2d(inplanes, planes, 1, stride=first, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=dilation, dilation=dilation, bias=False)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride=second, padding=dilation, dilation=dilation, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, width, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(width)
@@ -66,12 +67,14 @@ class ResNetEncoder:
     names: tuple[str, ...] = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
     repeats_updates = True
 
-    def __init__(self, layers: Sequence[int] = (3, 4, 23, 3), width: int = 64, affine: str = "auto") -> None:
+    def __init__(
+        self, layers: Sequence[int] = (3, 4, 23, 3), width: int = 64, affine: str = "auto", stride_in: str = "conv1"
+    ) -> None:
         if len(layers) != 4 or min(layers) < 1:
             raise ConfigError(f"MODEL.LAYERS: {list(layers)} must be four numbers of blocks, each at least 1")
         if width < 4 or width % 4:
             raise ConfigError(f"MODEL.WIDTH: {width} must be a positive multiple of 4 (64 is the release's)")
-        self.layers, self.width = tuple(layers), width
+        self.layers, self.width, self.stride_in = tuple(layers), width, stride_in
         self.trainable_affine = affine == "trainable"
         self.channels = (4 * width, 8 * width, 16 * width, 32 * width)
 
@@ -85,9 +88,10 @@ class ResNetEncoder:
         strides_and_dilations = ((1, 1), (2, 1), (1, 2), (1, 4))
         for index, (blocks, (stride, dilation)) in enumerate(zip(self.layers, strides_and_dilations, strict=True)):
             planes = self.width * 2**index
-            stage = [Bottleneck(inplanes, planes, stride, dilation, project=True)]
+            in_conv1 = self.stride_in == "conv1"
+            stage = [Bottleneck(inplanes, planes, stride, dilation, True, in_conv1)]
             inplanes = planes * Bottleneck.expansion
-            stage += [Bottleneck(inplanes, planes, 1, dilation, project=False) for _ in range(blocks - 1)]
+            stage += [Bottleneck(inplanes, planes, 1, dilation, False, in_conv1) for _ in range(blocks - 1)]
             setattr(net, f"layer{index + 1}", nn.Sequential(*stage))
         if not self.trainable_affine:
             # The release freezes scale and shift only: batch statistics are used and running ones move, at batch 1 too.

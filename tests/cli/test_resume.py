@@ -244,6 +244,40 @@ def test_a_run_is_continued_on_the_same_images_only(copy, capsys):
     assert "the target's images are other ones" in capsys.readouterr().err
 
 
+@pytest.fixture
+def stopped_isl(copy, monkeypatch):
+    """ISL stopped amid the round that began at iteration 5."""
+    shutil.rmtree(copy / "exp/quick/isl")
+    arguments = tiny.command_line(copy, "quick/isl", *kills.LONG, "ISL.REFRESH_EVERY=4")
+    really = Learner.update
+
+    def update(self, now, *batches):
+        if now == 8:
+            raise KeyboardInterrupt
+        return really(self, now, *batches)
+
+    monkeypatch.setattr(Learner, "update", update)
+    assert train_isl.main(arguments) == 130
+    monkeypatch.undo()
+    return [*arguments, "--resume"], copy / "exp/quick/isl/pseudo_labels/round_5"
+
+
+def test_pseudo_labels_by_another_network_are_refused(stopped_isl, capsys):
+    arguments, labels = stopped_isl
+    record = json.loads((labels / "complete.json").read_text())
+    (labels / "complete.json").write_text(json.dumps({**record, "weights": "0" * 64}))
+    assert train_isl.main(arguments) == 2
+    assert "round_5: was made by another network than this run's at iteration 5" in capsys.readouterr().err
+    assert train_isl.main([*arguments, "STAGE.CHECK_ORIGIN=false"]) == 0
+
+
+def test_lost_pseudo_labels_are_made_again_and_it_is_said(stopped_isl, caplog):
+    arguments, labels = stopped_isl
+    shutil.rmtree(labels)
+    assert train_isl.main(arguments) == 0
+    assert "differs from an undisturbed one" in caplog.text
+
+
 def test_equal_runs_give_equal_bytes(data):
     for suffix, more in (("one", []), ("two", []), ("three", ["--deterministic"])):
         assert train.main(tiny.command_line(data, "quick/dg", f"--exp-suffix={suffix}", *more)) == 0

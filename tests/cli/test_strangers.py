@@ -15,7 +15,8 @@ import test as test_door
 import train
 from advent.dataset.listing import checked_names, read_list
 from advent.dataset.reading import MOST_PIXELS, read_16bit, read_ids, read_image
-from advent.engine.checkpoint import read, read_weights
+from advent.engine.checkpoint import read
+from advent.engine.recognise import open_checkpoint
 from advent.errors import CheckpointError, ConfigError, DataError
 from advent.utils.serialization import parse_yaml, read_yaml
 
@@ -97,7 +98,7 @@ def test_a_bomb_is_refused_unopened(tmp_path):
     zip_bomb(tmp_path / "x.pth", None)
     assert (tmp_path / "x.pth").stat().st_size < 1_000_000
     with pytest.raises(CheckpointError, match="would unpack to 100"):
-        read_weights(tmp_path / "x.pth")
+        open_checkpoint(tmp_path / "x.pth")
 
 
 def png_that_claims(path, width, height, bits=8):

@@ -1,0 +1,73 @@
+"""Loading weights into a network: a trained one whole, or a start where names and shapes fit."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from advent.engine.recognise import PLAIN, TORCHVISION, Contents, named, open_checkpoint
+from advent.errors import CheckpointError
+from advent.model.torchvision_start import convert, download
+
+log = logging.getLogger(__name__)
+FETCH = "torchvision"  # as TRAIN.RESTORE_FROM: let torchvision fetch its weights
+
+
+def load_network(net: nn.Module, path: str | Path) -> None:
+    """Load a trained network of any form. Raises CheckpointError naming both sides when it is not this one."""
+    found, own = open_checkpoint(path), Contents(net.state_dict(), PLAIN, False, ())
+    wanted, weights = own.weights, found.weights
+    missing, left_over = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
+    if missing or left_over or found.classes != own.classes:
+        raise CheckpointError(
+            f"{path}: holds {found}, the config asks for {own}; {named('missing', missing)}, "
+            f"{named('left over', left_over)}; {_mend(found, own)}"
+        )
+    wrong = [name for name, tensor in wanted.items() if tensor.shape != weights[name].shape]
+    if wrong:
+        name = wrong[0]
+        raise CheckpointError(
+            f"{path}: holds {found} on {found.encoder}; {named('other shapes', wrong)}: {name} is "
+            f"{tuple(weights[name].shape)}, want {tuple(wanted[name].shape)}; check MODEL.LAYERS and MODEL.WIDTH"
+        )
+    net.load_state_dict(weights)
+
+
+def load_start(net: nn.Module, path: str | Path, mean: Sequence[float]) -> int:
+    """Copy starting weights where names and shapes fit: ImageNet's in ADVENT's or torchvision's form, or a network.
+
+    `path`: a file, or `torchvision` to let it fetch its ResNet-101. `mean`: the BGR mean that the images come minus.
+    New heads keep their random start. Returns the number of tensors copied; raises CheckpointError if none fits.
+    """
+    found = Contents(download(), TORCHVISION, False, ()) if str(path) == FETCH else open_checkpoint(path)
+    own = net.state_dict()
+    classes = Contents(own, PLAIN, False, ()).classes
+    if found.network and found.classes != classes:
+        raise CheckpointError(f"{path}: has {found.classes} classes, the config has NUM_CLASSES: {classes}")
+    weights: Mapping[str, Tensor] = found.weights
+    if found.form == TORCHVISION:
+        weights = convert(weights, mean)
+        if getattr(net.blueprint, "stride_in", "conv2") == "conv1":
+            log.info("%s: was trained with the stride in the 3x3 convolutions; MODEL.STRIDE_IN=conv2 fits it", path)
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
+    if not any(not name.endswith("num_batches_tracked") for name in fitting):
+        raise CheckpointError(f"{path}: none of its {len(weights)} tensors fits this network; check MODEL.ENCODER")
+    net.load_state_dict(fitting, strict=False)
+    log.info("%s (%s): %d of the network's %d tensors start from it", path, found, len(fitting), len(own))
+    return len(fitting)
+
+
+def _mend(found: Contents, own: Contents) -> str:
+    if found.network is None:
+        return "it cannot be loaded here (CTRL's checkpoints share the wrapper, not the network)"
+    keys = {
+        f"MODEL.NAME={found.network}": found.network != own.network,
+        f"MODEL.MULTI_LEVEL={str(found.multi_level).lower()}": found.multi_level != own.multi_level,
+        f"NUM_CLASSES={found.classes}": found.classes != own.classes,
+        f"MODEL.ENCODER={found.encoder}": found.encoder != own.encoder,
+    }
+    wanted = [key for key, differs in keys.items() if differs]
+    return f"to load it, set {' '.join(wanted)}" if wanted else "its parts differ from those of this network"

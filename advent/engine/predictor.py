@@ -1,0 +1,66 @@
+"""Logits for evaluation: of one network or several, plainly or averaged over flips and scales."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from advent.engine.learner import AMP_DTYPES
+
+
+class Predictor:
+    """The weighted sum of the networks' main logits (ADVENT's ensemble; one network of weight 1 is itself).
+
+    `flip` and `scales` average the logits over mirrored and resized inputs; the paper's numbers use neither. Networks
+    are put into eval mode and left in it.
+    """
+
+    def __init__(
+        self,
+        nets: Sequence[nn.Module],
+        weights: Sequence[float] = (),
+        *,
+        amp: str = "off",
+        flip: bool = False,
+        scales: Sequence[float] = (1.0,),
+    ) -> None:
+        self.nets = [net.eval() for net in nets]
+        self.weights = list(weights) or [1.0] * len(nets)
+        self.dtype, self.flip, self.scales = AMP_DTYPES[amp], flip, tuple(scales)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images as the network gets them -> (B, C, h, w) float32 logits at the network's stride."""
+        plain = self._sum(images)
+        views = [] if self.scales == (1.0,) else [self._at(images, scale, plain) for scale in self.scales]
+        if self.flip:
+            mirrored = images.flip(3)
+            views = views or [plain]
+            views += [self._at(mirrored, scale, plain).flip(3) for scale in self.scales]
+        return torch.stack(views).mean(0) if views else plain
+
+    def _at(self, images: Tensor, scale: float, like: Tensor) -> Tensor:
+        """Logits of the resized images, at the size of `like`."""
+        if scale != 1.0:
+            size = [max(32, round(scale * side)) for side in images.shape[2:]]
+            images = functional.interpolate(images, size=size, mode="bilinear", align_corners=True)
+        return _sized(self._sum(images), like)
+
+    def _sum(self, images: Tensor) -> Tensor:
+        total: Tensor | None = None
+        for net, weight in zip(self.nets, self.weights, strict=True):
+            with torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+                logits = net(images)[1]
+            logits = logits.float() if weight == 1.0 else weight * logits.float()
+            total = logits if total is None else total + _sized(logits, total)
+        assert total is not None
+        return total
+
+
+def _sized(logits: Tensor, like: Tensor) -> Tensor:
+    if logits.shape[2:] == like.shape[2:]:
+        return logits
+    return functional.interpolate(logits, size=like.shape[2:], mode="bilinear", align_corners=True)

@@ -1,0 +1,119 @@
+"""What a checkpoint is, read off its content: never off its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from advent.engine.checkpoint import read
+from advent.engine.registry import NETWORKS, NetworkEntry
+from advent.errors import CheckpointError
+
+CLASSIFIER, AUXILIARY = "layer6.conv2d_list.0.weight", "layer5.conv2d_list.0.weight"
+PLAIN, WRAPPED, RESUME, IMAGENET, TORCHVISION = (
+    "state dict",
+    "model_state_dict wrapper",
+    "resume state",
+    "ADVENT's ImageNet start",
+    "torchvision's ImageNet ResNet",
+)
+IMAGENET_PREFIX, MODULE_PREFIX = "Scale.", "module."
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A checkpoint file, unpacked.
+
+    `weights` without prefixes, `form` one of the constants above, `module` whether names began with `module.`,
+    `others` what else the file holds (optimizers, a discriminator, ...).
+    """
+
+    weights: dict[str, Tensor]
+    form: str
+    module: bool
+    others: tuple[str, ...]
+
+    @property
+    def network(self) -> str | None:
+        """MODEL.NAME of the network that these weights belong to; None for starts, and for networks of other lines."""
+        if CLASSIFIER not in self.weights or self.form in (IMAGENET, TORCHVISION):
+            return None
+        marked = [name for name, entry in NETWORKS.items() if _has_marks(entry, self.weights)]
+        return max(marked, key=lambda name: len(NETWORKS[name].marks), default=None)
+
+    @property
+    def multi_level(self) -> bool:
+        """Whether there is an auxiliary classifier."""
+        return AUXILIARY in self.weights
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes it tells apart; None without a classifier of this line."""
+        return self.weights[CLASSIFIER].shape[0] if CLASSIFIER in self.weights else None
+
+    @property
+    def encoder(self) -> str:
+        """The backbone, as far as names and shapes tell."""
+        if "layer1.0.conv1.weight" in self.weights:
+            blocks = [_count_blocks(self.weights, f"layer{stage}.") for stage in (1, 2, 3, 4)]
+            width = self.weights["conv1.weight"].shape[0]
+            full = blocks == [3, 4, 23, 3] and width == 64
+            return "resnet101" if full else f"resnet101 with MODEL.LAYERS={blocks} MODEL.WIDTH={width}"
+        return "timm" if any(name.startswith("encoder.") for name in self.weights) else "unknown"
+
+    def __str__(self) -> str:
+        """In a few words: `DeepLabv2_depth (16 classes)`."""
+        if self.network is None:
+            return self.form if self.form in (IMAGENET, TORCHVISION) else "no network of this line"
+        return f"{self.network}{' multi-level' if self.multi_level else ''} ({self.classes} classes)"
+
+
+def open_checkpoint(path: str | Path) -> Contents:
+    """Read a file and tell what it is. Raises CheckpointError when it holds no network weights."""
+    content = read(path)
+    inner, form, others = _unwrapped(content) if isinstance(content, Mapping) else (content, PLAIN, ())
+    if not isinstance(inner, Mapping) or not inner or not all(isinstance(v, Tensor) for v in inner.values()):
+        held = f" (it holds {', '.join(map(str, list(content)[:SHOWN]))})" if isinstance(content, Mapping) else ""
+        raise CheckpointError(
+            f"{path}: holds no network weights{held}; want a state dict, or one under model_state_dict"
+        )
+    weights = {str(name): tensor for name, tensor in inner.items()}
+    module = all(name.startswith(MODULE_PREFIX) for name in weights)
+    if module:
+        weights = {name.removeprefix(MODULE_PREFIX): tensor for name, tensor in weights.items()}
+    if all(name.startswith(IMAGENET_PREFIX) for name in weights):
+        parts = {name: name.split(".")[1:] for name in weights}
+        weights = {".".join(rest): weights[name] for name, rest in parts.items() if rest[0] != "layer5"}
+        form = IMAGENET
+    elif {"conv1.weight", "layer4.0.conv1.weight", "fc.weight"} <= weights.keys():
+        form = TORCHVISION
+    return Contents(weights, form, module, others)
+
+
+def _unwrapped(content: Mapping[Any, Any]) -> tuple[Any, str, tuple[str, ...]]:
+    learner = content.get("learner")
+    if isinstance(learner, Mapping) and isinstance(learner.get("net"), Mapping):
+        return learner["net"], RESUME, tuple(sorted(str(key) for key in learner if key != "net"))
+    inner = content.get("model_state_dict")
+    if isinstance(inner, Mapping):
+        return inner, WRAPPED, tuple(sorted(str(key) for key in content if key != "model_state_dict"))
+    return content, PLAIN, ()
+
+
+def _has_marks(entry: NetworkEntry, weights: Mapping[str, Tensor]) -> bool:
+    return all(mark in weights for mark in entry.marks)
+
+
+def _count_blocks(weights: Mapping[str, Tensor], stage: str) -> int:
+    return len({name.split(".")[1] for name in weights if name.startswith(stage)})
+
+
+def named(what: str, names: list[str]) -> str:
+    """`12 missing (a, b, c, ...)`."""
+    shown = f" ({', '.join(names[:SHOWN])}{', ...' if len(names) > SHOWN else ''})" if names else ""
+    return f"{len(names)} {what}{shown}"

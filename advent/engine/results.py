@@ -1,0 +1,102 @@
+"""What an evaluation leaves: a record in JSON, its table for people (Markdown), sheets (CSV) and papers (LaTeX)."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.classes import ClassSet
+from advent.dataset.place import Place
+from advent.engine.metrics import intersection_over_union, mean_iou
+from advent.engine.tables import results_table
+from advent.utils.serialization import write_atomically, write_json, write_text
+from advent.utils.viz_segmask import colorize_mask
+
+
+def summary(hist: np.ndarray, classes: ClassSet) -> dict[str, Any]:
+    """The results schema's scores of a confusion matrix, all in percent; a class that occurs nowhere is null."""
+    iou = intersection_over_union(hist)
+    total = int(hist.sum())
+    return {
+        "miou": mean_iou(iou),
+        **{name: mean_iou(iou, members) for name, members in classes.subset.items()},
+        "pixel_accuracy": 100 * float(np.trace(hist)) / total if total else None,
+        "iou": {name: None if np.isnan(v) else 100 * float(v) for name, v in zip(classes.names, iou, strict=True)},
+        "pixels": total,
+    }
+
+
+def write_results(folder: Path, record: Mapping[str, Any]) -> None:
+    """`results.json`, and its table as `.md`, `.csv` and `.tex`."""
+    write_json(folder / "results.json", record)
+    rows = {row_name(result): result for result in record["results"]}
+    write_text(folder / "results.md", results_table(rows) + "\n")
+    header, lines = _cells(rows)
+    sheet = io.StringIO()
+    writer = csv.writer(sheet, lineterminator="\n")
+    writer.writerows([header, *[[name, *["" if v is None else repr(v) for v in values]] for name, values in lines]])
+    write_text(folder / "results.csv", sheet.getvalue())
+    write_text(folder / "results.tex", _latex(header, lines))
+
+
+def row_name(result: Mapping[str, Any]) -> str:
+    """What a result's row is called: how it was chosen, and which snapshot it is."""
+    which = f"model_{result['iteration']}" if result["iteration"] is not None else result["snapshot"]
+    return f"{result['selected']} {which}"
+
+
+def _cells(rows: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
+    first = next(iter(rows.values()))
+    subsets = [key for key in first if key.startswith("mIoU")]
+    header = ["model", "mIoU", *subsets, "pixel accuracy", *first["iou"]]
+    lines = [
+        (name, [row["miou"], *[row[key] for key in subsets], row["pixel_accuracy"], *row["iou"].values()])
+        for name, row in rows.items()
+    ]
+    return header, lines
+
+
+def _latex(header: Sequence[str], lines: Sequence[tuple[str, list[float | None]]]) -> str:
+    """A booktabs table, one decimal, as the paper prints it."""
+
+    def text(word: str) -> str:
+        return "".join(f"\\{c}" if c in "_%&#" else c for c in word)
+
+    body = []
+    for name, values in lines:
+        cells = ["--" if value is None else f"{value:.1f}" for value in values]
+        body.append(" & ".join([text(name), *cells]) + r" \\")
+    return "\n".join(
+        [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", " & ".join(map(text, header)) + r" \\",
+         r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""]
+    )  # fmt: skip
+
+
+class PredictionFolder:
+    """Writes predictions in the official Cityscapes form: PNG of label ids at full size, and colours beside them.
+
+    `labelIds/<name>_pred_labelIds.png` and `color/<name>_pred_color.png`: in folders of their own, since the official
+    tool takes every PNG below its folder for a prediction. A class that stands for several ids is written as the first.
+    """
+
+    def __init__(self, folder: Path, dataset: StreetDataset) -> None:
+        self.folder, self.place, self.colors = folder, dataset.place, dataset.classes.colors
+        of_class = dataset.spec.ids[dataset.classes.name]
+        self.ids = np.array([of_class[name][0] if name in of_class else 0 for name in dataset.classes.names], np.uint8)
+
+    def write(self, name: str, predicted: np.ndarray, size_hw: Sequence[int]) -> None:
+        """(H, W) uint8 train ids of one image; padding beyond the image's own size is cut off."""
+        place: Place = self.place
+        height, width = size_hw
+        own = predicted[:height, :width]
+        file = self.folder / "labelIds" / f"{place.key(name)}_pred_labelIds.png"
+        write_atomically(file, lambda f: Image.fromarray(self.ids[own]).save(f, "PNG"))
+        file = self.folder / "color" / f"{place.key(name)}_pred_color.png"
+        write_atomically(file, lambda f: colorize_mask(own, colors=self.colors).save(f, "PNG"))

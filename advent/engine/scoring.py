@@ -1,0 +1,89 @@
+"""Scoring: confusion matrices at label resolution, predictions for files, and a choice of snapshots without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.reading import picture_size
+from advent.engine.metrics import confusion_matrix
+from advent.engine.predictor import Predictor
+from advent.engine.progress import tracked
+from advent.engine.streams import loader, to_device
+from advent.utils.loss import entropy_loss
+
+Keep = Callable[[str, np.ndarray], None]  # an image's name, (H, W) uint8 train ids
+
+
+def confusion(
+    net: nn.Module, dataset: StreetDataset, device: torch.device, *, batch_size: int = 1, workers: int = 0,
+    amp: str = "off", what: str = "evaluate",
+) -> np.ndarray:  # fmt: skip
+    """(C, C) int64 confusion matrix of one network over a labelled data set; left in the mode that it came in."""
+    was_training = net.training
+    try:
+        return score(Predictor([net], amp=amp), dataset, device, batch_size=batch_size, workers=workers, what=what)
+    finally:
+        net.train(was_training)
+
+
+def score(
+    predictor: Predictor, dataset: StreetDataset, device: torch.device, *, batch_size: int = 1, workers: int = 0,
+    what: str = "evaluate", keep: Keep | None = None,
+) -> np.ndarray:  # fmt: skip
+    """(C, C) int64 confusion matrix; logits are resized to each label's own size, whatever the batch.
+
+    `keep` also gets every prediction. Without labels in the data set the matrix is empty, and predictions have the
+    size at which the data set is scored, else the image's own.
+    """
+    num_classes = len(dataset.classes)
+    hist = np.zeros((num_classes, num_classes), np.int64)
+    batches = loader(dataset, workers, batch_size=batch_size, shuffle=False)
+    for batch in tracked(batches, what, -(-len(dataset) // batch_size)):
+        all_logits = predictor(to_device(batch, device)["image"])
+        for index, (name, logits) in enumerate(zip(batch["name"], all_logits, strict=True)):
+            label = batch["label"][index] if "label" in batch else None
+            ids = predicted(logits, label.shape[-2:] if label is not None else full_size(dataset, name))
+            if label is not None:
+                hist += confusion_matrix(label.numpy(), ids, num_classes)
+            if keep is not None:
+                keep(name, ids)
+    return hist
+
+
+def predicted(logits: Tensor, size_hw: Sequence[int]) -> np.ndarray:
+    """(C, h, w) logits -> (H, W) uint8 train ids: bilinear with corners aligned, then argmax."""
+    resized = functional.interpolate(logits[None], size=tuple(size_hw), mode="bilinear", align_corners=True)
+    return resized[0].argmax(0).to(torch.uint8).cpu().numpy()
+
+
+def full_size(dataset: StreetDataset, name: str) -> tuple[int, int]:
+    """(height, width) at which an image's prediction is asked for: the data set's score size, else the image's own."""
+    width, height = dataset.spec.score_size or picture_size(Path(dataset.place.images) / name)
+    return height, width
+
+
+def mean_entropy(
+    predictor: Predictor, dataset: StreetDataset, device: torch.device, *, batch_size: int = 1, workers: int = 0,
+    images: int = 0, what: str = "entropy",
+) -> float:  # fmt: skip
+    """Mean entropy of the predictions, in [0, 1], over `images` evenly spread ones (0: all). Needs no label.
+
+    Low entropy is certainty: what adversarial adaptation by entropy drives down, and so a choice of snapshots that
+    looks at no label. It can be wrong: a network that calls everything road is certain, too.
+    """
+    count = min(images or len(dataset), len(dataset))
+    chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
+    subset = torch.utils.data.Subset(dataset, chosen)
+    batches = loader(subset, workers, batch_size=batch_size, shuffle=False)
+    total = 0.0
+    for batch in tracked(batches, what, -(-count // batch_size)):
+        logits = predictor(to_device(batch, device)["image"])
+        total += sum(float(entropy_loss(one[None].softmax(1))) for one in logits)
+    return total / count

@@ -1,0 +1,105 @@
+"""How good the predicted depth is on a target with disparity and camera: the usual measures, capped at 80 m."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.paths import resolve_root
+from advent.dataset.spec import load_spec
+from advent.domain_adaptation.eval_UDA import candidates
+from advent.engine.build import build_network, class_set
+from advent.engine.checkpoint import digest
+from advent.engine.device import pick_device
+from advent.engine.learner import AMP_DTYPES
+from advent.engine.progress import tracked
+from advent.engine.provenance import environment
+from advent.engine.registry import find_network
+from advent.engine.runlog import StageFolder
+from advent.engine.streams import loader
+from advent.errors import ConfigError
+from advent.utils.serialization import write_json
+from daf.dataset.depth import CM_PER_M, INVERSE_SCALE, read_depth_metres
+
+CAP_M = 80.0
+LEAST_M = 0.01  # an inverse depth of 65536 and more would be no distance at all, or a negative one
+MEASURES = ("abs rel", "sq rel", "RMSE", "RMSE log", "d < 1.25", "d < 1.25^2", "d < 1.25^3")
+
+
+def metres(inverse: np.ndarray) -> np.ndarray:
+    """Predicted inverse depth 65536 / (cm + 1), (H, W) -> metres in [0.01, 80]."""
+    capped = np.maximum(inverse.astype(np.float64), INVERSE_SCALE / (CM_PER_M * CAP_M + 1))
+    return np.maximum((INVERSE_SCALE / capped - 1) / CM_PER_M, LEAST_M)
+
+
+def depth_scores(predicted_m: np.ndarray, truth_m: np.ndarray) -> dict[str, float] | None:
+    """The measures of one image; both (H, W) in metres, truth NaN where there is none.
+
+    Pixels with a truth of at most 80 m count; the prediction is scaled by median(truth) / median(prediction), since
+    its scale is the source's. None for an image without such a pixel.
+    """
+    valid = np.isfinite(truth_m) & (truth_m > 0) & (truth_m <= CAP_M)
+    if not valid.any():
+        return None
+    truth, found = truth_m[valid], predicted_m[valid]
+    found = found * (np.median(truth) / np.median(found))
+    error, ratio = found - truth, np.maximum(found / truth, truth / found)
+    values = [
+        np.mean(np.abs(error) / truth), np.mean(error**2 / truth), np.sqrt(np.mean(error**2)),
+        np.sqrt(np.mean(np.log(found / truth) ** 2)), *[np.mean(ratio < 1.25**k) for k in (1, 2, 3)],
+    ]  # fmt: skip
+    return dict(zip(MEASURES, map(float, values), strict=True))
+
+
+def evaluate_depth(config: Any) -> dict[str, float]:
+    """Mean over the images of the target's labelled set, for the checkpoint that TEST names; leaves `depth.json`."""
+    if not find_network(config).gives_depth:
+        raise ConfigError(f"MODEL.NAME: {config.MODEL.NAME} predicts no depth to score; use DeepLabv2_depth")
+    spec = load_spec(config.TARGET)
+    if spec.depth != "disparity":
+        raise ConfigError(f"TARGET: {config.TARGET} has no disparity with cameras to score depth on; Cityscapes has")
+    test, device = config.TEST, pick_device(config.DEVICE)
+    root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)
+    dataset = StreetDataset(
+        spec, root, test.SET_TARGET, class_set(config), size=tuple(test.INPUT_SIZE_TARGET),
+        mean=tuple(config.TRAIN.IMG_MEAN), with_depth=True,
+    )  # fmt: skip
+    (candidate,) = candidates(config)[-1:]
+    net = build_network(config, candidate.files[0]).to(device).eval()
+    truths = dict(
+        zip(dataset.names, zip(dataset.depth_files or [], dataset.camera_files or [], strict=True), strict=True)
+    )
+    scores = []
+    batches = loader(dataset, config.NUM_WORKERS, batch_size=test.BATCH_SIZE_TARGET, shuffle=False)
+    for batch in tracked(batches, "depth", -(-len(dataset) // test.BATCH_SIZE_TARGET)):
+        for name, inverse in zip(batch["name"], _depth(net, batch["image"].to(device), config), strict=True):
+            truth = read_depth_metres(*truths[name])
+            scores.append(depth_scores(metres(_sized(inverse, truth.shape)), truth))
+    counted = [score for score in scores if score is not None]
+    if not counted:
+        raise ConfigError(f"{spec.name}: no image of {test.SET_TARGET} has a valid depth up to {CAP_M:.0f} m")
+    means = {name: float(np.mean([score[name] for score in counted])) for name in MEASURES}
+    record = {
+        "schema": 1, **environment(), "snapshot": str(candidate), "sha256": digest(candidate.files[0]),
+        "images": len(counted), "without truth": len(scores) - len(counted), "depth": means,
+    }  # fmt: skip
+    write_json(Path(StageFolder.of(config).path) / "depth.json", record)
+    return means
+
+
+@torch.inference_mode()
+def _depth(net: torch.nn.Module, images: Tensor, config: Any) -> Tensor:
+    dtype = AMP_DTYPES[config.TRAIN.AMP]
+    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        return net(images)[2].float()
+
+
+def _sized(inverse: Tensor, size_hw: tuple[int, ...]) -> np.ndarray:
+    resized = functional.interpolate(inverse[None], size=size_hw, mode="bilinear", align_corners=True)
+    return resized[0, 0].cpu().numpy()
