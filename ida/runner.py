@@ -9,17 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from advent.domain_adaptation.config import config_digest, plain
-from advent.domain_adaptation.eval_UDA import evaluate_stage
+from advent.domain_adaptation.eval_UDA import ORACLE, evaluate_stage
 from advent.domain_adaptation.train_UDA import train_stage
 from advent.engine.build import evaluation_data
-from advent.engine.checkpoint import digest
 from advent.engine.runlog import StageFolder, experiment_folder
 from advent.engine.tables import results_table
-from advent.utils.serialization import read_json, write_json, write_text
+from advent.utils.serialization import write_json, write_text
 from ida.isl import isl_stage
 from ida.methods import intra_stage
 from ida.origin import check_finished
@@ -38,13 +35,15 @@ RUNS: dict[str, Callable[..., StageFolder]] = {
 def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, Any]:
     """Run what is not finished, score every trained stage on the target's labelled set, write and return the results.
 
-    A stage that was stopped is continued from its last resume state.
+    A stage that was stopped is continued from its last resume state. `results` holds each stage's last snapshot,
+    `oracle` the best one where TEST.MODE is `best`.
     """
     for stage in stages:  # found now, not after days of the stages before
         check_finished(stage)
         if evaluate and stage.trains:
             evaluation_data(stage.config)
     rows: dict[str, Any] = {}
+    oracle: dict[str, Any] = {}
     seconds: dict[str, float] = {}
     for stage in stages:
         started = time.monotonic()
@@ -54,9 +53,12 @@ def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, An
             log.info("%s: %s", stage.name, stage.script)
             _run(stage)
         if evaluate and stage.trains:
-            rows[stage.name] = _score(stage)[-1]
+            results = evaluate_stage(stage.config)
+            rows[stage.name] = results[-1]
+            if results[0]["selected"] == ORACLE:
+                oracle[stage.name] = results[0]
         seconds[stage.name] = round(time.monotonic() - started, 1)
-    record = {"schema": 1, "results": rows, "seconds": seconds}
+    record = {"schema": 1, "results": rows, "oracle": oracle, "seconds": seconds}
     if rows:
         folder = experiment_folder(stages[-1].config)
         write_json(folder / "results.json", record)
@@ -69,13 +71,3 @@ def _run(stage: Stage) -> None:
         RUNS[stage.script](stage.config, resume=True)  # where nothing lies to resume, it starts at iteration 0
     else:
         rank_stage(stage.config)
-
-
-def _score(stage: Stage) -> list[dict[str, Any]]:
-    path: Path = stage.folder.path / "results.json"
-    if path.is_file():
-        record = read_json(path)
-        same = record["config"] == config_digest(stage.config) and record["test"] == plain(stage.config.TEST)
-        if same and record["results"][-1]["sha256"] == digest(stage.folder.snapshots()[-1][1]):
-            return record["results"]
-    return evaluate_stage(stage.config)

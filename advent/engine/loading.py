@@ -42,6 +42,11 @@ def load_start(net: nn.Module, path: str | Path, mean: Sequence[float]) -> int:
     `path`: a file, or `torchvision` to let it fetch its ResNet-101. `mean`: the BGR mean that the images come minus.
     New heads keep their random start. Returns the number of tensors copied; raises CheckpointError if none fits.
     """
+    if str(path) != FETCH and not Path(path).is_file():
+        raise CheckpointError(
+            f"{path}: no such checkpoint to start from (TRAIN.RESTORE_FROM; pretrained/README.md says where it comes "
+            "from); TRAIN.RESTORE_FROM=torchvision fetches another ImageNet start, null trains from scratch"
+        )
     found = Contents(download(), TORCHVISION, False, ()) if str(path) == FETCH else open_checkpoint(path)
     own = net.state_dict()
     classes = Contents(own, PLAIN, False, ()).classes

@@ -5,6 +5,7 @@ import json
 import make_streets
 import pipeline
 import pytest
+import reproduce
 import tiny
 
 # Four iterations teach sixteen classes nothing: every pixel may become a pseudo label.
@@ -24,32 +25,84 @@ def rendered(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize(("protocol", "target"), [
-    ("ep1", "streets_real"), ("ep2", "streets_real"), ("ep2_low", "streets_real"), ("ep3", "streets_mapillary"),
-    ("ep3_low", "streets_mapillary"),
-])  # fmt: skip
-def test_protocol(rendered, protocol, target, capsys):
+def command_line(root, target):
     sizes = ["TRAIN.INPUT_SIZE_SOURCE=[96,64]", "TRAIN.INPUT_SIZE_TARGET=[96,64]", "TEST.INPUT_SIZE_TARGET=[96,64]"]
-    arguments = ["--cfg", protocol, "--data-root", str(rendered), "--exp-root", str(rendered / "exp"), *tiny.NETWORK,
-                 *tiny.SHORT, *sizes, "SOURCE=streets", f"TARGET={target}", *BRIEF]  # fmt: skip
-    assert pipeline.main(arguments) == 0
-    folder = rendered / "exp" / protocol
-    results = json.loads((folder / "results.json").read_text())["results"]
-    assert list(results) == ["daf", "isl", "ida"]
-    classes = 16 if protocol == "ep1" else 7
-    assert len(results["ida"]["iou"]) == classes
-    assert ("mIoU13" in results["ida"]) == (classes == 16)
+    return ["--data-root", str(root), "--exp-root", str(root / "exp"), *tiny.NETWORK, *tiny.SHORT, *sizes,
+            "SOURCE=streets", f"TARGET={target}", *BRIEF]  # fmt: skip
+
+
+@pytest.mark.parametrize(("protocol", "folder", "target"), [
+    ("EP1", "ep1", "streets_real"), ("EP2", "ep2", "streets_real"), ("EP2-low", "ep2_low", "streets_real"),
+    ("EP3", "ep3", "streets_mapillary"), ("EP3-low", "ep3_low", "streets_mapillary"),
+])  # fmt: skip
+def test_protocol(rendered, protocol, folder, target, capsys):
+    arguments = ["--protocol", protocol, "--steps", "1", *command_line(rendered, target)]
+    assert reproduce.main(arguments) == 0
+    said = capsys.readouterr().out
+    for words in (
+        "difference ida",
+        "paper DAF+IDA (oracle)",
+        "ours ida, best (oracle)",
+        "ours ida, last",
+        "paper CTRL",
+    ):
+        assert words in said
+    assert ("that CTRL's five runs" in said) == ("low" not in protocol)
+    folder = rendered / "exp" / folder
+    results = json.loads((folder / "results.json").read_text())
+    assert list(results["results"]) == list(results["oracle"]) == ["daf", "isl", "ida"]
+    classes = 16 if protocol == "EP1" else 7
+    last = results["results"]["ida"]
+    assert len(last["iou"]) == classes
+    assert ("mIoU13" in last) == (classes == 16)
     easy = (folder / "rank/easy_split.txt").read_text().split()
     assert len(easy) == int(4 * 0.66)
     suffix = ".jpg" if target == "streets_mapillary" else ".png"
     assert all(name.endswith(suffix) for name in easy)
     assert all((folder / "rank/color_masks" / name).with_suffix(".png").is_file() for name in easy)
-    capsys.readouterr()
+    before = (folder / "ida/resume.pth").stat().st_mtime_ns
+    assert reproduce.main(arguments) == 0  # goes on where it was: nothing is left to do
+    assert capsys.readouterr().out.splitlines()[-1] == said.splitlines()[-1]
+    assert (folder / "ida/resume.pth").stat().st_mtime_ns == before
+
+
+def test_seeds_are_averaged(rendered, capsys):
+    arguments = ["--protocol", "EP2-low", "--seeds", "1", "2", "--steps", "1", *command_line(rendered, "streets_real")]
+    assert reproduce.main([*arguments, "--exp-suffix", "both"]) == 0
+    said = capsys.readouterr().out
+    assert "all, 2 seeds" in said
+    assert "±" in next(line for line in said.splitlines() if "ours ida, last" in line)
+    record = json.loads((rendered / "exp/ep2_low_both_seed1/reproduction.json").read_text())
+    rows = [run["results"]["ida"] for run in record["runs"]]
+    assert rows[0]["snapshot"] != rows[1]["snapshot"]
+
+
+def test_a_plan_names_what_is_missing_and_runs_nothing(tmp_path, capsys):
+    arguments = ["--protocol", "EP1", "--dry-run", "--steps", "1", "--data-root", str(tmp_path), "--exp-root",
+                 str(tmp_path / "exp"), *tiny.NETWORK, "daf:TRAIN.RESTORE_FROM=nowhere.pth"]  # fmt: skip
+    assert reproduce.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "missing: source SYNTHIA" in said
+    assert "missing: target Cityscapes" in said
+    assert "missing: starting weights nowhere.pth" in said
+    assert "90,001" in said
+    assert "unknown" in said  # the time of labelling images that are not there
+    assert not (tmp_path / "exp").exists()
+    del arguments[2]
+    assert reproduce.main(arguments) == 2
+    assert "error: missing: source SYNTHIA" in capsys.readouterr().err
 
 
 def test_daf_as_released_and_normalised_ranking(rendered):
     """The release's own settings run through: depth squared on the target, its rare ids in the ranking."""
-    roots = ["--data-root", str(rendered), "--exp-root", str(rendered / "exp"), "--exp-suffix=release"]
-    arguments = ["--cfg", "ep1", *roots, *tiny.NETWORK, *tiny.SHORT, *tiny.SIZES, "SOURCE=streets",
-                 "TARGET=streets_real", *BRIEF, "TRAIN.DEPTH_POWER=[1,2]", "RANK.NORMALIZE=release"]  # fmt: skip
-    assert pipeline.main(arguments) == 0
+    arguments = ["--cfg", "ep1", "--exp-suffix=release", *command_line(rendered, "streets_real")]
+    assert pipeline.main([*arguments, "TRAIN.DEPTH_POWER=[1,2]", "RANK.NORMALIZE=release"]) == 0
+
+
+def test_intrada_as_a_baseline(rendered):
+    """AdvEnt, ranking by entropy alone, IDA: no depth anywhere."""
+    assert pipeline.main(["--cfg", "intra", *command_line(rendered, "streets_real")]) == 0
+    folder = rendered / "exp/ep1"
+    assert (folder / "advent_rank/easy_split.txt").is_file()
+    results = json.loads((folder / "results.json").read_text())["results"]
+    assert list(results) == ["advent", "advent_ida"]
