@@ -99,30 +99,28 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     again = _command(prog, sys.argv[1:] if argv is None else argv, resumes)
-    try:
-        with stopping.listening():
+    with stopping.listening():
+        try:
             body()
-    except UserError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        if error.errno not in MENDABLE:
-            raise
-        mend = f"; make room, then: {again}" if error.errno in FULL else ""
-        print(f"{prog}: error: {error.filename or 'writing'}: {error.strerror}{mend}", file=sys.stderr)
-        return UserError.exit_code
-    except torch.OutOfMemoryError as error:
-        reason = str(error).splitlines()[0]
-        mend = "lower the batch or input size, or set TRAIN.AMP=bf16"
-        print(f"{prog}: error: the device's memory is full ({reason}); {mend}", file=sys.stderr)
-        return UserError.exit_code
-    except stopping.Stopped as stop:
-        print(f"{prog}: stopped by {stop}; continue with: {again}", file=sys.stderr)
-        return stop.exit_code
-    except KeyboardInterrupt:
-        print(f"{prog}: stopped at once; continue with: {again}", file=sys.stderr)
-        return 130
-    return 0
+            return 0
+        except UserError as error:
+            words, code = f"error: {error}", error.exit_code
+        except OSError as error:
+            if error.errno not in MENDABLE:
+                raise
+            mend = f"; make room, then: {again}" if error.errno in FULL else ""
+            words, code = f"error: {error.filename or 'writing'}: {error.strerror}{mend}", UserError.exit_code
+        except torch.OutOfMemoryError as error:
+            mend = "lower the batch or input size, or set TRAIN.AMP=bf16"
+            words = f"error: the device's memory is full ({str(error).splitlines()[0]}); {mend}"
+            code = UserError.exit_code
+        except stopping.Stopped as stop:
+            words, code = f"stopped by {stop}; continue with: {again}", stop.exit_code
+        except KeyboardInterrupt:
+            words, code = f"stopped at once; continue with: {again}", 130
+        stopping.ignore_from_now()
+        print(f"{prog}: {words}", file=sys.stderr)
+        return code
 
 
 def _command(prog: str, argv: Sequence[str], resumes: bool) -> str:

@@ -29,6 +29,7 @@ class _State:
     owner = 0  # the process that listens; children inherit the handlers, not the duty
     deferred = False
     received: int | None = None
+    ending = False  # the last words are being said
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def listening() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _State.owner, _State.received, _State.deferred = os.getpid(), None, False
+    _State.owner, _State.received, _State.deferred, _State.ending = os.getpid(), None, False, False
     before = {number: signal.signal(number, _handle) for number in SIGNALS}
     try:
         yield
@@ -56,6 +57,11 @@ def deferred(yes: bool = True) -> Iterator[None]:
         yield
     finally:
         _State.deferred = before
+
+
+def ignore_from_now() -> None:
+    """Let no further signal disturb the last words of a run that has stopped."""
+    _State.ending = True
 
 
 def requested() -> bool:
@@ -80,6 +86,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+        return
+    if _State.ending:
         return
     first, _State.received = _State.received is None, _State.received or number
     if not first and number == signal.SIGINT:

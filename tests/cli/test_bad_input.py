@@ -8,6 +8,7 @@ import make_streets
 import numpy as np
 import pipeline
 import pytest
+import reproduce
 import show_source
 import tiny
 import torch
@@ -227,6 +228,17 @@ TOOLS = {
     "show: no file": (show_source, ["--cfg", "quick"], nothing, ["--out"]),
     "show: into a file": (show_source, ["--cfg", "quick", "--data-root", "{root}", "--out", "{root}/file/x.png", *tiny.NETWORK],
                           overwrite(b"", "file"), ["file"]),
+    "reproduce: no protocol": (reproduce, [], nothing, ["--protocol"]),
+    "reproduce: unknown protocol": (reproduce, ["--protocol", "EP4"], nothing, ["EP4", "EP3-low"]),
+    "reproduce: seed is a word": (reproduce, ["--protocol", "EP1", "--seeds", "one"], nothing, ["--seeds", "one"]),
+    "reproduce: unknown key": (reproduce, ["--protocol", "EP1", "--dry-run", "TRAIN.ITERS=3"], nothing, ["TRAIN.ITERS"]),
+    "test: nothing to do": (test_door, ["--cfg", "quick/dg", "--no-labels"], nothing, ["--no-labels", "--save-preds"]),
+    "test: depth of photographs": (test_door, ["--cfg", "quick/dg", "--depth"], nothing, ["CamVid", "disparity"]),
+    "test: weights without files": (test_door, ["--cfg", "quick/dg", "TEST.WEIGHTS=[1.0]"], nothing, ["TEST.WEIGHTS", "ENSEMBLE"]),
+    "test: scale of nothing": (test_door, ["--cfg", "quick/dg", "TEST.SCALES=[0.0]"], nothing, ["TEST.SCALES", "0.1"]),
+    "train: no starting weights": (train, ["--cfg", "dg", "--data-root", "{root}", "SOURCE=streets", "TARGET=CamVid",
+                                   "NUM_CLASSES=7", "TRAIN.RESTORE_FROM={root}/imagenet.pth", "MODEL.WIDTH=8",
+                                   "--exp-root", "{root}/exp"], nothing, ["imagenet.pth", "pretrained/README.md", "torchvision"]),
     "pipeline: unknown flag": (pipeline, ["--cfg", "quick", "--stauts"], nothing, ["--stauts"]),
     "pipeline: picture into a file": (pipeline, ["--cfg", "quick", "--data-root", "{root}", "--exp-root", "{root}/exp",
                                       "--picture", "{root}/file/x.png"], overwrite(b"", "file"), ["file"]),

@@ -55,3 +55,12 @@ def test_handlers_come_back_and_nothing_is_remembered():
     assert [signal.getsignal(number) for number in stopping.SIGNALS] == before
     with stopping.listening():
         assert not stopping.requested()
+
+
+def test_nothing_disturbs_the_last_words():
+    with stopping.listening():
+        stopping.ignore_from_now()
+        send(signal.SIGINT)
+        send(signal.SIGTERM)
+    with stopping.listening(), pytest.raises(Stopped):
+        send(signal.SIGTERM)

@@ -1,5 +1,7 @@
 """torchvision's ImageNet weights, converted: our trunk equals torchvision's network."""
 
+from urllib.error import URLError
+
 import pytest
 import torch
 from torch.nn import functional
@@ -7,6 +9,7 @@ from torchvision.models import resnet101
 
 from advent.engine.loading import load_start
 from advent.engine.recognise import TORCHVISION, open_checkpoint
+from advent.errors import CheckpointError
 from advent.model.deeplabv2 import DeeplabV2
 from advent.model.encoder import ResNetEncoder
 from advent.model.torchvision_start import MEAN, STD, convert
@@ -99,3 +102,23 @@ def test_stride_in_changes_no_names_and_halves_in_the_same_places():
     image = torch.zeros(1, 3, 64, 48)
     assert [m.shape for m in nets[0].encode(image)] == [m.shape for m in nets[1].encode(image)]
     assert nets[0].layer2[0].conv1.stride == nets[1].layer2[0].conv2.stride == (2, 2)
+
+
+def test_torchvision_fetches_its_weights(monkeypatch, caplog):
+    torch.manual_seed(0)
+    state = resnet101().state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
+    net = DeeplabV2(7, ResNetEncoder(stride_in="conv2"))
+    with caplog.at_level("INFO"):
+        load_start(net, "torchvision", RELEASED_MEAN)
+    assert torch.equal(net.layer1[0].conv1.weight, state["layer1.0.conv1.weight"])
+    assert "fits it" not in caplog.text
+
+
+def test_without_a_network_the_file_is_asked_for(monkeypatch):
+    def unreachable(*_, **__):
+        raise URLError("no route to host")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+    with pytest.raises(CheckpointError, match=r"cannot be fetched .*TRAIN\.RESTORE_FROM=FILE"):
+        load_start(DeeplabV2(7, ResNetEncoder()), "torchvision", RELEASED_MEAN)
