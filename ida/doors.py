@@ -46,7 +46,7 @@ def evaluate_and_print(args: argparse.Namespace) -> None:
         print(markdown_table(["depth", *scores], [["error", *[f"{value:.4f}" for value in scores.values()]]]))
         return
     results = evaluate_stage(config)
-    print(results_table({row_name(result): result for result in results}))
+    print(results_table({row_name(result): result for result in results}, accuracy=True))
 
 
 def pipeline_from_args(args: argparse.Namespace) -> tuple[Any, list[str]]:

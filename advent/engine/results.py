@@ -37,7 +37,7 @@ def write_results(folder: Path, record: Mapping[str, Any]) -> None:
     """`results.json`, and its table as `.md`, `.csv` and `.tex`."""
     write_json(folder / "results.json", record)
     rows = {row_name(result): result for result in record["results"]}
-    write_text(folder / "results.md", results_table(rows) + "\n")
+    write_text(folder / "results.md", results_table(rows, accuracy=True) + "\n")
     header, lines = _cells(rows)
     sheet = io.StringIO()
     writer = csv.writer(sheet, lineterminator="\n")

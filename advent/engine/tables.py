@@ -20,13 +20,17 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([shown(lines[0]), shown(rule), *[shown(line) for line in lines[1:]]])
 
 
-def results_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """mIoU, subset means and per-class IoU (percent) of results by row name, in the results schema's form."""
+def results_table(rows: Mapping[str, Mapping[str, Any]], accuracy: bool = False) -> str:
+    """mIoU, subset means and per-class IoU (percent) of results by row name, in the results schema's form.
+
+    `accuracy` adds the pixel accuracy as last column.
+    """
     first = next(iter(rows.values()))
     subsets = [key for key in first if key.startswith("mIoU")]
-    header = ["model", "mIoU", *subsets, *first["iou"]]
+    header = ["model", "mIoU", *subsets, *first["iou"], *(["pixel accuracy"] if accuracy else [])]
     lines = []
     for name, result in rows.items():
         scores = [result["miou"], *[result[key] for key in subsets], *result["iou"].values()]
+        scores += [result["pixel_accuracy"]] if accuracy else []
         lines.append([name, *["-" if score is None else f"{score:.1f}" for score in scores]])
     return markdown_table(header, lines)

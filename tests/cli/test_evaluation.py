@@ -46,6 +46,7 @@ def test_the_same_table_in_every_form(copy):
     assert row["model"] == "last model_6"
     cells = [cell.strip() for cell in (folder / "results.md").read_text().splitlines()[-1].split("|")]
     assert cells[1:3] == ["last model_6", f"{result['miou']:.1f}"]
+    assert cells[-2] == f"{result['pixel_accuracy']:.1f}"
     table = (folder / "results.tex").read_text()
     assert rf"last model\_6 & {result['miou']:.1f} & {result['pixel_accuracy']:.1f}" in table
     assert table.count(r"\\") == 2
