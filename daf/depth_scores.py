@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from advent.dataset.base_dataset import StreetDataset
-from advent.dataset.paths import resolve_root
+from advent.dataset.place import resolve_root
 from advent.dataset.spec import load_spec
 from advent.domain_adaptation.eval_UDA import candidates
 from advent.engine.build import build_network, class_set

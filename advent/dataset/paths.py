@@ -1,14 +1,10 @@
-"""Where specs, class sets and data folders are found."""
+"""Where specs and class sets are found."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from advent.errors import ConfigError, DataError, hint
-
-if TYPE_CHECKING:
-    from advent.dataset.spec import DatasetSpec
+from advent.errors import ConfigError, hint
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # the packages are installed in place (pip install -e)
 
@@ -27,17 +23,3 @@ def find_yaml(name_or_path: str | Path, kind: str) -> Path:
     if text.lower() not in found:
         raise ConfigError(f"{text!r} is not in {CONFIGS / kind}: {hint(text.lower(), found)}")
     return found[text.lower()]
-
-
-def resolve_root(data_root: str | Path, directory: str | Path | None, spec: DatasetSpec) -> Path:
-    """The folder of a data set: `directory`, relative ones under `data_root`; None is the spec's own folder.
-
-    Raises DataError that says where it looked and which keys move it.
-    """
-    root = Path(data_root).expanduser() / (Path(directory).expanduser() if directory else spec.folder)
-    if not root.is_dir():
-        raise DataError(
-            f"{root}: no such folder for {spec.name}; say where the data lie with --data-root FOLDER, "
-            f"or with DATA_DIRECTORY_SOURCE / DATA_DIRECTORY_TARGET for this data set alone"
-        )
-    return root

@@ -36,6 +36,20 @@ class Place:
         return existing(self.root / path) if path else None
 
 
+def resolve_root(data_root: str | Path, directory: str | Path | None, spec: DatasetSpec) -> Path:
+    """The folder of a data set: `directory`, relative ones under `data_root`; None is the spec's own folder.
+
+    Raises DataError that says where it looked and which keys move it.
+    """
+    root = Path(data_root).expanduser() / (Path(directory).expanduser() if directory else spec.folder)
+    if not root.is_dir():
+        raise DataError(
+            f"{root}: no such folder for {spec.name}; say where the data lie with --data-root FOLDER, "
+            f"or with DATA_DIRECTORY_SOURCE / DATA_DIRECTORY_TARGET for this data set alone"
+        )
+    return root
+
+
 def find_place(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str] = ()) -> Place:
     """The first layout and split folder whose images exist; of several, one that also has the folders of `roles`.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import ClassSet, classes_for, load_classes
-from advent.dataset.paths import resolve_root
+from advent.dataset.place import resolve_root
 from advent.dataset.spec import load_spec
 from advent.domain_adaptation.config import dump_config
 from advent.domain_adaptation.steps import Method

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from advent.dataset.classes import classes_for, load_classes
-from advent.dataset.paths import resolve_root
+from advent.dataset.place import resolve_root
 from advent.dataset.spec import load_spec
 from advent.errors import ConfigError, DataError
 from advent.utils.viz_segmask import colorize_mask
