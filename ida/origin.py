@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advent.domain_adaptation.config import config_digest
 from advent.engine.build import source_data, target_data
 from advent.engine.checkpoint import digest, peek
 from advent.engine.lock import holder
@@ -27,7 +26,7 @@ def check_finished(stage: Stage) -> bool:
     facts = stage.folder.finished()
     if facts is None:
         return False
-    if facts["config"] != config_digest(stage.config):
+    if not stage.folder.has_config(stage.config, facts["config"]):
         raise ConfigError(
             f"{stage.folder.path}: finished under another config (see config.yml there); choose another folder with "
             "--exp-suffix NAME, or remove this one"

@@ -212,7 +212,7 @@ class Loop:
         state = read(path)
         if not isinstance(state, dict) or not state.keys() >= STATE:
             raise CheckpointError(f"{path}: not a resume state of this project; remove it or start with --overwrite")
-        if state["config"] != self.digest:
+        if not self.folder.has_config(self.config, state["config"]):
             raise ConfigError(
                 f"{path}: was written under another config (see config.yml beside it); resume with that one, or start "
                 "anew with --overwrite or --exp-suffix NAME"

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from advent.domain_adaptation.config import config_digest, load_config
 from advent.engine import provenance
 from advent.engine.checkpoint import save
 from advent.errors import ConfigError, MissingStage
@@ -56,6 +57,22 @@ class StageFolder:
         """Write config.yml and provenance.json."""
         write_text(self.path / "config.yml", config_text)
         write_json(self.path / provenance.FILE, record)
+
+    def has_config(self, config: Any, digest: str) -> bool:
+        """Whether what lies here under the config of `digest` was made with `config`.
+
+        Also where an earlier version wrote it, which knew fewer keys: its config.yml, read again, has the others'
+        defaults.
+        """
+        if digest == config_digest(config):
+            return True
+        record, written = provenance.recorded(self.path), self.path / "config.yml"
+        if record is None or record["config"] != digest or not written.is_file():
+            return False
+        try:
+            return config_digest(load_config(written)) == config_digest(config)
+        except ConfigError:
+            return False
 
     def continued(self, iteration: int) -> None:
         """Add to provenance.json that the run went on at `iteration`, by which code and libraries."""

@@ -244,6 +244,21 @@ def test_a_run_is_continued_on_the_same_images_only(copy, capsys):
     assert "the target's images are other ones" in capsys.readouterr().err
 
 
+def test_a_run_of_an_earlier_version_goes_on(copy):
+    """A version that knew fewer keys wrote another digest; its config.yml, read again, is the same config."""
+    folder = copy / "exp/quick/daf"
+    written = yaml.safe_load((folder / "config.yml").read_text())
+    del written["TRAIN"]["SKIP_NONFINITE"], written["MODEL"]["STRIDE_IN"]
+    (folder / "config.yml").write_text(yaml.safe_dump(written))
+    record = json.loads((folder / "provenance.json").read_text())
+    (folder / "provenance.json").write_text(json.dumps({**record, "config": "earlier"}))
+    state = torch.load(folder / "resume.pth", weights_only=True)
+    torch.save({**state, "config": "earlier"}, folder / "resume.pth")
+    assert train.main(tiny.command_line(copy, "quick/dg", "--resume")) == 0
+    torch.save({**state, "config": "earlier"}, folder / "resume.pth")
+    assert train.main(tiny.command_line(copy, "quick/dg", "--resume", "TRAIN.POWER=0.8")) == 2
+
+
 @pytest.fixture
 def stopped_isl(copy, monkeypatch):
     """ISL stopped amid the round that began at iteration 5."""
