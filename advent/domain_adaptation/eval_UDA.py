@@ -28,7 +28,7 @@ from advent.engine.provenance import environment, names_digest
 from advent.engine.results import PredictionFolder, summary, write_results
 from advent.engine.runlog import StageFolder
 from advent.engine.scoring import confusion, full_size, mean_entropy, predicted, score
-from advent.errors import MissingStage
+from advent.errors import ConfigError, MissingStage
 from advent.utils.serialization import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -195,7 +195,9 @@ def evaluate_domain_adaptation(
     resized to the label.
     """
     files = cfg.TEST.ENSEMBLE or ([cfg.TEST.RESTORE_FROM] if cfg.TEST.RESTORE_FROM else [])
-    for model, path in zip(models, files, strict=False):
+    if files and len(files) != len(models):
+        raise ConfigError(f"TEST.ENSEMBLE: {len(files)} checkpoints for {len(models)} models; give one for each")
+    for model, path in zip(models, files, strict=bool(files)):
         load_network(model, path)
     predictor = Predictor(models, cfg.TEST.WEIGHTS)
     hist = np.zeros((cfg.NUM_CLASSES, cfg.NUM_CLASSES), np.int64)
