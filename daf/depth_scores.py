@@ -62,7 +62,7 @@ def evaluate_depth(config: Any) -> dict[str, float]:
     if not find_network(config).gives_depth:
         raise ConfigError(f"MODEL.NAME: {config.MODEL.NAME} predicts no depth to score; use DeepLabv2_depth")
     spec = load_spec(config.TARGET)
-    if spec.depth != "disparity":
+    if spec.depth is None or spec.depth.kind != "disparity":
         raise ConfigError(f"TARGET: {config.TARGET} has no disparity with cameras to score depth on; Cityscapes has")
     test, device = config.TEST, pick_device(config.DEVICE)
     root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)

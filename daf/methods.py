@@ -24,11 +24,14 @@ from daf.model.deeplabv2_depth import DeeplabV2Depth
 
 
 def segmentation_and_depth_losses(prediction: Prediction, batch: Batch) -> Losses:
-    """Cross entropy, and BerHu against `batch["depth"]` (B, H, W inverse depth) where the batch has one."""
+    """Cross entropy, and BerHu against `batch["depth"]` (B, H, W inverse depth) where the batch has one.
+
+    `batch["depth_known"]`, where the source's depth has gaps, says which pixels count.
+    """
     losses = segmentation_losses(prediction, batch)
     if "depth" in batch:
         assert prediction.depth is not None
-        losses["depth"] = berhu(prediction.depth, batch["depth"])
+        losses["depth"] = berhu(prediction.depth, batch["depth"], batch.get("depth_known"))
     return losses
 
 

@@ -99,7 +99,7 @@ class SpecDataSet(BaseDataset):
         return len(self.class_names)
 
     def get_metadata(self, name: str) -> tuple[Path, Path | None]:
-        name = checked_names([name], self.place.images, self.place.layout.image_ending, self.list_path)[0]
+        name = checked_names([name], self.place.images, self.place.layout.names, self.list_path)[0]
         return self.place.images / name, self.place.path("labels", name) if self.load_labels else None
 
     def map_labels(self, ids: np.ndarray, file: Path) -> np.ndarray:

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+import PIL
 import torch
 from torch.utils.data import Dataset
 
 from advent.dataset import geometry
 from advent.dataset.adventlike import BaseDataset
+from advent.dataset.cache import Arrays, Cache
 from advent.dataset.classes import IGNORE, ClassSet
 from advent.dataset.depth_kinds import depth_reader
+from advent.dataset.description import DatasetSpec
 from advent.dataset.geometry import Size
 from advent.dataset.listing import checked_names, read_list, scan
 from advent.dataset.place import find_place
 from advent.dataset.reading import IMG_MEAN, map_ids, network_input, read_ids, read_image
-from advent.dataset.spec import DatasetSpec
+from advent.dataset.versions import settle_version
 from advent.errors import DataError
 
 __all__ = ["BaseDataset", "StreetDataset", "collect_pseudo_labels"]
+
+log = logging.getLogger(__name__)
 
 
 def collect_pseudo_labels(label_dir: Path, names: Sequence[str]) -> list[Path]:
@@ -52,10 +60,13 @@ class StreetDataset(Dataset[dict[str, Any]]):
     image: (3, H, W) float32 BGR minus `mean`, 0..255 before that, at `size` = (width, height) or native;
     label (with_labels or label_dir): (H, W) uint8 train ids, 255 = ignored, at `label_size`; None keeps them native,
       resized to the spec's score_size if it has one, else padded as its geometry says;
-    depth (with_depth): (H, W) float32 inverse depth at `label_size`, else `size`; 0 where unknown.
+    depth (with_depth): (H, W) float32 inverse depth at `label_size`, else `size`; 0 where unknown;
+    depth_known (with_depth, where the depth may have gaps): (H, W) bool.
 
-    Images: `names`, else the lines of `list_file`, else all below the folder, sorted. Everything that can be checked
-    without opening a file is checked here; label files are looked for only with_labels. All errors are DataError.
+    Images: `names`, else the lines of `list_file`, else of the spec's list for the split, else all below the folder,
+    sorted. Everything that can be checked without opening a file is checked here; label files are looked for only
+    with_labels. `cache_dir`: decoded items are taken from there where scripts/prepare.py left fitting ones.
+    All errors are DataError.
     """
 
     def __init__(
@@ -73,37 +84,48 @@ class StreetDataset(Dataset[dict[str, Any]]):
         with_labels: bool = False,
         with_depth: bool = False,
         label_dir: Path | None = None,
+        cache_dir: Path | None = None,
     ) -> None:
         assert not (with_labels and label_dir), "either the data set's labels or pseudo labels"
-        self.spec, self.classes, self.mean = spec, classes, tuple(mean)
+        self.spec = settle_version(spec, Path(root), split) if with_labels else spec
+        self.split, self.classes, self.mean = split, classes, tuple(mean)
         self.size = (int(size[0]), int(size[1])) if size else None
         self.label_size = (int(label_size[0]), int(label_size[1])) if label_size else None
-        self.place = find_place(spec, Path(root), split, ["labels"] * with_labels + ["depth"] * with_depth)
+        self.place = find_place(self.spec, Path(root), split, ["labels"] * with_labels + ["depth"] * with_depth)
         self.names = self._list(names, list_file)
+        self.table = self.spec.table(classes) if with_labels else None
         self.label_files = self._files("labels") if with_labels else None
-        self.table = spec.table(classes) if with_labels else None
         self.pseudo_files = collect_pseudo_labels(Path(label_dir), self.names) if label_dir else None
-        self._read_depth = depth_reader(spec.depth, spec.name) if with_depth else None
+        self._read_depth = depth_reader(self.spec.depth, self.spec.name) if with_depth else None
         self.depth_files = self._files("depth") if with_depth else None
         has_camera = with_depth and self.place.layout.camera is not None
         self.camera_files = self._files("camera") if has_camera else None
+        self.cache = self._open_cache(cache_dir) if cache_dir else None
 
     def _list(self, names: Sequence[str] | None, list_file: Path | None) -> list[str]:
-        images, ending = self.place.images, self.place.layout.image_ending
+        images, pattern = self.place.images, self.place.layout.names
         if names is not None:
-            return checked_names(names, images, ending, f"names for {self.spec.name}")
+            return checked_names(names, images, pattern, f"names for {self.spec.name}")
+        if list_file is None and self.split in self.spec.lists:
+            list_file = self.place.root / self.spec.lists[self.split]
         if list_file is not None:
-            return checked_names(read_list(Path(list_file)), images, ending, str(list_file))
-        return scan(images, ending)
+            return checked_names(read_list(Path(list_file)), images, pattern, str(list_file))
+        return scan(images, pattern)
 
     def _files(self, role: str) -> list[Path]:
         files = []
         for name in self.names:
             file = self.place.path(role, name)
             if file is None:
-                raise DataError(f"data set {self.spec.name} has no pattern for {role} in its spec")
+                raise DataError(
+                    f"data set {self.spec.name} has no pattern for {role} in its spec: it cannot serve where {role} "
+                    "are needed (labels: as a source, or to score)"
+                )
             if not file.is_file():
-                raise DataError(f"{file}: missing; the {role} of {name} in {self.spec.name} should lie there")
+                raise DataError(
+                    f"{file}: missing; the {role} of {name} in {self.spec.name} should lie there "
+                    f"(scripts/doctor.py --dataset {self.spec.name} --root {self.place.root} shows all that is amiss)"
+                )
             files.append(file)
         return files
 
@@ -111,26 +133,64 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        name = self.names[index]
-        picture = read_image(self.place.images / name)
-        rgb = geometry.resize_image(picture, self.size, self.spec.geometry)
-        item: dict[str, Any] = {"name": name, "image": torch.from_numpy(network_input(rgb, self.mean))}
-        if self.label_files is not None:
-            item["label"] = torch.from_numpy(np.array(self._label(self.label_files[index])))
+        arrays = self.cache.read(self.names[index], self.files(index)) if self.cache and self.cache.used else None
+        if arrays is None:
+            arrays = self.decode(index)
+        image = torch.from_numpy(network_input(arrays.pop("image"), self.mean))
+        item: dict[str, Any] = {"name": self.names[index], "image": image}
         if self.pseudo_files is not None:
-            item["label"] = torch.from_numpy(np.array(self._pseudo_label(self.pseudo_files[index])))
+            arrays["label"] = self._pseudo_label(self.pseudo_files[index])
+        if "depth" in arrays and self._depth_has_gaps:
+            arrays["depth_known"] = arrays["depth"] > 0
+        return item | {key: torch.from_numpy(_writable(array)) for key, array in arrays.items()}
+
+    def decode(self, index: int) -> Arrays:
+        """What the files of one image hold, at the sizes asked for: image (H, W, 3) uint8 RGB, label, depth."""
+        picture = read_image(self.place.images / self.names[index])
+        arrays = {"image": geometry.resize_image(picture, self.size, self.spec.geometry)}
+        if self.label_files is not None:
+            arrays["label"] = self._label(self.label_files[index])
         if self._read_depth is not None and self.depth_files is not None:
             camera = self.camera_files[index] if self.camera_files else None
             depth = self._read_depth(self.depth_files[index], camera)
-            resized = geometry.resize_depth(depth, self.label_size or self.size, self.spec.geometry)
-            item["depth"] = torch.from_numpy(np.ascontiguousarray(resized))
-        return item
+            arrays["depth"] = geometry.resize_depth(depth, self.label_size or self.size, self.spec.geometry)
+        return arrays
+
+    def files(self, index: int) -> list[Path]:
+        """The files that `decode` reads for one image."""
+        more = (self.label_files, self.depth_files, self.camera_files)
+        return [self.place.images / self.names[index], *[files[index] for files in more if files is not None]]
+
+    @property
+    def _depth_has_gaps(self) -> bool:
+        return self.spec.depth is not None and (self.spec.depth.has_gaps or self.spec.geometry == "pad")
+
+    def _open_cache(self, base: Path) -> Cache:
+        cache = Cache(base, f"{self.spec.name}-{self.split}", self._cache_settings())
+        if cache.used:
+            there = cache.holds(self.names)
+            log.info("%s: %d of %d images are taken from it", cache.folder, there, len(self.names))
+        elif why := cache.why_unused():
+            log.info("cache ignored: %s; scripts/prepare.py makes one that fits", why)
+        return cache
+
+    def _cache_settings(self) -> dict[str, Any]:
+        """Everything that decoded arrays depend on, but for the files themselves."""
+        spec = self.spec
+        return {
+            "images": spec.name, "split": self.place.split_folder, "layout": asdict(self.place.layout),
+            "size": self.size, "label_size": self.label_size, "score_size": spec.score_size, "geometry": spec.geometry,
+            "table": self.table.tolist() if self.table is not None else None, "max_label_id": spec.max_label_id,
+            "palette": sorted(spec.palette.items()) if spec.palette else None, "fill_label": spec.fill_label,
+            "depth": repr(spec.depth) if self.depth_files is not None else None,
+            "versions": {"pillow": PIL.__version__, "opencv": cv2.__version__},
+        }  # fmt: skip
 
     def _label(self, file: Path) -> np.ndarray:
         spec, table = self.spec, self.table
         assert table is not None
-        label = map_ids(read_ids(file), table, spec.max_label_id, file, spec.wrong_id)
-        fill = int(table[spec.fill_label])
+        label = map_ids(read_ids(file, spec.palette), table, spec.max_label_id, file, spec.wrong_id)
+        fill = spec.fill(table)
         if self.label_size is not None:
             return geometry.resize_label(label, self.label_size, spec.geometry, fill)
         if spec.score_size is not None:
@@ -145,3 +205,8 @@ class StreetDataset(Dataset[dict[str, Any]]):
         size = self.label_size or self.size
         # A pseudo label lies in the frame of the network's input (padding included), so it is only ever stretched.
         return geometry.resize_label(label, size) if size else label
+
+
+def _writable(array: np.ndarray) -> np.ndarray:
+    """A contiguous array that PyTorch may write to: Pillow's are read-only."""
+    return np.require(array, requirements=["C", "W"])

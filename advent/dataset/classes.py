@@ -1,10 +1,12 @@
-"""Class sets: the names, colours and groups behind train ids. One YAML file each in configs/classes/."""
+"""Class sets: the names, colours and groups behind train ids. One YAML file each in configs/classes/, or in a spec."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from advent.dataset.paths import find_yaml
 from advent.errors import ConfigError, hint
@@ -14,6 +16,7 @@ from advent.utils.shape import fits
 IGNORE = 255  # the train id of pixels that neither train nor score
 _BY_COUNT = {7: "street7", 16: "street16", 19: "cityscapes19"}
 _KEYS = ("name", "classes", "rare", "subset")
+_INLINE = {"name": str, "names": [str], "colors": [[int]], "rare": [str], "subset": {str: [str]}}
 
 Color = tuple[int, int, int]
 
@@ -31,6 +34,16 @@ class ClassSet:
     def __len__(self) -> int:
         return len(self.names)
 
+    def as_mapping(self) -> dict[str, Any]:
+        """The whole set in the form that a config holds: it travels with every checkpoint's config.yml."""
+        return {
+            "name": self.name,
+            "names": list(self.names),
+            "colors": [list(color) for color in self.colors],
+            "rare": [self.names[i] for i in self.rare],
+            "subset": {key: [self.names[i] for i in members] for key, members in self.subset.items()},
+        }
+
 
 def classes_for(num_classes: int) -> str:
     """Name of the class set of the protocol with that many classes. Raises ConfigError for other counts."""
@@ -45,6 +58,16 @@ def load_classes(name_or_path: str | Path) -> ClassSet:
     return _load(find_yaml(name_or_path, "classes"))
 
 
+def classes_from_mapping(value: Mapping[str, Any]) -> ClassSet:
+    """The inverse of `ClassSet.as_mapping`. Raises ConfigError."""
+    if set(value) != set(_INLINE) or not all(fits(value[key], want) for key, want in _INLINE.items()):
+        raise ConfigError(f"CLASSES: a class set in a config has the keys {', '.join(_INLINE)}, as config.yml has them")
+    entries = [{"name": n, "color": c} for n, c in zip(value["names"], value["colors"], strict=False)]
+    if len(entries) != len(value["names"]) or len(entries) != len(value["colors"]):
+        raise ConfigError("CLASSES: names and colors differ in number")
+    return class_set("CLASSES", value["name"], entries, value["rare"], value["subset"])
+
+
 @cache
 def _load(path: Path) -> ClassSet:
     raw = read_yaml(path)
@@ -52,24 +75,30 @@ def _load(path: Path) -> ClassSet:
         raise ConfigError(f"{path}: a class set is a mapping with the keys {', '.join(_KEYS)}")
     for key in raw:
         if key not in _KEYS:
-            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), _KEYS)}")
-    if not (fits(raw.get("rare"), ([str], None)) and fits(raw.get("subset"), ({str: [str]}, None))):
-        raise ConfigError(f"{path}: 'rare' is a list of class names, 'subset' a mapping of such lists")
+            more = "; a data set's description is named as SOURCE or TARGET" if key == "layouts" else ""
+            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), _KEYS)}{more}")
+    return class_set(str(path), str(raw.get("name", path.stem)), raw.get("classes"), raw.get("rare"), raw.get("subset"))
+
+
+def class_set(where: str, name: str, entries: Any, rare: Any = None, subset: Any = None) -> ClassSet:
+    """A class set from its parts as YAML holds them; `where` opens the errors."""
+    if not (fits(rare, ([str], None)) and fits(subset, ({str: [str]}, None))):
+        raise ConfigError(f"{where}: 'rare' is a list of class names, 'subset' a mapping of such lists")
     try:
-        names = tuple(str(entry["name"]) for entry in raw["classes"])
-        colors = tuple((int(r), int(g), int(b)) for r, g, b in (entry["color"] for entry in raw["classes"]))
+        names = tuple(str(entry["name"]) for entry in entries)
+        colors = tuple((int(r), int(g), int(b)) for r, g, b in (entry["color"] for entry in entries))
     except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"{path}: 'classes' is a list of {{name: ..., color: [r, g, b]}}") from None
+        raise ConfigError(f"{where}: 'classes' is a list of {{name: ..., color: [r, g, b]}}") from None
     if not 1 < len(names) < IGNORE or len(set(names)) != len(names):
-        raise ConfigError(f"{path}: a class set has 2..254 classes with different names")
+        raise ConfigError(f"{where}: a class set has 2..254 classes with different names")
     if any(not 0 <= value <= 255 for color in colors for value in color):
-        raise ConfigError(f"{path}: a colour is three values 0..255")
-    subset = {str(key): _train_ids(path, names, members) for key, members in (raw.get("subset") or {}).items()}
-    return ClassSet(str(raw.get("name", path.stem)), names, colors, _train_ids(path, names, raw.get("rare")), subset)
+        raise ConfigError(f"{where}: a colour is three values 0..255")
+    groups = {str(key): _train_ids(where, names, members) for key, members in (subset or {}).items()}
+    return ClassSet(name, names, colors, _train_ids(where, names, rare), groups)
 
 
-def _train_ids(path: Path, names: tuple[str, ...], members: list[str] | None) -> tuple[int, ...]:
+def _train_ids(where: str, names: tuple[str, ...], members: Sequence[str] | None) -> tuple[int, ...]:
     for member in members or []:
         if member not in names:
-            raise ConfigError(f"{path}: {member!r} is not one of its classes; {hint(str(member), names)}")
+            raise ConfigError(f"{where}: {member!r} is not one of its classes; {hint(str(member), names)}")
     return tuple(names.index(member) for member in members or [])

@@ -6,28 +6,50 @@ import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
+from advent.dataset.layout import NamePattern
 from advent.errors import DataError
 
-Ending = tuple[str, str]  # what a file's name has before and after the part that images, labels and depth share
 
+def scan(folder: Path, pattern: NamePattern) -> list[str]:
+    """Names of all images below `folder`: relative, posix, sorted. Hidden files and folders are left out.
 
-def is_image(file: str, ending: Ending) -> bool:
-    """Whether a file's name fits; the suffix in any case, since some archives hold .PNG or .JPG."""
-    return file.startswith(ending[0]) and file.lower().endswith(ending[1].lower()) and not file.startswith(".")
-
-
-def scan(folder: Path, ending: Ending) -> list[str]:
-    """Names of all images below `folder`: relative, posix, sorted. Hidden files and folders are left out."""
+    Links are followed, but never into a folder that holds them. Raises DataError on a folder that may not be read.
+    """
     found = []
-    for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        relative = Path(where).relative_to(folder).as_posix()
-        for name in files:
-            if is_image(name, ending):
-                found.append(name if relative == "." else f"{relative}/{name}")
+    for file in walk(folder):
+        if pattern.fields(file):
+            found.append(file)
     if not found:
-        raise DataError(f"{folder}: holds no {ending[0]}*{ending[1]}; the images of this split belong there")
+        raise DataError(f"{folder}: holds no {pattern}; the images of this split belong there")
     return sorted(found)
+
+
+def walk(folder: Path) -> Iterable[str]:
+    """Every file below `folder`, relative and posix, without hidden ones. Raises DataError where it may not look."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be looked into ({error.strerror}); make it readable or take it away")
+
+    above: dict[str, frozenset[tuple[int, int]]] = {}  # folder -> itself and all folders it was reached through
+    for where, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        status = os.stat(where)
+        path = above.get(os.path.dirname(where), frozenset()) | {(status.st_dev, status.st_ino)}
+        above[where] = path
+        folders[:] = [name for name in sorted(folders) if not name.startswith(".") and not _within(where, name, path)]
+        relative = Path(where).relative_to(folder).as_posix()
+        yield from (name if relative == "." else f"{relative}/{name}" for name in files if not name.startswith("."))
+
+
+def _within(where: str, name: str, above: frozenset[tuple[int, int]]) -> bool:
+    """Whether a folder is a link back to one that it was reached through: such a loop has no end."""
+    path = os.path.join(where, name)
+    if not os.path.islink(path):
+        return False
+    try:
+        status = os.stat(path)
+    except OSError:
+        return True
+    return (status.st_dev, status.st_ino) in above
 
 
 def read_list(list_file: Path) -> list[str]:
@@ -44,8 +66,8 @@ def read_list(list_file: Path) -> list[str]:
     return names
 
 
-def checked_names(names: Iterable[str], folder: Path, ending: Ending, where: str) -> list[str]:
-    """Names as they are kept: relative to `folder`, posix, inside it, with the images' ending, existing.
+def checked_names(names: Iterable[str], folder: Path, pattern: NamePattern, where: str) -> list[str]:
+    """Names as they are kept: relative to `folder`, posix, inside it, of the images' form, existing.
 
     `where` opens the error: the list file, or what gave the names.
     """
@@ -54,8 +76,8 @@ def checked_names(names: Iterable[str], folder: Path, ending: Ending, where: str
         name = PurePosixPath(raw.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or raw[1:3] in (":/", ":\\"):
             raise DataError(f"{where}: {raw!r} leaves the images' folder; names are relative to {folder}")
-        if not is_image(name.name, ending):
-            raise DataError(f"{where}: {raw!r} is no image of this data set; names look like {ending[0]}*{ending[1]}")
+        if not pattern.fields(str(name)):
+            raise DataError(f"{where}: {raw!r} is no image of this data set; names look like {pattern}")
         if not (folder / name).is_file():
             raise DataError(f"{where}: {raw!r} is not below {folder}; names are relative to that folder")
         kept.append(str(name))

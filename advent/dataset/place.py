@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from advent.dataset.description import DatasetSpec
+from advent.dataset.layout import Layout
 from advent.dataset.listing import existing
-from advent.dataset.spec import DatasetSpec, Layout
 from advent.errors import DataError, hint
 
 
@@ -21,18 +22,23 @@ class Place:
 
     @property
     def images(self) -> Path:
-        return self.root / self.layout.image_folder(self.split_folder)
+        """The folder that images' names are relative to."""
+        return self.folder("images") or self.root
+
+    def folder(self, role: str) -> Path | None:
+        """The folder of one role, or None if the layout has no such role."""
+        base = self.layout.base(role, self.split_folder)
+        return self.root / base if base is not None else None
 
     def key(self, name: str) -> str:
-        """An image's name -> the {name} that its label, depth and camera share."""
-        before, after = self.layout.image_ending
-        folder, _, file = name[: len(name) - len(after)].rpartition("/")
-        file = file[len(before) :]
-        return f"{folder}/{file}" if folder else file
+        """An image's name without what its pattern adds to it: what to call files that are made of it."""
+        fields = self.layout.names.fields(name)
+        assert fields is not None, f"{name} is no name of this layout"
+        return "/".join(fields[field] for field in ("folder", "name") if field in fields)
 
     def path(self, role: str, name: str) -> Path | None:
         """The file of one role that belongs to an image; None if the layout has no such role."""
-        path = self.layout.path(role, self.split_folder, self.key(name))
+        path = self.layout.path(role, self.split_folder, name)
         return existing(self.root / path) if path else None
 
 
@@ -41,7 +47,9 @@ def resolve_root(data_root: str | Path, directory: str | Path | None, spec: Data
 
     Raises DataError that says where it looked and which keys move it.
     """
-    root = Path(data_root).expanduser() / (Path(directory).expanduser() if directory else spec.folder)
+    root = Path(data_root).expanduser() / (
+        Path(directory).expanduser() if directory else Path(spec.folder).expanduser()
+    )
     if not root.is_dir():
         raise DataError(
             f"{root}: no such folder for {spec.name}; say where the data lie with --data-root FOLDER, "
@@ -61,12 +69,13 @@ def find_place(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str] =
     found = [place for place in places if place.images.is_dir()]
     if not found:
         looked = " or ".join(dict.fromkeys(str(place.images) for place in places))
-        raise DataError(f"{spec.name}, split {split}: no folder {looked}; unpack the images there or move --data-root")
+        raise DataError(
+            f"{spec.name}, split {split}: no folder {looked}; unpack the images there or move --data-root "
+            f"(scripts/doctor.py --dataset {spec.name} --root {root} looks for the reason)"
+        )
     return next((place for place in found if all(_has_folder(place, role) for role in roles)), found[0])
 
 
 def _has_folder(place: Place, role: str) -> bool:
-    pattern = getattr(place.layout, role)
-    if pattern is None:
-        return False
-    return (place.root / Layout(images=pattern).image_folder(place.split_folder)).is_dir()
+    folder = place.folder(role)
+    return folder is not None and folder.is_dir()

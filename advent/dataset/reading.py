@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from advent.dataset.classes import Color
 from advent.errors import DataError
 
 IMG_MEAN = (104.00698793, 116.66876762, 122.67891434)  # BGR, of the released weights
 MOST_PIXELS = 128_000_000  # three times the largest street photograph; a few kilobytes can claim to be terabytes
 _PNG_MAGIC, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B")
+_DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 
 
 def open_picture(path: Path) -> Image.Image:
@@ -26,12 +28,25 @@ def open_picture(path: Path) -> Image.Image:
             _refuse_huge(path, *picture.size)
             picture.load()
             return picture
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-        known = isinstance(error, UnidentifiedImageError) or not str(error)
-        reason = "unknown format" if known else str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be read as a picture ({reason}); fetch or unpack it again") from None
+    except OSError as error:
+        if error.errno is not None:  # the file, not what is in it
+            raise unreadable(path, error) from None
+        raise _undecodable(path, error) from None
+    except (SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+        raise _undecodable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error of a file that the system does not give out."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: no such file")
+    return DataError(f"{path}: cannot be read ({error.strerror}); make it readable, or fetch it again")
+
+
+def _undecodable(path: Path, error: Exception) -> DataError:
+    known = isinstance(error, UnidentifiedImageError) or not str(error)
+    reason = "unknown format" if known else str(error).splitlines()[0]
+    return DataError(f"{path}: cannot be read as a picture ({reason}); fetch or unpack it again")
 
 
 def _refuse_huge(path: Path, width: int, height: int) -> None:
@@ -52,19 +67,64 @@ def picture_size(path: Path) -> tuple[int, int]:
 
 def read_image(path: Path) -> Image.Image:
     """An RGB picture, 8 bits per channel."""
-    return open_picture(path).convert("RGB")
-
-
-def read_ids(path: Path) -> np.ndarray:
-    """A one-channel label file as it is: (H, W) uint8, a wider integer for 16-bit files; palettes give indices."""
+    if path.suffix.lower() == ".png" and png_bits(path) == 16:
+        raise _too_deep(path)  # Pillow would cut three channels of 16 bits without a word
     picture = open_picture(path)
+    if picture.mode in _DEEP_MODES:
+        raise _too_deep(path)
+    return picture.convert("RGB")
+
+
+def _too_deep(path: Path) -> DataError:
+    return DataError(f"{path}: an image has 8 bits per channel, this one has more; convert it to 8 bits first")
+
+
+def png_bits(path: Path) -> int | None:
+    """Bits per channel of a PNG, from its header; None for other files."""
+    try:
+        with open(path, "rb") as handle:
+            head = handle.read(25)
+    except OSError as error:
+        raise unreadable(path, error) from None
+    return head[24] if len(head) == 25 and head.startswith(_PNG_MAGIC) else None
+
+
+def read_ids(path: Path, palette: Mapping[int, Color] | None = None) -> np.ndarray:
+    """A label file as ids: (H, W) uint8, a wider integer for 16-bit files.
+
+    Without `palette` it has one channel of ids (a paletted picture gives its indices); with it, a picture in colours,
+    each of which stands for an id.
+    """
+    picture = open_picture(path)
+    if palette is not None:
+        return ids_of_colors(np.asarray(picture.convert("RGB")), palette, path)
     if picture.mode not in _LABEL_MODES:
         raise DataError(
             f"{path}: a label file has one channel of class ids, this one is {picture.mode} "
-            f"(a colour or multi-channel picture); use the files with ids"
+            f"(a colour or multi-channel picture); use the files with ids, or give its spec a palette"
         )
     ids = np.asarray(picture)
     return ids.astype(np.uint8) if ids.dtype == bool else ids
+
+
+def ids_of_colors(rgb: np.ndarray, palette: Mapping[int, Color], path: Path) -> np.ndarray:
+    """(H, W, 3) uint8 colours -> (H, W) uint8 ids. Raises DataError on a colour that the palette does not have."""
+    codes = _codes(rgb.astype(np.int32))
+    known = {int(_codes(np.array(color, np.int32))): label_id for label_id, color in palette.items()}
+    order = np.array(sorted(known), np.int32)
+    at = np.searchsorted(order, codes).clip(max=len(order) - 1)
+    wrong = order[at] != codes
+    if wrong.any():
+        color = rgb[wrong][0].tolist()
+        raise DataError(
+            f"{path}: the colour {color} ({100 * wrong.mean():.1f} % of the pixels have colours like it) is not in the "
+            "palette of its spec; add it, or use lossless pictures without smoothed edges"
+        )
+    return np.array([known[int(code)] for code in order], np.uint8)[at]
+
+
+def _codes(rgb: np.ndarray) -> np.ndarray:
+    return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
 
 
 def map_ids(ids: np.ndarray, table: np.ndarray, max_id: int, path: Path, what: str) -> np.ndarray:
@@ -75,15 +135,15 @@ def map_ids(ids: np.ndarray, table: np.ndarray, max_id: int, path: Path, what: s
     return table[ids]
 
 
-def read_16bit(path: Path, what: str) -> np.ndarray:
-    """A 16-bit PNG of one channel or of three equal ones -> (H, W) uint16.
+def read_png(path: Path) -> np.ndarray:
+    """A whole PNG as it is: (H, W) or (H, W, C) in OpenCV's order of channels, uint8 or uint16.
 
-    OpenCV, because Pillow cuts a three-channel 16-bit PNG to 8 bits without a word.
+    OpenCV, because Pillow cuts three channels of 16 bits to 8 without a word.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        raise unreadable(path, error) from None
     # OpenCV may return the upper part of a truncated PNG as if all were well: look for its last chunk first.
     whole = data.startswith(_PNG_MAGIC) and _PNG_END in data[-64:]
     if whole:
@@ -91,6 +151,12 @@ def read_16bit(path: Path, what: str) -> np.ndarray:
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if whole else None
     if values is None:
         raise DataError(f"{path}: not a whole PNG; fetch or unpack it again")
+    return values
+
+
+def read_16bit(path: Path, what: str) -> np.ndarray:
+    """A 16-bit PNG of one channel or of three equal ones -> (H, W) uint16."""
+    values = read_png(path)
     if values.dtype != np.uint16:
         raise DataError(f"{path}: {what} is a 16-bit PNG, this one has 8 bits; some tool cut it, use the original file")
     if values.ndim == 3:
@@ -100,7 +166,28 @@ def read_16bit(path: Path, what: str) -> np.ndarray:
     return np.ascontiguousarray(values)
 
 
+def read_values(path: Path, what: str) -> np.ndarray:
+    """A map of numbers, (H, W): a 16-bit PNG, a NumPy array (.npy), or a TIFF of one channel. As it is."""
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        return read_16bit(path, what)
+    if suffix not in (".npy", ".tif", ".tiff"):
+        raise DataError(f"{path}: {what} is a 16-bit PNG, a .npy or a .tif; convert it to one of them")
+    try:
+        values = np.load(path, allow_pickle=False) if suffix == ".npy" else np.asarray(open_picture(path))
+    except OSError as error:
+        raise unreadable(path, error) from None
+    except (ValueError, EOFError):
+        raise DataError(f"{path}: not a whole .npy file of numbers; make it again") from None
+    if values.ndim != 2 or values.dtype.kind not in "uif" or values.dtype == np.uint8 or values.size == 0:
+        shape = "x".join(map(str, values.shape))
+        raise DataError(f"{path}: {what} is (height, width) of 16-bit or float numbers, this is {values.dtype} {shape}")
+    return values
+
+
 def network_input(rgb: np.ndarray, mean: Sequence[float] = IMG_MEAN) -> np.ndarray:
-    """(H, W, 3) RGB -> (3, H, W) float32 BGR minus the mean: the convention of the released weights."""
-    bgr = rgb[:, :, ::-1].astype(np.float32) - np.asarray(mean, np.float32)
-    return np.ascontiguousarray(bgr.transpose(2, 0, 1))
+    """(H, W, 3) uint8 RGB -> (3, H, W) float32 BGR minus the mean: the convention of the released weights."""
+    planes = np.empty((3, *rgb.shape[:2]), np.float32)
+    for plane, channel, value in zip(planes, (2, 1, 0), mean, strict=True):
+        np.subtract(rgb[:, :, channel], np.float32(value), out=plane, dtype=np.float32)
+    return planes

@@ -1,109 +1,52 @@
-"""What differs between data sets, as data: where files lie, what label ids mean, how sizes are met.
-
-One YAML file each in configs/datasets/; a new data set is a new file there (or anywhere, given by path) and no code.
-"""
+"""Specs from YAML: one file each in configs/datasets/; a new data set is a new file there, or anywhere, and no code."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
 from functools import cache
 from pathlib import Path
 from string import Formatter
 from typing import Any
 
-import numpy as np
-
-from advent.dataset.classes import IGNORE, ClassSet
+from advent.dataset.classes import IGNORE, class_set
+from advent.dataset.description import UNITS_CM, DatasetSpec, DepthFormat, Mistake
 from advent.dataset.geometry import GEOMETRIES
+from advent.dataset.layout import FIELDS, ROLES, Layout
 from advent.dataset.paths import find_yaml
 from advent.errors import ConfigError, hint
 from advent.utils.serialization import read_yaml
 from advent.utils.shape import fits
 
+__all__ = ["DatasetSpec", "load_spec"]
+
 MAX_ID = 65535  # label files are 8 or 16 bits deep
-EXAMPLE = "configs/datasets/synthia.yml"
+EXAMPLE = "configs/datasets/synthia.yml and docs/own-data.md"
 # What each key holds in YAML; null stands for a key that is left out.
 SHAPES: dict[str, Any] = {
     "name": str,
     "folder": str,
     "layouts": [{str: str}],
-    "splits": {(str, int): [(str, int)]},
-    "ids": {str: {(str, int): [(int, str)]}},
-    "max_label_id": int,
+    "splits": ({(str, int): [(str, int)]}, None),
+    "classes": ([dict], None),
+    "ids": ({str: {(str, int): [(int, str)]}}, None),
+    "palette": (str, {int: [int]}, None),
+    "label_names": ([str], None),
+    "max_label_id": (int, None),
     "label_hint": (str, None),
     "geometry": str,
     "fill_label": (int, None),
-    "depth": ({str: str}, None),
+    "depth": ({str: (str, int, float, [(int, float)])}, None),
     "score_size": ([int], None),
     "counts": ({str: int}, None),
+    "lists": ({str: str}, None),
+    "mistakes": ([dict], None),
+    "versions": ([str], None),
+    "catalogue": ([str], None),
 }
-
-
-@dataclass(frozen=True)
-class Layout:
-    """File patterns relative to the data set's root; {split} is a folder, {name} what an image's files share."""
-
-    images: str
-    labels: str | None = None
-    depth: str | None = None
-    camera: str | None = None
-
-    def image_folder(self, split_folder: str) -> Path:
-        """The folder that image names are relative to: everything before the component that holds {name}."""
-        return Path(os.path.dirname(self.images.split("{name}")[0]).format(split=split_folder))
-
-    @property
-    def image_ending(self) -> tuple[str, str]:
-        """What stands before and after {name} in an image's path relative to the image folder."""
-        before, after = self.images.split("{name}")
-        return before[len(os.path.dirname(before)) :].lstrip("/"), after
-
-    def path(self, role: str, split_folder: str, key: str) -> Path | None:
-        """Path of one role ('images', 'labels', 'depth', 'camera') relative to the root; None if it has no pattern."""
-        pattern = getattr(self, role)
-        return Path(pattern.format(split=split_folder, name=key)) if pattern else None
-
-
-@dataclass(frozen=True)
-class DatasetSpec:
-    """One data set. Sizes are (width, height); `ids` is class set -> class name -> label ids."""
-
-    name: str
-    folder: str
-    layouts: tuple[Layout, ...]
-    splits: dict[str, tuple[str, ...]]
-    ids: dict[str, dict[str, tuple[int, ...]]]
-    max_label_id: int
-    label_hint: str | None = None
-    geometry: str = "stretch"
-    fill_label: int = IGNORE
-    depth: str | None = None
-    score_size: tuple[int, int] | None = None
-    counts: dict[str, int] | None = None
-
-    @property
-    def wrong_id(self) -> str:
-        """The end of an error that starts with a file and a label id above max_label_id."""
-        hint = self.label_hint or "these are not its labels, or max_label_id in its spec is wrong"
-        return f"is not in {self.name} (0..{self.max_label_id}, or 255); {hint}"
-
-    def table(self, classes: ClassSet) -> np.ndarray:
-        """Lookup table label id -> train id, uint8; every id without a class is 255."""
-        if classes.name not in self.ids:
-            raise ConfigError(
-                f"data set {self.name} has no table for the class set {classes.name} (it has: {', '.join(self.ids)})"
-            )
-        table = np.full(max(IGNORE, self.max_label_id) + 1, IGNORE, np.uint8)
-        for class_name, label_ids in self.ids[classes.name].items():
-            if class_name not in classes.names:
-                raise ConfigError(
-                    f"data set {self.name}: {class_name!r} is no class of {classes.name}; "
-                    f"{hint(class_name, classes.names)}"
-                )
-            table[list(label_ids)] = classes.names.index(class_name)
-        return table
+REQUIRED = ("name", "folder", "layouts")
+# What the keys of nested mappings hold.
+DEPTH = {"kind": str, "unit": str, "scale": (int, float), "unknown": [(int, float)]}
+MISTAKE = {"say": str, "path": str, "ids": [(int, str)], "with_ids": [int], "if_missing": str}
 
 
 def load_spec(name_or_path: str | Path) -> DatasetSpec:
@@ -114,17 +57,16 @@ def load_spec(name_or_path: str | Path) -> DatasetSpec:
 @cache
 def _load(path: Path) -> DatasetSpec:
     raw = _read(path)
-    known = [field.name for field in fields(DatasetSpec)]
     for key, value in raw.items():
-        if key not in known:
-            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), [*known, 'base'])}")
+        if key not in SHAPES:
+            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), [*SHAPES, 'base'])}")
         if not fits(value, SHAPES[key]):
             raise ConfigError(f"{path}: {key}: {str(value)[:80]!r} is not of the right form; see {EXAMPLE}")
-    missing = [key for key in ("name", "folder", "layouts", "splits", "ids", "max_label_id") if raw.get(key) is None]
+    missing = [key for key in REQUIRED if raw.get(key) is None]
     if missing:
-        raise ConfigError(f"{path}: the key {missing[0]!r} is missing")
+        raise ConfigError(f"{path}: the key {missing[0]!r} is missing; see {EXAMPLE}")
     try:
-        spec = DatasetSpec(**{**raw, **_parsed(raw)})
+        spec = DatasetSpec(**_parsed(path, raw))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
         raise ConfigError(f"{path}: no data set's description ({error}); see {EXAMPLE}") from None
     _check(path, spec)
@@ -144,29 +86,111 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return {**_read(base, (*seen, path)), **raw}
 
 
-def _parsed(raw: dict[str, Any]) -> dict[str, Any]:
-    """The nested values of a spec in their final types."""
-    depth, score_size = raw.get("depth"), raw.get("score_size")
+def _parsed(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
+    """The values of a spec in their final types."""
+    given = {key: value for key, value in raw.items() if value is not None}
+    names = tuple(given.get("label_names", ()))
+    ids = {
+        set_name: {str(name): _id_list(entries, names) for name, entries in table.items()}
+        for set_name, table in given.get("ids", {}).items()
+    }
+    nested: dict[str, Any] = {"label_names": names}
+    if "classes" in given:
+        # A data set with classes of its own: a class set of the data set's name, and each class's label ids.
+        nested["classes"] = class_set(str(path), given["name"], given["classes"])
+        ids[given["name"]] = _own_ids(path, given["classes"], names)
+    every = [i for table in ids.values() for label_ids in table.values() for i in label_ids]
+    if "palette" in given:
+        nested["palette"] = _palette(path, given["palette"], nested.get("classes"), ids.get(given["name"], {}))
+        every += nested["palette"]
+    sequences = ("mistakes", "versions", "catalogue")
     return {
-        "layouts": tuple(Layout(**layout) for layout in raw["layouts"]),
-        "splits": {str(split): tuple(map(str, folders)) for split, folders in raw["splits"].items()},
-        "ids": {
-            set_name: {str(name): _id_list(entries) for name, entries in table.items()}
-            for set_name, table in raw["ids"].items()
+        **{key: value for key, value in given.items() if key not in sequences},
+        **nested,
+        "layouts": tuple(Layout(**layout) for layout in given["layouts"]),
+        "splits": {
+            str(split): tuple(map(str, folders))
+            for split, folders in given.get("splits", {"all": [""], "train": [""]}).items()
         },
-        "max_label_id": int(raw["max_label_id"]),
-        "fill_label": IGNORE if raw.get("fill_label") is None else int(raw["fill_label"]),
-        "depth": depth["kind"] if depth else None,
-        "score_size": tuple(score_size) if score_size else None,
+        "ids": ids,
+        "max_label_id": int(given.get("max_label_id", max([*every, len(names) - 1, 1]))),
+        "depth": _depth(path, given["depth"]) if "depth" in given else None,
+        "score_size": tuple(given["score_size"]) if "score_size" in given else None,
+        "mistakes": tuple(_mistake(path, one) for one in given.get("mistakes", [])),
+        "versions": tuple(given.get("versions", ())),
+        "catalogue": tuple(given.get("catalogue", ())),
     }
 
 
-def _id_list(entries: list[int | str]) -> tuple[int, ...]:
-    """[7-9, 12] -> (7, 8, 9, 12)."""
+def _own_ids(path: Path, entries: list[dict[str, Any]], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Class name -> label ids of classes with `ids`; the position in the list for one without."""
+    for entry in entries:
+        for key in entry:
+            if key not in ("name", "color", "ids"):
+                raise ConfigError(f"{path}: classes: unknown key {key!r}; {hint(str(key), ('name', 'color', 'ids'))}")
+        if not fits(entry.get("ids"), ([(int, str)], None)):
+            raise ConfigError(f"{path}: classes: {entry['name']}: ids is a list such as [7, 12-15]")
+    return {
+        str(entry["name"]): _id_list(entry["ids"] if entry.get("ids") is not None else [position], names)
+        for position, entry in enumerate(entries)
+    }
+
+
+def _palette(path: Path, raw: Any, classes: Any, ids: dict[str, tuple[int, ...]]) -> dict[int, Any]:
+    """Label id -> colour in label pictures; `palette: classes` takes the colours of the data set's own classes."""
+    if isinstance(raw, str):
+        if raw != "classes" or classes is None:
+            raise ConfigError(f"{path}: palette is a mapping of label ids to [r, g, b], or 'classes' with own classes")
+        raw = {ids[name][0]: color for name, color in zip(classes.names, classes.colors, strict=True)}
+    palette = {int(label_id): tuple(color) for label_id, color in raw.items()}
+    for label_id, color in palette.items():
+        if len(color) != 3 or not all(0 <= value <= 255 for value in color) or not 0 <= label_id <= IGNORE:
+            raise ConfigError(f"{path}: palette: {label_id}: {list(color)}: want an id 0..255 and three values 0..255")
+    if len(set(palette.values())) != len(palette):
+        raise ConfigError(f"{path}: palette: one colour stands for two ids")
+    return palette
+
+
+def _depth(path: Path, raw: dict[str, Any]) -> DepthFormat:
+    _check_keys(path, "depth", raw, DEPTH, required="kind")
+    if raw.get("unit", "cm") not in UNITS_CM:
+        raise ConfigError(f"{path}: depth: unit {raw['unit']!r}; {hint(raw['unit'], UNITS_CM)}")
+    if not 0 < raw.get("scale", 1.0) < float("inf"):
+        raise ConfigError(f"{path}: depth: scale {raw['scale']} is no positive number")
+    unknown = tuple(float(value) for value in raw.get("unknown", ()))
+    return DepthFormat(raw["kind"], raw.get("unit", "cm"), float(raw.get("scale", 1.0)), unknown)
+
+
+def _mistake(path: Path, raw: dict[str, Any]) -> Mistake:
+    _check_keys(path, "mistakes", raw, MISTAKE, required="say")
+    if raw.get("if_missing") not in (None, *ROLES):
+        raise ConfigError(f"{path}: mistakes: if_missing {raw['if_missing']!r}; {hint(raw['if_missing'], ROLES)}")
+    ids = _id_list(raw.get("ids", []), ())
+    return Mistake(raw["say"], raw.get("path"), ids, tuple(raw.get("with_ids", ())), raw.get("if_missing"))
+
+
+def _check_keys(path: Path, where: str, raw: dict[str, Any], shapes: dict[str, Any], required: str) -> None:
+    for key, value in raw.items():
+        if key not in shapes:
+            raise ConfigError(f"{path}: {where}: unknown key {key!r}; {hint(str(key), shapes)}")
+        if not fits(value, shapes[key]):
+            raise ConfigError(f"{path}: {where}: {key}: {str(value)[:80]!r} is not of the right form; see {EXAMPLE}")
+    if required not in raw:
+        raise ConfigError(f"{path}: {where}: the key {required!r} is missing; see {EXAMPLE}")
+
+
+def _id_list(entries: list[int | str], names: Sequence[str]) -> tuple[int, ...]:
+    """[7-9, 12, Road] -> (7, 8, 9, 12, the position of Road in the label names)."""
     ids: list[int] = []
     for entry in entries:
+        if entry in names:
+            ids.append(names.index(str(entry)))
+            continue
         first, _, last = str(entry).partition("-")
-        low, high = int(first or -1), int(last or first or -1)
+        if not (first.isdecimal() and (last.isdecimal() or not last)):
+            more = f"; {hint(str(entry), names)}" if names else ""
+            raise ValueError(f"{entry!r} are no ids{more}")
+        low, high = int(first), int(last or first)
         if not 0 <= low <= high <= MAX_ID:
             raise ValueError(f"{entry!r} are no ids")
         ids.extend(range(low, high + 1))
@@ -186,17 +210,13 @@ def _check(path: Path, spec: DatasetSpec) -> None:
     """What types cannot say: the geometry is known, patterns hold {name}, ids are in range and name one class each."""
     if spec.geometry not in GEOMETRIES:
         raise ConfigError(f"{path}: geometry {spec.geometry!r}; {hint(str(spec.geometry), list(GEOMETRIES))}")
-    if any(layout.images.count("{name}") != 1 for layout in spec.layouts) or not spec.layouts:
-        raise ConfigError(f"{path}: every layout needs an 'images' pattern with {{name}} in it once")
-    for pattern in (p for layout in spec.layouts for p in astuple(layout) if p is not None):
-        if not _holds_only(pattern, ("split", "name")):
-            raise ConfigError(f"{path}: layouts: {pattern!r}: in braces stand {{split}} and {{name}}, nothing else")
+    _check_layouts(path, spec)
     if spec.score_size is not None and (len(spec.score_size) != 2 or min(spec.score_size) < 1):
         raise ConfigError(f"{path}: score_size is [width, height] in pixels")
     if not 0 < spec.max_label_id <= MAX_ID:
         raise ConfigError(f"{path}: max_label_id {spec.max_label_id} is not in 1..{MAX_ID}")
-    if not (0 <= spec.fill_label <= spec.max_label_id or spec.fill_label == IGNORE):
-        raise ConfigError(f"{path}: fill_label {spec.fill_label} is neither in 0..{spec.max_label_id} nor {IGNORE}")
+    if spec.fill_label is not None and not 0 <= spec.fill_label <= spec.max_label_id:
+        raise ConfigError(f"{path}: fill_label {spec.fill_label} is not in 0..{spec.max_label_id}")
     for set_name, table in spec.ids.items():
         every = [label_id for label_ids in table.values() for label_id in label_ids]
         twice = sorted({label_id for label_id in every if every.count(label_id) > 1})
@@ -204,3 +224,16 @@ def _check(path: Path, spec: DatasetSpec) -> None:
             raise ConfigError(f"{path}: label id {twice[0]} belongs to two classes of {set_name}")
         if any(label_id > spec.max_label_id for label_id in every):
             raise ConfigError(f"{path}: label id {max(every)} of {set_name} exceeds max_label_id {spec.max_label_id}")
+
+
+def _check_layouts(path: Path, spec: DatasetSpec) -> None:
+    if any(layout.images.count("{name}") != 1 for layout in spec.layouts) or not spec.layouts:
+        raise ConfigError(f"{path}: every layout needs an 'images' pattern with {{name}} in it once")
+    for layout in spec.layouts:
+        for pattern in (p for p in (getattr(layout, role) for role in ROLES) if p is not None):
+            if not _holds_only(pattern, FIELDS):
+                raise ConfigError(f"{path}: layouts: {pattern!r}: in braces stand {{split}}, {{folder}} and {{name}}")
+            if pattern.count("{folder}") > 1 or ("{folder}" in pattern and "{folder}" not in layout.images):
+                raise ConfigError(f"{path}: layouts: {pattern!r}: {{folder}} stands once, and in 'images' too")
+            if pattern.find("{folder}") > pattern.find("{name}"):
+                raise ConfigError(f"{path}: layouts: {pattern!r}: {{folder}} stands before {{name}}")

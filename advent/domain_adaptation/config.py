@@ -15,6 +15,7 @@ import yaml
 from easydict import EasyDict
 
 from advent.dataset.paths import CONFIGS
+from advent.dataset.protocol import class_set
 from advent.domain_adaptation.config_defaults import (
     AT_LEAST,
     AT_MOST,
@@ -65,6 +66,8 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = (), 
             raise ConfigError(f"{override[:80]!r}: the value is not valid YAML; put quotes around it") from None
         _merge(config, _nested(key.strip(), value), "command line", "")
     _check(config, str(path_or_name))
+    # From here on the config itself says what its classes are: it is written beside every checkpoint.
+    config.CLASSES = class_set(config).as_mapping()
     return config
 
 
@@ -124,7 +127,7 @@ def _merge(config: Tree, content: Mapping[Any, Any], where: str, prefix: str) ->
         key = f"{prefix}{name}"
         if not isinstance(name, str) or name not in config:
             raise ConfigError(f"{where}: {key}: no such key{_nearest_key(key)}")
-        if isinstance(config[name], dict):
+        if isinstance(_TREE.get(key), dict):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{where}: {key}: want a section of keys, got {value!r}")
             _merge(config[name], value, where, f"{key}.")
@@ -149,6 +152,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 _DEFAULTS = dict(flat(default_config()))
+_TREE = {name: value for name, value in default_config().items() if isinstance(value, dict)}  # sections
 
 
 def _typed(key: str, value: Any, where: str) -> Any:
@@ -169,6 +173,8 @@ def _typed(key: str, value: Any, where: str) -> Any:
         good = isinstance(value, float)
     elif isinstance(want, list):
         good, value = _list(key, value)
+    elif key == "CLASSES" and isinstance(value, Mapping):
+        good, value = True, plain(value)
     else:
         good = isinstance(value, str) and (value != "" or want == "") and len(value) < 4096 and "\0" not in value
     if not good:

@@ -7,12 +7,15 @@ DEFAULTS_YAML = """
 SOURCE: SYNTHIA                # spec of the labelled domain: a name under configs/datasets, or a path
 TARGET: Cityscapes             # spec of the unlabelled domain
 NUM_CLASSES: 16
-CLASSES: null                  # class set under configs/classes, or a path; null: by NUM_CLASSES
+CLASSES: null                  # class set under configs/classes, or a path; null: the one that SOURCE or TARGET
+                               # brings, else by NUM_CLASSES. A loaded config holds the whole set: it travels
 DATA_ROOT: data                # data sets lie under it; relative to the working directory
 DATA_DIRECTORY_SOURCE: null    # folder of the source, relative to DATA_ROOT; null: the spec's own
 DATA_DIRECTORY_TARGET: null
 DATA_LIST_SOURCE: null         # list file; null: the folder is scanned
 DATA_LIST_TARGET: null
+DATA_CACHE: cache              # decoded images that scripts/prepare.py left, under DATA_ROOT; null: not used
+DATA_CHECK: 16                 # so many images of each data set are examined before a stage begins; 0: none
 NUM_WORKERS: 4
 DEVICE: auto                   # auto | cpu | cuda | cuda:N | mps
 EXP_ROOT: experiments
@@ -105,9 +108,10 @@ PIPELINE:
 """
 
 NULLABLE = {
-    "CLASSES", "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "DATA_LIST_SOURCE", "DATA_LIST_TARGET", "STAGE.AFTER",
-    "STAGE.SCRIPT_AFTER", "STAGE.CONFIG_AFTER", "STAGE.RANKING", "STAGE.RANKING_FROM", "STAGE.CONFIG_RANKING",
-    "MODEL.DEPTH_SIZE", "MODEL.ENCODER_WEIGHTS", "TRAIN.RESTORE_FROM", "TEST.RESTORE_FROM", "TEST.SAVE_PREDS",
+    "CLASSES", "DATA_CACHE", "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "DATA_LIST_SOURCE", "DATA_LIST_TARGET",
+    "STAGE.AFTER", "STAGE.SCRIPT_AFTER", "STAGE.CONFIG_AFTER", "STAGE.RANKING", "STAGE.RANKING_FROM",
+    "STAGE.CONFIG_RANKING", "MODEL.DEPTH_SIZE", "MODEL.ENCODER_WEIGHTS", "TRAIN.RESTORE_FROM", "TEST.RESTORE_FROM",
+    "TEST.SAVE_PREDS",
 }  # fmt: skip
 
 # Names of folders under the experiment's: they never lead elsewhere.
@@ -136,8 +140,8 @@ LENGTHS = {"MODEL.LAYERS": 4, "TRAIN.IMG_MEAN": 3, "TRAIN.DEPTH_POWER": 2, **dic
 
 # Least values; for floats the bound itself is excluded where `positive` would be wrong at it.
 AT_LEAST = {
-    "NUM_CLASSES": 2, "NUM_WORKERS": 0, "MODEL.WIDTH": 4, "MODEL.OUTPUT_STRIDE": 8, "TRAIN.BATCH_SIZE_SOURCE": 1,
-    "TRAIN.BATCH_SIZE_TARGET": 1,
+    "NUM_CLASSES": 2, "NUM_WORKERS": 0, "DATA_CHECK": 0, "MODEL.WIDTH": 4, "MODEL.OUTPUT_STRIDE": 8,
+    "TRAIN.BATCH_SIZE_SOURCE": 1, "TRAIN.BATCH_SIZE_TARGET": 1,
     "TRAIN.LEARNING_RATE": 0.0, "TRAIN.MOMENTUM": 0.0, "TRAIN.WEIGHT_DECAY": 0.0, "TRAIN.POWER": 0.0,
     "TRAIN.LEARNING_RATE_D": 0.0, "TRAIN.MAX_ITERS": 1, "TRAIN.EARLY_STOP": 1, "TRAIN.SAVE_PRED_EVERY": 1,
     "TRAIN.KEEP": 0, "TRAIN.LOG_EVERY": 1, "TRAIN.EVAL_EVERY": 0,
@@ -148,7 +152,8 @@ AT_MOST = {"MODEL.OUTPUT_STRIDE": 32, "ISL.THRESHOLD": 1.0, "RANK.LAMBDA1": 1.0,
 
 # What a training result does not depend on: left out of a config's digest. A dot at the end means a whole section.
 WITHOUT_EFFECT = (
-    "DEVICE", "NUM_WORKERS", "DATA_ROOT", "EXP_ROOT", "EXP_NAME", "EXP_SUFFIX", "STAGE.SCRIPT_AFTER",
+    "DEVICE", "NUM_WORKERS", "DATA_ROOT", "DATA_CACHE", "DATA_CHECK", "CLASSES.colors",
+    "EXP_ROOT", "EXP_NAME", "EXP_SUFFIX", "STAGE.SCRIPT_AFTER",
     "STAGE.CONFIG_AFTER", "STAGE.CONFIG_RANKING", "TRAIN.KEEP", "TRAIN.TENSORBOARD", "TRAIN.RANDOM_TRAIN",
     "TRAIN.DETERMINISTIC", "TRAIN.SKIP_NONFINITE", "STAGE.CHECK_ORIGIN", "TEST.", "PIPELINE.",
 )  # fmt: skip

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from advent.dataset.base_dataset import StreetDataset
-from advent.dataset.classes import ClassSet, classes_for, load_classes
 from advent.dataset.place import resolve_root
+from advent.dataset.protocol import class_set
 from advent.dataset.spec import load_spec
 from advent.domain_adaptation.config import dump_config
 from advent.domain_adaptation.steps import Method
@@ -24,15 +24,10 @@ from advent.errors import ConfigError
 from advent.model.deeplabv2 import SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, ResNetEncoder
 
-
-def class_set(config: Any) -> ClassSet:
-    """The protocol's classes: CLASSES, or by NUM_CLASSES. Raises ConfigError when the two disagree."""
-    classes = load_classes(config.CLASSES or classes_for(config.NUM_CLASSES))
-    if len(classes.names) != config.NUM_CLASSES:
-        raise ConfigError(
-            f"NUM_CLASSES: {config.NUM_CLASSES}, but CLASSES: {classes.name} has {len(classes.names)}; make them agree"
-        )
-    return classes
+__all__ = [
+    "build_encoder", "build_network", "cache_folder", "class_set", "continues", "evaluation_data", "open_run",
+    "settle_seed", "source_data", "target_data",
+]  # fmt: skip
 
 
 def build_encoder(config: Any, weights: bool = True) -> Encoder:
@@ -69,7 +64,7 @@ def source_data(config: Any) -> StreetDataset:
         spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_SOURCE, spec), train.SET_SOURCE, class_set(config),
         size=tuple(train.INPUT_SIZE_SOURCE), label_size=tuple(train.INPUT_SIZE_SOURCE), mean=tuple(train.IMG_MEAN),
         list_file=_path(config.DATA_LIST_SOURCE), with_labels=True,
-        with_depth=find_network(config).gives_depth and train.LAMBDA_DEPTH_MAIN > 0,
+        with_depth=find_network(config).gives_depth and train.LAMBDA_DEPTH_MAIN > 0, cache_dir=cache_folder(config),
     )  # fmt: skip
 
 
@@ -89,7 +84,7 @@ def target_data(
     return StreetDataset(
         spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), train.SET_TARGET, class_set(config),
         size=size_wh, label_size=size_wh, mean=tuple(train.IMG_MEAN), names=names,
-        list_file=_path(config.DATA_LIST_TARGET), label_dir=label_dir,
+        list_file=_path(config.DATA_LIST_TARGET), label_dir=label_dir, cache_dir=cache_folder(config),
     )  # fmt: skip
 
 
@@ -99,7 +94,7 @@ def evaluation_data(config: Any, labelled: bool = True) -> StreetDataset:
     return StreetDataset(
         spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), config.TEST.SET_TARGET,
         class_set(config), size=tuple(config.TEST.INPUT_SIZE_TARGET), label_size=None,
-        mean=tuple(config.TRAIN.IMG_MEAN), with_labels=labelled,
+        mean=tuple(config.TRAIN.IMG_MEAN), with_labels=labelled, cache_dir=cache_folder(config),
     )  # fmt: skip
 
 
@@ -153,6 +148,11 @@ def settle_seed(config: Any, resume: bool) -> None:
     record = recorded(StageFolder.of(config).path) if continues(config, resume) else None
     drawn = random.SystemRandom().randrange(2**31)
     config.TRAIN.RANDOM_SEED = record["seed"] if record else drawn
+
+
+def cache_folder(config: Any) -> Path | None:
+    """Where scripts/prepare.py leaves decoded items: DATA_CACHE, relative to DATA_ROOT."""
+    return Path(config.DATA_ROOT).expanduser() / config.DATA_CACHE if config.DATA_CACHE else None
 
 
 def _path(value: str | None) -> Path | None:

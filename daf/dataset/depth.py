@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from advent.dataset.depth_kinds import register_depth
-from advent.dataset.reading import read_16bit
+from advent.dataset.depth_kinds import DepthKind, register_depth
+from advent.dataset.description import UNITS_CM, DepthFormat
+from advent.dataset.reading import read_16bit, read_values
 from advent.errors import DataError
+from daf.dataset.depth_guess import guess_depth
 
 INVERSE_SCALE = 65536.0
 CM_PER_M = 100.0
+FARTHEST = np.finfo(np.float32).tiny  # the inverse of an infinite depth that is known: 0 stands for unknown
 
 
 def inverse_depth(depth_cm: np.ndarray) -> np.ndarray:
@@ -48,16 +51,69 @@ def read_depth_metres(disparity_file: Path, camera_file: Path) -> np.ndarray:
     return disparity_to_metres(read_16bit(disparity_file, "a disparity map"), *read_camera(camera_file))
 
 
-def _synthia(depth_file: Path, camera_file: Path | None) -> np.ndarray:
-    return inverse_depth(read_16bit(depth_file, "a depth map"))
+def _depth_map(file: Path) -> np.ndarray:
+    return read_16bit(file, "a depth map")
 
 
-def _disparity(disparity_file: Path, camera_file: Path | None) -> np.ndarray:
+def _synthia(depth: DepthFormat, file: Path, camera_file: Path | None) -> np.ndarray:
+    return inverse_depth(_depth_map(file))
+
+
+def _disparity(depth: DepthFormat, file: Path, camera_file: Path | None) -> np.ndarray:
     if camera_file is None:
-        raise DataError(f"{disparity_file}: disparity needs a camera file; give its spec a 'camera' pattern")
-    metres = read_depth_metres(disparity_file, camera_file)
+        raise DataError(f"{file}: disparity needs a camera file; give its spec a 'camera' pattern")
+    metres = read_depth_metres(file, camera_file)
     return np.nan_to_num(inverse_depth(metres * CM_PER_M), nan=0.0)  # 0 = unknown: no depth has inverse 0
 
 
-register_depth("synthia_cm", _synthia)
-register_depth("disparity", _disparity)
+def _distance(depth: DepthFormat, file: Path, camera_file: Path | None) -> np.ndarray:
+    values, known = _known(depth, file)
+    return _with_gaps(values * (depth.scale * UNITS_CM[depth.unit]), known)
+
+
+def _inverse(depth: DepthFormat, file: Path, camera_file: Path | None) -> np.ndarray:
+    values, known = _known(depth, file)
+    with np.errstate(divide="ignore"):
+        return _with_gaps(UNITS_CM[depth.unit] / (values * depth.scale), known)
+
+
+def _values(file: Path) -> np.ndarray:
+    return read_values(file, "a depth map")
+
+
+def _known(depth: DepthFormat, file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The values of a file as float64, and where they are a depth. Raises DataError on values that cannot be one."""
+    values = _values(file).astype(np.float64)
+    unknown = np.isin(values, [value for value in depth.unknown if not np.isnan(value)])
+    if any(np.isnan(value) for value in depth.unknown):
+        unknown |= np.isnan(values)
+    for what, wrong, word in (("NaN", np.isnan(values), ".nan"), ("negative", values < 0, "the value")):
+        count = int((wrong & ~unknown).sum())
+        if count:
+            raise DataError(
+                f"{file}: {count} of {values.size} depths are {what}; if that stands for pixels without depth, say so "
+                f"in the spec: depth: {{kind: {depth.kind}, unknown: [{word}]}}"
+            )
+    return values, ~unknown
+
+
+def _with_gaps(depth_cm: np.ndarray, known: np.ndarray) -> np.ndarray:
+    return np.where(known, np.maximum(inverse_depth(depth_cm), FARTHEST), np.float32(0))
+
+
+def _far_is_large(depth: DepthFormat, samples: list[np.ndarray]) -> tuple[str, bool]:
+    """A guess at SYNTHIA's kind and at `distance`: whether it is what the spec says."""
+    meaning, unit = guess_depth(samples)
+    unit_cm = UNITS_CM[depth.unit] * depth.scale
+    return f"{meaning}{f' in {unit}' if unit else ''}", meaning == "distance" and UNITS_CM.get(unit) == unit_cm
+
+
+def _near_is_large(depth: DepthFormat, samples: list[np.ndarray]) -> tuple[str, bool]:
+    meaning, unit = guess_depth(samples)
+    return f"{meaning}{f' in {unit}' if unit else ''}", meaning == "inverse depth"
+
+
+register_depth("synthia_cm", DepthKind(_synthia, _depth_map, _far_is_large))
+register_depth("disparity", DepthKind(_disparity, _depth_map, _near_is_large))
+register_depth("distance", DepthKind(_distance, _values, _far_is_large))
+register_depth("inverse", DepthKind(_inverse, _values, _near_is_large))

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from advent.dataset.classes import load_classes
+from advent.dataset.layout import NamePattern
 from advent.dataset.listing import checked_names, read_list
 from advent.dataset.paths import CONFIGS
 from advent.dataset.place import find_place
@@ -42,7 +43,7 @@ def test_any_list(folder, content):
     path = folder / "list.txt"
     path.write_bytes(content)
     try:
-        names = checked_names(read_list(path), folder / "images", ("", ".png"), str(path))
+        names = checked_names(read_list(path), folder / "images", NamePattern("{name}.png"), str(path))
     except DataError as error:
         one_line(error)
     else:

@@ -1,0 +1,77 @@
+"""Where the files of a data set lie: patterns of paths, and how the files of one image find each other."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+ROLES = ("images", "labels", "depth", "camera")
+FIELDS = ("split", "folder", "name")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """File patterns relative to the data set's root, the same fields in each.
+
+    {split}: the split's folder. {name}: what the files of one image share; it may reach into subfolders. {folder}: one
+    or more folders above that, for data that lie as `clip/images/x.jpg` and `clip/labels/x.png`.
+    """
+
+    images: str
+    labels: str | None = None
+    depth: str | None = None
+    camera: str | None = None
+
+    def base(self, role: str, split_folder: str) -> Path | None:
+        """The folder of one role: everything before the component with the first free field; None without a pattern."""
+        pattern = getattr(self, role)
+        if pattern is None:
+            return None
+        return Path(os.path.dirname(re.split(r"\{folder\}|\{name\}", pattern)[0]).format(split=split_folder))
+
+    @cached_property
+    def names(self) -> NamePattern:
+        """What the images' names, relative to their folder, look like."""
+        fixed = os.path.dirname(re.split(r"\{folder\}|\{name\}", self.images)[0])
+        return NamePattern(self.images[len(fixed) :].lstrip("/"))
+
+    def path(self, role: str, split_folder: str, name: str) -> Path | None:
+        """The file of one role that belongs to the image `name`, relative to the root; None without a pattern."""
+        pattern = getattr(self, role)
+        if not pattern:
+            return None
+        fields = self.names.fields(name)
+        assert fields is not None, f"{name} is no name of this layout"
+        return Path(pattern.format(split=split_folder, **fields))
+
+
+class NamePattern:
+    """The tail of an images' pattern, such as `{folder}/rgb/{name}.png`: which names fit, and what their fields hold.
+
+    Suffixes fit in any case, since some archives hold .PNG or .JPG; hidden files never fit.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        start, self.suffix = os.path.splitext(pattern) if pattern.rindex("}") < pattern.rfind(".") else (pattern, "")
+        parts = [re.escape(part) for part in re.split(r"\{(?:folder|name)\}", start)]
+        kinds = re.findall(r"\{(folder|name)\}", start)
+        expression = parts[0] + "".join(f"(?P<{kind}>.+){part}" for kind, part in zip(kinds, parts[1:], strict=True))
+        self._expression = re.compile(f"{expression}(?i:{re.escape(self.suffix)})", re.DOTALL)
+
+    def fields(self, name: str) -> dict[str, str] | None:
+        """The fields of a name (posix, relative to the images' folder), or None where it does not fit."""
+        if name.rpartition("/")[2].startswith("."):
+            return None
+        if "/" in self.pattern:
+            match = self._expression.fullmatch(name)
+            return match.groupdict() if match else None
+        folder, slash, file = name.rpartition("/")  # {name} reaches into subfolders, what stands around it does not
+        match = self._expression.fullmatch(file)
+        return {"name": folder + slash + match["name"]} if match else None
+
+    def __str__(self) -> str:
+        return re.sub(r"\{(?:folder|name)\}", "*", self.pattern)

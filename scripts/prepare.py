@@ -1,0 +1,56 @@
+"""Prepare data: SYNTHIA's original labels, and a cache of decoded images that makes reading several times faster.
+
+    python scripts/prepare.py --synthia-labels data/SYNTHIA
+    python scripts/prepare.py --cfg ep1 --data-root DIR
+
+The first writes parsed_LABELS from GT/LABELS. The second decodes and resizes every image of the config's source, target
+and labelled set once (losslessly, under DATA_ROOT/DATA_CACHE); stages find and use what fits. Both may be stopped and
+called again.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+
+from daf.own_advent import require_own_advent
+
+ROLES = ("source", "target", "test")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and prepare; returns the exit code."""
+    require_own_advent()
+    import ida.doors as doors
+    from advent.engine.build import evaluation_data, source_data, target_data
+    from advent.engine.prepare import fill_cache
+    from advent.errors import ConfigError
+    from daf.dataset.synthia_labels import convert_labels
+
+    parser = doors.make_parser("prepare.py", "Prepare data: SYNTHIA's labels, or a cache for a config.", "ep1.yml")
+    parser.add_argument("--synthia-labels", metavar="DIR", type=Path, help="SYNTHIA's folder: write parsed_LABELS")
+    parser.add_argument("--role", choices=ROLES, action="append", help="only this part of the config (default: all)")
+    parser.add_argument("--workers", metavar="N", type=int, default=0, help="threads; 0: one per core")
+    args = parser.parse_args(argv)
+
+    def body() -> None:
+        if args.workers < 0:
+            raise ConfigError("--workers: expected a number not below zero")
+        if args.synthia_labels is not None:
+            written = convert_labels(args.synthia_labels, args.workers)
+            print(f"{args.synthia_labels / 'parsed_LABELS'}: {written:,} written, the others were there")
+            return
+        config = doors.config_from_args(args)
+        load = dict(zip(ROLES, (source_data, target_data, evaluation_data), strict=True))
+        for dataset in [load[role](config) for role in args.role or ROLES]:  # all are checked before the first is read
+            filled = fill_cache(dataset, args.workers)
+            print(f"{filled.folder}: {filled.made:,} made, {filled.kept:,} kept, {filled.bytes / 2**30:.2f} GiB")
+
+    return doors.run_door("scripts/prepare.py", body, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
