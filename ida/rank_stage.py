@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from advent.dataset.classes import ClassSet
+from advent.doctor.examine import check_before
 from advent.domain_adaptation.config import config_digest, dump_config
 from advent.engine.build import build_network, class_set, target_data
 from advent.engine.checkpoint import digest
@@ -44,6 +45,7 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
     rare = rare_classes(config.RANK.NORMALIZE, classes)
     checkpoint = _checkpoint(config, best_iter)
     target = target_data(config)
+    check_before({"target": target}, config.DATA_CHECK)
     split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # refuses an empty half before the work
     device = pick_device(config.DEVICE)
     net = build_network(config, checkpoint).to(device)

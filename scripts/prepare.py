@@ -11,24 +11,47 @@ called again.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
 
 from daf.own_advent import require_own_advent
 
+if TYPE_CHECKING:
+    from advent.dataset.base_dataset import StreetDataset
+
 ROLES = ("source", "target", "test")
+
+
+def _datasets(config: Any, roles: Sequence[str] | None) -> list[StreetDataset]:
+    """The data sets to prepare, all checked before the first is read; a target without labels has no `test`."""
+    from advent.engine.build import evaluation_data, source_data, target_data
+    from advent.errors import DataError
+
+    datasets: list[StreetDataset] = []
+    loads: list[Callable[[Any], StreetDataset]] = [source_data, target_data, evaluation_data]
+    for role, load in zip(ROLES, loads, strict=True):
+        if roles is not None and role not in roles:
+            continue
+        try:
+            datasets.append(load(config))
+        except DataError as error:
+            if role != "test" or roles is not None:
+                raise
+            print(f"test: left out ({error})")
+    return datasets
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and prepare; returns the exit code."""
     require_own_advent()
+    from daf.dataset.synthia_labels import convert_labels
+
     import ida.doors as doors
-    from advent.engine.build import evaluation_data, source_data, target_data
     from advent.engine.prepare import fill_cache
     from advent.errors import ConfigError
-    from daf.dataset.synthia_labels import convert_labels
 
     parser = doors.make_parser("prepare.py", "Prepare data: SYNTHIA's labels, or a cache for a config.", "ep1.yml")
     parser.add_argument("--synthia-labels", metavar="DIR", type=Path, help="SYNTHIA's folder: write parsed_LABELS")
@@ -44,8 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{args.synthia_labels / 'parsed_LABELS'}: {written:,} written, the others were there")
             return
         config = doors.config_from_args(args)
-        load = dict(zip(ROLES, (source_data, target_data, evaluation_data), strict=True))
-        for dataset in [load[role](config) for role in args.role or ROLES]:  # all are checked before the first is read
+        for dataset in _datasets(config, args.role):
             filled = fill_cache(dataset, args.workers)
             print(f"{filled.folder}: {filled.made:,} made, {filled.kept:,} kept, {filled.bytes / 2**30:.2f} GiB")
 

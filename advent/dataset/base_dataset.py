@@ -22,7 +22,7 @@ from advent.dataset.depth_kinds import depth_reader
 from advent.dataset.description import DatasetSpec
 from advent.dataset.geometry import Size
 from advent.dataset.listing import checked_names, read_list, scan
-from advent.dataset.place import find_place
+from advent.dataset.place import Place, find_place
 from advent.dataset.reading import IMG_MEAN, map_ids, network_input, read_ids, read_image
 from advent.dataset.versions import settle_version
 from advent.errors import DataError
@@ -91,7 +91,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         self.split, self.classes, self.mean = split, classes, tuple(mean)
         self.size = (int(size[0]), int(size[1])) if size else None
         self.label_size = (int(label_size[0]), int(label_size[1])) if label_size else None
-        self.place = find_place(self.spec, Path(root), split, ["labels"] * with_labels + ["depth"] * with_depth)
+        self.place = self._find_place(Path(root), ["labels"] * with_labels + ["depth"] * with_depth)
         self.names = self._list(names, list_file)
         self.table = self.spec.table(classes) if with_labels else None
         self.label_files = self._files("labels") if with_labels else None
@@ -101,6 +101,12 @@ class StreetDataset(Dataset[dict[str, Any]]):
         has_camera = with_depth and self.place.layout.camera is not None
         self.camera_files = self._files("camera") if has_camera else None
         self.cache = self._open_cache(cache_dir) if cache_dir else None
+
+    def _find_place(self, root: Path, roles: Sequence[str]) -> Place:
+        try:
+            return find_place(self.spec, root, self.split, roles)
+        except DataError as error:
+            raise DataError(f"{error}; scripts/doctor.py looks for the reason") from None
 
     def _list(self, names: Sequence[str] | None, list_file: Path | None) -> list[str]:
         images, pattern = self.place.images, self.place.layout.names
@@ -123,8 +129,8 @@ class StreetDataset(Dataset[dict[str, Any]]):
                 )
             if not file.is_file():
                 raise DataError(
-                    f"{file}: missing; the {role} of {name} in {self.spec.name} should lie there "
-                    f"(scripts/doctor.py --dataset {self.spec.name} --root {self.place.root} shows all that is amiss)"
+                    f"{file}: missing; the {role} of {name} in {self.spec.name} should lie there; "
+                    "scripts/doctor.py shows all that is amiss"
                 )
             files.append(file)
         return files

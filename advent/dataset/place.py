@@ -69,10 +69,7 @@ def find_place(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str] =
     found = [place for place in places if place.images.is_dir()]
     if not found:
         looked = " or ".join(dict.fromkeys(str(place.images) for place in places))
-        raise DataError(
-            f"{spec.name}, split {split}: no folder {looked}; unpack the images there or move --data-root "
-            f"(scripts/doctor.py --dataset {spec.name} --root {root} looks for the reason)"
-        )
+        raise DataError(f"{spec.name}, split {split}: no folder {looked}; unpack the images there or move --data-root")
     return next((place for place in found if all(_has_folder(place, role) for role in roles)), found[0])
 
 

@@ -41,6 +41,7 @@ class Subject:
     wanted: Collection[str] = ()
     list_file: Path | None = None
     without_labels: str = ""
+    note: str = ""
 
 
 def examine(subject: Subject, quick: int = 0, workers: int = 0) -> tuple[Findings, dict[str, str]]:
@@ -48,7 +49,7 @@ def examine(subject: Subject, quick: int = 0, workers: int = 0) -> tuple[Finding
 
     quick: so many images are read, spread evenly; 0: all of them.
     """
-    found = Findings(f"{subject.title}: {subject.root}")
+    found = Findings(f"{subject.title}: {subject.root}", notes=[subject.note] if subject.note else [])
     try:
         spec = settle_version(subject.spec, subject.root, subject.split) if "labels" in subject.wanted else subject.spec
         place = find_place(spec, subject.root, subject.split, list(subject.wanted))
@@ -112,7 +113,6 @@ def _count(found: Findings, names: Sequence[str], spec: DatasetSpec, place: Plac
     )
     if odd and subject.list_file is None:
         found.warnings.append(f"{len(names):,} images, {expected:,} in the published set: a part, or another one")
-        found.warnings += in_folders(spec, subject.root, ("images",))
 
 
 def _pair(found: Findings, names: Sequence[str], place: Place, subject: Subject) -> tuple[list[Files], set[str]]:

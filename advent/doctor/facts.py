@@ -86,7 +86,8 @@ def _label(facts: Facts, files: Files, spec: DatasetSpec) -> None:
 
 def _depth(facts: Facts, files: Files, spec: DatasetSpec) -> None:
     file = files.depth
-    assert file is not None and spec.depth is not None
+    assert file is not None
+    assert spec.depth is not None
     kind = depth_kind(spec.depth, spec.name)
     values = kind.values(file)
     facts.depth = (values.shape[1], values.shape[0])

@@ -113,7 +113,7 @@ def _grouped(troubles: Iterable[str]) -> list[str]:
     """Troubles of one kind (the same words after the file's name) as one line: the first, and how many more."""
     groups: dict[str, list[str]] = defaultdict(list)
     for trouble in troubles:
-        file, _, words = trouble.partition(": ")
+        words = trouble.partition(": ")[2]
         groups["".join(c for c in words if not c.isdigit())].append(trouble)
     lines = []
     for many in groups.values():

@@ -14,6 +14,7 @@ from advent.doctor.examine import Subject
 from advent.engine.registry import find_method, find_network
 from advent.errors import UserError
 
+NOT_OPENED = "labels are not looked at: training and ranking never open the target's"
 NEVER_NEEDED = "no labels: fine for training and ranking, which never open the target's; only test.py needs them"
 
 
@@ -35,7 +36,9 @@ def subjects_of_config(config: Any) -> list[Subject]:
     root_trg = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, target)
     list_trg = _path(config.DATA_LIST_TARGET)
     name = f"target {target.name}"
-    subjects.append(Subject(f"{name}, {train.SET_TARGET}", target, root_trg, train.SET_TARGET, list_file=list_trg))
+    subjects.append(
+        Subject(f"{name}, {train.SET_TARGET}", target, root_trg, train.SET_TARGET, list_file=list_trg, note=NOT_OPENED)
+    )
     scored = config.TEST.SET_TARGET
     if scored in target.splits and (scored != train.SET_TARGET or any(layout.labels for layout in target.layouts)):
         subjects.append(

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from advent.dataset.base_dataset import StreetDataset
+from advent.doctor.examine import check_before
 from advent.domain_adaptation.config import config_digest, plain
 from advent.engine.build import build_network, class_set, evaluation_data, target_data
 from advent.engine.checkpoint import digest
@@ -90,6 +91,7 @@ class Scorer:
     def __init__(self, config: Any, labelled: bool = True) -> None:
         self.config, self.device, self.classes = config, pick_device(config.DEVICE), class_set(config)
         self.dataset: StreetDataset = evaluation_data(config, labelled)
+        check_before({"target": self.dataset}, config.DATA_CHECK)
         self.cache = StageFolder.of(config).path / CACHE
 
     def result(self, candidate: Candidate) -> dict[str, Any]:
@@ -141,6 +143,7 @@ class Scorer:
         settings = {
             "checkpoint": sha256, "weights": list(weights), "names": names_digest(self.dataset.names),
             "target": config.TARGET, "root": str(self.dataset.place.root), "classes": self.classes.name,
+            "table": None if self.dataset.table is None else self.dataset.table.tolist(),
             "size": list(test.INPUT_SIZE_TARGET), "mean": list(config.TRAIN.IMG_MEAN), "amp": config.TRAIN.AMP,
             "flip": test.FLIP, "scales": list(test.SCALES), "depth_size": config.MODEL.DEPTH_SIZE,
             "select": [test.SELECT, test.SELECT_IMAGES] if test.SELECT == "entropy" else None,

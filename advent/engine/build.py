@@ -11,6 +11,7 @@ from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.place import resolve_root
 from advent.dataset.protocol import class_set
 from advent.dataset.spec import load_spec
+from advent.doctor.examine import check_before
 from advent.domain_adaptation.config import dump_config
 from advent.domain_adaptation.steps import Method
 from advent.engine.device import pick_device, seed_everything
@@ -114,6 +115,7 @@ def open_run(
     optimizers); without it the start is TRAIN.RESTORE_FROM (ImageNet weights) or random. `inputs`: role -> further
     file to record in the provenance. A continued run needs neither: all it needs lies in its folder.
     """
+    check_before(data, config.DATA_CHECK)
     device = pick_device(config.DEVICE)
     seed_everything(config.TRAIN.RANDOM_SEED, config.TRAIN.DETERMINISTIC)
     folder = StageFolder.of(config)

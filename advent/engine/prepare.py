@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,8 @@ def _check_room(dataset: StreetDataset, cache: Cache, missing: list[int]) -> Non
     log.info("%s: %d images, %.1f GiB (%.1f GiB are free)", cache.folder, len(missing), need / 2**30, free / 2**30)
     if need > free * (1 - SPARE):
         raise DataError(
-            f"{cache.folder}: needs {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; make room, or put the cache "
-            "elsewhere with DATA_CACHE=DIR"
+            f"{cache.folder}: needs {need / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free; make room, or put the "
+            "cache elsewhere with DATA_CACHE=DIR"
         )
 
 
@@ -88,7 +89,7 @@ def _parent(path: Path) -> Path:
     return next(parent for parent in path.absolute().parents if parent.is_dir())
 
 
-def _each(work, indices: list[int], what: str, workers: int) -> dict[int, bool]:  # type: ignore[no-untyped-def]
+def _each(work: Callable[[int], bool], indices: list[int], what: str, workers: int) -> dict[int, bool]:
     """Run `work` over indices in threads, with progress; the first error ends it at once."""
     done: dict[int, bool] = {}
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
