@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,8 @@ def write_results(folder: Path, record: Mapping[str, Any]) -> None:
     rows = {row_name(result): result for result in record["results"]}
     write_text(folder / "results.md", results_table(rows, accuracy=True) + "\n")
     header, lines = _cells(rows)
-    sheet = io.StringIO()
-    writer = csv.writer(sheet, lineterminator="\n")
-    writer.writerows([header, *[[name, *["" if v is None else repr(v) for v in values]] for name, values in lines]])
-    write_text(folder / "results.csv", sheet.getvalue())
+    cells = [[name, *["" if value is None else repr(value) for value in values]] for name, values in lines]
+    write_text(folder / "results.csv", _csv([header, *cells]))
     write_text(folder / "results.tex", _latex(header, lines))
 
 
@@ -61,6 +59,12 @@ def _cells(rows: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple
         for name, row in rows.items()
     ]
     return header, lines
+
+
+def _csv(rows: Iterable[Sequence[Any]]) -> str:
+    sheet = io.StringIO()
+    csv.writer(sheet, lineterminator="\n").writerows(rows)
+    return sheet.getvalue()
 
 
 def _latex(header: Sequence[str], lines: Sequence[tuple[str, list[float | None]]]) -> str:
@@ -83,13 +87,17 @@ class PredictionFolder:
     """Writes predictions in the official Cityscapes form: PNG of label ids at full size, and colours beside them.
 
     `labelIds/<name>_pred_labelIds.png` and `color/<name>_pred_color.png`: in folders of their own, since the official
-    tool takes every PNG below its folder for a prediction. A class that stands for several ids is written as the first.
+    tool takes every PNG below its folder for a prediction. A class that stands for several ids is written as the first;
+    a data set without label ids of its own gets train ids. `classes.csv` says what the ids mean.
     """
 
     def __init__(self, folder: Path, dataset: StreetDataset) -> None:
         self.folder, self.place, self.colors = folder, dataset.place, dataset.classes.colors
-        of_class = dataset.spec.ids[dataset.classes.name]
-        self.ids = np.array([of_class[name][0] if name in of_class else 0 for name in dataset.classes.names], np.uint8)
+        classes, of_class = dataset.classes, dataset.spec.ids.get(dataset.classes.name)
+        ids = range(len(classes)) if of_class is None else [of_class.get(name, (0,))[0] for name in classes.names]
+        self.ids = np.array(ids, np.uint8)
+        legend = [(i, name, *color) for i, name, color in zip(ids, classes.names, classes.colors, strict=True)]
+        write_text(folder / "classes.csv", _csv([("id", "name", "red", "green", "blue"), *legend]))
 
     def write(self, name: str, predicted: np.ndarray, size_hw: Sequence[int]) -> None:
         """(H, W) uint8 train ids of one image; padding beyond the image's own size is cut off."""

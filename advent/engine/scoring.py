@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.geometry import GEOMETRIES
 from advent.dataset.reading import picture_size
 from advent.engine.metrics import confusion_matrix
 from advent.engine.predictor import Predictor
@@ -49,7 +50,7 @@ def score(
         all_logits = predictor(to_device(batch, device)["image"])
         for index, (name, logits) in enumerate(zip(batch["name"], all_logits, strict=True)):
             label = batch["label"][index] if "label" in batch else None
-            ids = predicted(logits, label.shape[-2:] if label is not None else full_size(dataset, name))
+            ids = predicted(logits, label.shape[-2:] if label is not None else _canvas(dataset, name))
             if label is not None:
                 hist += confusion_matrix(label.numpy(), ids, num_classes)
             if keep is not None:
@@ -67,6 +68,15 @@ def full_size(dataset: StreetDataset, name: str) -> tuple[int, int]:
     """(height, width) at which an image's prediction is asked for: the data set's score size, else the image's own."""
     width, height = dataset.spec.score_size or picture_size(Path(dataset.place.images) / name)
     return height, width
+
+
+def _canvas(dataset: StreetDataset, name: str) -> tuple[int, int]:
+    """(height, width) of `full_size` with the padding that the network's input has: what is predicted on."""
+    height, width = full_size(dataset, name)
+    if dataset.size is None or dataset.spec.score_size:
+        return height, width
+    wide, high = GEOMETRIES[dataset.spec.geometry].native_canvas((width, height), dataset.size)
+    return high, wide
 
 
 def mean_entropy(
