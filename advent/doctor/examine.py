@@ -63,7 +63,9 @@ def examine(subject: Subject, quick: int = 0, workers: int = 0) -> tuple[Finding
         found.notes.append(f"the labels are those of {spec.name}, told by their ids; its table is used")
     _count(found, names, spec, place, subject)
     files, missing = _pair(found, names, place, subject)
-    found.errors += in_folders(spec, subject.root, missing)
+    # Labels that are only for scoring may be missing, whatever the reason.
+    said = found.warnings if missing == {"labels"} and subject.without_labels else found.errors
+    said += in_folders(spec, subject.root, missing)
     chosen = _spread(files, quick)
     facts = _look_at(chosen, spec, subject.title, workers)
     if len(chosen) < len(files):
@@ -123,6 +125,8 @@ def _pair(found: Findings, names: Sequence[str], place: Place, subject: Subject)
         absent = [str(file) for file in files if file is not None and not file.is_file()]
         there = len(files) - len(absent) - files.count(None)
         found.rows.append((role, f"{there:,} of {len(names):,}"))
+        if there < len(files):
+            missing.add(role)
         if there == 0 and role == "labels" and role not in subject.needed:
             found.notes.append(
                 subject.without_labels or "no labels: needed as a source and to score, never to adapt to"
@@ -132,7 +136,6 @@ def _pair(found: Findings, names: Sequence[str], place: Place, subject: Subject)
         elif there == 0 and role not in subject.needed:
             found.notes.append(f"no {role}")
         elif absent:
-            missing.add(role)
             found.errors.append(named(f"{len(absent):,} {role} are missing", absent))
         _orphans(found, role, place, names)
     pairs = [

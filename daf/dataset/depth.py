@@ -11,7 +11,7 @@ from advent.dataset.depth_kinds import DepthKind, register_depth
 from advent.dataset.description import UNITS_CM, DepthFormat
 from advent.dataset.reading import read_16bit, read_values
 from advent.errors import DataError
-from daf.dataset.depth_guess import guess_depth
+from daf.dataset.depth_guess import UNCLEAR, guess_depth
 
 INVERSE_SCALE = 65536.0
 CM_PER_M = 100.0
@@ -102,15 +102,16 @@ def _with_gaps(depth_cm: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _far_is_large(depth: DepthFormat, samples: list[np.ndarray]) -> tuple[str, bool]:
-    """A guess at SYNTHIA's kind and at `distance`: whether it is what the spec says."""
+    """A guess at SYNTHIA's kind and at `distance`, and whether it speaks against what the spec says."""
     meaning, unit = guess_depth(samples)
     unit_cm = UNITS_CM[depth.unit] * depth.scale
-    return f"{meaning}{f' in {unit}' if unit else ''}", meaning == "distance" and UNITS_CM.get(unit) == unit_cm
+    as_said = meaning == "a distance" and UNITS_CM[unit] == unit_cm
+    return f"{meaning} in {unit}" if unit else meaning, as_said or meaning == UNCLEAR
 
 
 def _near_is_large(depth: DepthFormat, samples: list[np.ndarray]) -> tuple[str, bool]:
     meaning, unit = guess_depth(samples)
-    return f"{meaning}{f' in {unit}' if unit else ''}", meaning == "inverse depth"
+    return f"{meaning} in {unit}" if unit else meaning, meaning in ("an inverse depth", UNCLEAR)
 
 
 register_depth("synthia_cm", DepthKind(_synthia, _depth_map, _far_is_large))

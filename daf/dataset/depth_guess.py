@@ -12,26 +12,25 @@ import numpy as np
 
 NEAR_GROUND_M = 6.0  # what the lowest rows of a street picture show, give or take a factor of three
 UNITS_M = {"mm": 0.001, "cm": 0.01, "m": 1.0}
+UNCLEAR = "nothing that can be told from it"
 CLEAR = 1.1  # how much nearer the bottom must be than the middle for a guess to be made
 
 
 def guess_depth(samples: Sequence[np.ndarray]) -> tuple[str, str]:
     """(meaning, unit) of raw depth maps (H, W).
 
-    Meaning: 'distance', 'inverse depth', 'constant' or 'unclear'; unit: 'mm', 'cm', 'm', or '' where it has none.
+    Meaning: 'a distance', 'an inverse depth', 'a constant' or UNCLEAR; unit: 'mm', 'cm', 'm', or '' where it has none.
     """
-    bottom, middle = (
-        np.median([_rows(values, 0.9, 1.0) for values in samples]),
-        np.median([_rows(values, 0.55, 0.7) for values in samples]),
-    )
-    if all(np.ptp(values[np.isfinite(values)]) == 0 for values in samples if np.isfinite(values).any()):
-        return "constant", ""
+    if all(values.size == 0 or np.ptp(values) == 0 for values in (one[np.isfinite(one)] for one in samples)):
+        return "a constant", ""
+    bottom = float(np.median([_rows(values, 0.9, 1.0) for values in samples]))
+    middle = float(np.median([_rows(values, 0.55, 0.7) for values in samples]))
     if not (bottom > 0 and middle > 0):
-        return "unclear", ""
+        return UNCLEAR, ""
     if middle > CLEAR * bottom:
-        distance = {unit: abs(np.log(bottom * metres / NEAR_GROUND_M)) for unit, metres in UNITS_M.items()}
-        return "distance", min(distance, key=lambda unit: distance[unit])
-    return ("inverse depth" if bottom > CLEAR * middle else "unclear"), ""
+        off = {unit: abs(np.log(bottom * metres / NEAR_GROUND_M)) for unit, metres in UNITS_M.items()}
+        return "a distance", min(off, key=lambda unit: off[unit])
+    return ("an inverse depth" if bottom > CLEAR * middle else UNCLEAR), ""
 
 
 def _rows(values: np.ndarray, first: float, last: float) -> float:

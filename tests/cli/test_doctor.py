@@ -1,0 +1,331 @@
+"""scripts/doctor.py: what it says of good data, of planted faults, and of the wrong turns that people take."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import doctor
+import numpy as np
+import pytest
+import tiny
+from folders import gray, make_cityscapes, make_mapillary, rgb, save
+from PIL import Image
+
+
+def examine(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+    """Exit code and text, each finding on one line."""
+    try:
+        code = doctor.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        code = int(str(stop.code))
+    captured = capsys.readouterr()
+    return code, captured.out.replace("\n           ", " ") + captured.err
+
+
+def on_dataset(capsys: pytest.CaptureFixture[str], name: str, root: Path, *more: object) -> tuple[int, str]:
+    return examine(capsys, "--dataset", name, "--root", root, *more)
+
+
+def test_good_data(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
+    assert code == 0, text
+    assert "images   8, in" in text
+    assert "sizes    64x48 (8)" in text
+    assert "modes    image RGB 8-bit (8); label gray 8-bit (8)" in text
+    assert "ids      1-4, 6-8, 10 of 0-22" in text
+    assert "depth    500 to 6800" in text
+    assert "verdict: good to go" in text
+    # Eight stripes of equal share: road, sidewalk are flat.
+    assert "flat 25.0 %, construction 12.5 %, object 12.5 %, nature 12.5 %, sky 12.5 %" in text
+
+
+def test_labels_of_the_target_are_never_needed(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(data / "CamVid/valannot")
+    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
+    assert code == 0
+    assert "labels are not looked at: training and ranking never open the target's" in text
+    assert "no labels: fine for training and ranking" in text
+
+
+FAULTS = {
+    "truncated image": ("RGB/0000000.png: cannot be read as a picture", 1),
+    "empty image": ("RGB/0000001.png: cannot be read as a picture", 1),
+    "16-bit image": ("RGB/0000002.png: an image has 8 bits per channel", 1),
+    "label id 200": ("parsed_LABELS/0000003.png: label id 200 is not in streets (0..22, or 255)", 1),
+    "colour label": ("parsed_LABELS/0000004.png: a label file has one channel of class ids, this one is RGB", 1),
+    "missing label": ("1 labels are missing: ", 1),
+    "missing depth": ("1 depth are missing: ", 1),
+    "8-bit depth": ("Depth/0000007.png: a depth map is a 16-bit PNG, this one has 8 bits", 1),
+    "depth of zeros": ("Depth/0000008.png: the depth is 0 or not a number everywhere", 1),
+    "label of another shape": ("parsed_LABELS/0000009.png: 90 x 30, its image is 64 x 48: another shape", 1),
+    "twin image": ("1 images are there more than once: 0000010.png = 0000011.png", 0),
+    "label without image": ("1 labels belong to no image: 0000099.png", 0),
+}
+
+
+def plant(root: Path) -> None:
+    """Twelve faults in a data set in SYNTHIA's layout, one for each of the first twelve images."""
+    images, labels, depth = root / "RGB", root / "parsed_LABELS", root / "Depth"
+    whole = (images / "0000000.png").read_bytes()
+    (images / "0000000.png").write_bytes(whole[: len(whole) * 2 // 3])
+    (images / "0000001.png").write_bytes(b"")
+    cv2.imwrite(str(images / "0000002.png"), np.full((48, 64, 3), 40000, np.uint16))
+    save(labels / "0000003.png", gray(200, (64, 48)))
+    save(labels / "0000004.png", rgb(9, (64, 48)))
+    (labels / "0000005.png").unlink()
+    (depth / "0000006.png").unlink()
+    save(depth / "0000007.png", gray(9, (64, 48)))
+    save(depth / "0000008.png", np.zeros((48, 64), np.uint16))
+    save(labels / "0000009.png", gray(3, (90, 30)))
+    shutil.copy(images / "0000010.png", images / "0000011.png")
+    shutil.copy(labels / "0000010.png", labels / "0000099.png")
+
+
+def test_twelve_planted_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tiny.make_source(tmp_path / "streets", 16)
+    assert on_dataset(capsys, "streets", root)[0] == 0
+    plant(root)
+    code, text = on_dataset(capsys, "streets", root)
+    assert code == 1
+    for fault, (words, _) in FAULTS.items():
+        assert words in text, fault
+    errors = sum(error for _, error in FAULTS.values())
+    assert f"verdict: {errors} problems to mend, " in text
+    assert "labels   15 of 16" in text
+    assert "depth    15 of 16" in text
+
+
+def test_each_fault_alone_decides_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = tiny.make_source(tmp_path / "whole", 16)
+    spoilt = tiny.make_source(tmp_path / "spoilt", 16)
+    plant(spoilt)
+    for index, (fault, (words, error)) in enumerate(FAULTS.items()):
+        one = tmp_path / "one"
+        shutil.copytree(whole, one)
+        for folder in ("RGB", "parsed_LABELS", "Depth"):
+            for file in (one / folder).glob(f"{index:07d}.png"):
+                file.unlink()
+            for file in (spoilt / folder).glob(f"{index:07d}.png"):
+                shutil.copy(file, one / folder)
+        if fault == "twin image":
+            shutil.copy(spoilt / "RGB/0000011.png", one / "RGB")
+        if fault == "label without image":
+            shutil.copy(whole / "RGB/0000011.png", one / "RGB")
+            shutil.copy(spoilt / "parsed_LABELS/0000099.png", one / "parsed_LABELS")
+        code, text = on_dataset(capsys, "streets", one)
+        assert (code, words in text) == (error, True), fault
+        shutil.rmtree(one)
+
+
+def test_many_of_a_kind_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tiny.make_source(tmp_path / "streets", 16)
+    for index in range(9):
+        save(root / "parsed_LABELS" / f"{index:07d}.png", rgb(9, (64, 48)))
+    for index in range(9, 16):
+        (root / "Depth" / f"{index:07d}.png").unlink()
+    text = on_dataset(capsys, "streets", root)[1]
+    assert "verdict: 2 problems" in text
+    assert "(and 8 more: 0000001.png, 0000002.png, 0000003.png, 0000004.png)" in text
+    assert "7 depth are missing: " in text
+    assert "0000013.png and 2 more" in text
+
+
+def test_quick_reads_a_sample_and_full_reads_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tiny.make_source(tmp_path / "streets", 16)
+    save(root / "parsed_LABELS/0000001.png", rgb(9, (64, 48)))
+    code, text = on_dataset(capsys, "streets", root, "--quick", 4)
+    assert code == 0
+    assert "read     4 of 16 images" in text
+    assert on_dataset(capsys, "streets", root, "--workers", 1)[0] == 1
+
+
+def test_what_is_scored_should_not_be_trained_on(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copy(data / "CamVid/train/0003.png", data / "CamVid/val/0005.png")
+    text = examine(capsys, *tiny.command_line(data, "quick/dg"))[1]
+    assert "1 images are in target CamVid, train, too: 0005.png = 0003.png" in text
+
+
+# --- wrong turns
+
+
+def synthia(root: Path) -> Path:
+    return tiny.make_source(root / "SYNTHIA")
+
+
+def original_labels(root: Path) -> tuple[str, Path]:
+    data = synthia(root)
+    (data / "GT").mkdir()
+    (data / "parsed_LABELS").rename(data / "GT/LABELS")
+    return "synthia", data
+
+
+def original_labels_renamed(root: Path) -> tuple[str, Path]:
+    data = synthia(root)
+    for file in (data / "parsed_LABELS").iterdir():
+        ids = np.asarray(Image.open(file)).astype(np.uint16)
+        cv2.imwrite(str(file), np.stack([0 * ids, 900 + ids, ids], axis=2))
+    return "synthia", data
+
+
+def sequences(root: Path) -> tuple[str, Path]:
+    (root / "SYNTHIA/RGB").mkdir(parents=True)
+    shutil.move(synthia(root / "x") / "RGB", root / "SYNTHIA/RGB/Stereo_Left")
+    return "synthia", root / "SYNTHIA"
+
+
+def another_split(root: Path) -> tuple[str, Path]:
+    data = synthia(root)
+    for file in (data / "RGB").iterdir():
+        file.rename(file.with_name("ap_" + file.name))
+    return "synthia", data
+
+
+def colours(root: Path) -> tuple[str, Path]:
+    data = synthia(root)
+    for file in (data / "parsed_LABELS").iterdir():
+        save(file, rgb(70, (64, 48)))
+    return "synthia", data
+
+
+def shallow_depth(root: Path) -> tuple[str, Path]:
+    data = synthia(root)
+    for file in (data / "Depth").iterdir():
+        save(file, gray(70, (64, 48)))
+    return "synthia", data
+
+
+def too_deep(root: Path) -> tuple[str, Path]:
+    synthia(root / "download")
+    return "synthia", root / "download"
+
+
+def too_far_in(root: Path) -> tuple[str, Path]:
+    return "synthia", synthia(root) / "RGB"
+
+
+def lower_case(root: Path) -> tuple[str, Path]:
+    data = synthia(root)
+    (data / "RGB").rename(data / "rgb")
+    return "synthia", data
+
+
+def other_suffix(root: Path) -> tuple[str, Path]:
+    data = synthia(root)
+    for file in (data / "RGB").iterdir():
+        file.rename(file.with_suffix(".bmp"))
+    return "synthia", data
+
+
+def train_ids(root: Path) -> tuple[str, Path]:
+    data = make_cityscapes(root)
+    for file in (data / "gtFine").rglob("*_labelIds.png"):
+        file.rename(file.with_name(file.name.replace("labelIds", "labelTrainIds")))
+    return "cityscapes", data
+
+
+def train_ids_renamed(root: Path) -> tuple[str, Path]:
+    data = make_cityscapes(root)
+    for value, file in zip((0, 13), (data / "gtFine").rglob("*_labelIds.png"), strict=True):
+        ids = gray(value)
+        ids[:2] = 255
+        save(file, ids)
+    return "cityscapes", data
+
+
+def colour_files(root: Path) -> tuple[str, Path]:
+    data = make_cityscapes(root)
+    for file in (data / "gtFine").rglob("*_labelIds.png"):
+        file.rename(file.with_name(file.name.replace("labelIds", "color")))
+    return "cityscapes", data
+
+
+def only_instances(root: Path) -> tuple[str, Path]:
+    data = make_mapillary(root)
+    (data / "training/labels").rename(data / "training/instances")
+    return "mapillary", data
+
+
+TURNS = {
+    original_labels: "prepare.py --synthia-labels",
+    original_labels_renamed: "a colour or multi-channel picture",
+    sequences: "this is SYNTHIA-SEQS",
+    another_split: "this is SYNTHIA-RAND-CVPR16",
+    colours: "a label file has one channel of class ids, this one is RGB",
+    shallow_depth: "a depth map is a 16-bit PNG, this one has 8 bits",
+    too_deep: "unpacked one folder too deep",
+    too_far_in: "is one folder too far in; the data set's folder is",
+    lower_case: "rgb should be called RGB",
+    other_suffix: "holds 8 .bmp, but the images are looked for as *.png",
+    train_ids: "these are labelTrainIds; the reader wants labelIds",
+    train_ids_renamed: "the ids in the labelIds files are train ids",
+    only_instances: "only instances are unpacked",
+    colour_files: "colours and polygons are there, the labelIds are not",
+}
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=lambda turn: turn.__name__)
+def test_wrong_turns_are_recognised(turn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, root = turn(tmp_path)
+    code, text = on_dataset(capsys, name, root)
+    assert code == 1, text
+    assert TURNS[turn] in text
+
+
+def test_labels_for_scoring_may_be_of_the_wrong_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a target, the same data are good to train on."""
+    train_ids(tmp_path)
+    shutil.copytree(tmp_path / "Cityscapes/leftImg8bit/train", tmp_path / "Cityscapes/leftImg8bit/val")
+    tiny.make_source(tmp_path / "streets")
+    code, text = examine(capsys, *tiny.command_line(tmp_path, "quick/dg", "TARGET=cityscapes"))
+    assert code == 0
+    assert "warning  these are labelTrainIds" in text
+    assert "no labels: fine for training and ranking" in text
+
+
+def test_mapillary_labels_of_version_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = make_mapillary(tmp_path)
+    save(root / "training/labels/wide.png", gray(108, (40, 10)))
+    code, text = on_dataset(capsys, "mapillary", root)
+    assert code == 0
+    assert "the labels are those of Mapillary_v2, told by their ids" in text
+
+
+def test_depth_in_another_unit_is_guessed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A road in perspective, 6 m away at the bottom, 60 m in the middle: in cm as due, in mm, and as an inverse."""
+    root = tiny.make_source(tmp_path / "streets")
+    metres = np.repeat(np.concatenate([np.full(24, 60.0), np.linspace(60, 6, 24)])[:, None], 64, 1)
+    looks = {"a distance in cm": 100 * metres, "a distance in mm": 1000 * metres, "an inverse depth": 60000 / metres}
+    for words, values in looks.items():
+        for file in (root / "Depth").iterdir():
+            save(file, values.astype(np.uint16))
+        code, text = on_dataset(capsys, "streets", root)
+        assert code == 0
+        assert f"looks like {words} (a guess)" in text
+        assert ("the spec says synthia_cm" in text) == (words != "a distance in cm")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--dataset", "streets"], "--dataset and --root belong together"),
+        (["--dataset", "street", "--root", "."], "did you mean streets"),
+        (["--dataset", "streets", "--root", "nowhere"], "--root nowhere: no such folder"),
+        (["--dataset", "streets", "--root", ".", "--quick", "-1"], "--quick"),
+        (["--dataset", "streets", "--root", ".", "--quick", "few"], "--quick"),
+        (["--cfg", "quik"], "did you mean quick"),
+    ],
+)
+def test_mistakes_on_the_command_line(
+    arguments: list[str],
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, text = examine(capsys, *arguments)
+    assert code == 2
+    assert words in text
+    assert "Traceback" not in text
