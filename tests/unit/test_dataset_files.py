@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from unittest.mock import Mock
 
+import cv2
 import numpy as np
 import pytest
 from folders import C16, H, W, city_data, gray, map_data, rgb, save, synthia_data
+from PIL import Image
 
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.spec import load_spec
@@ -55,7 +60,41 @@ def test_scanning_leaves_out_hidden_and_other_files(cityscapes: Path) -> None:
     assert len(city_data(cityscapes)) == 2
 
 
+def test_loops_of_links_end_and_other_links_are_followed(cityscapes: Path) -> None:
+    folder = cityscapes / "leftImg8bit" / "train"
+    (folder / "bonn" / "up").symlink_to(folder)
+    (folder / "bonn" / "self").symlink_to("self")
+    (folder / "bonn_too").symlink_to(folder / "bonn")
+    names = city_data(cityscapes).names
+    assert names == ["aachen/x_leftImg8bit.png", "bonn/x_leftImg8bit.png", "bonn_too/x_leftImg8bit.png"]
+
+
 # --- errors
+
+
+def test_folders_and_files_without_permission_are_named(cityscapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Injected: the superuser may read everything."""
+    data, locked, scandir = city_data(cityscapes), str(cityscapes / "leftImg8bit/train/bonn"), os.scandir
+
+    def refuse(path: object) -> object:
+        if str(path) == locked:
+            raise PermissionError(errno.EACCES, "Permission denied", locked)
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(DataError, match=r"train/bonn: cannot be looked into \(Permission denied\); make it readable"):
+        city_data(cityscapes)
+    monkeypatch.undo()
+    monkeypatch.setattr(Image, "open", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(DataError, match=r"x_leftImg8bit.png: cannot be read \(Permission denied\); make it readable"):
+        data[0]
+
+
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_images_of_16_bits_are_refused_not_cut(synthia: Path, channels: tuple[int, ...]) -> None:
+    cv2.imwrite(str(synthia / "RGB" / "0000000.png"), np.full((H, W, *channels), 40000, np.uint16))
+    with pytest.raises(DataError, match=r"0000000.png: an image has 8 bits per channel"):
+        synthia_data(synthia)[0]
 
 
 def test_missing_folders_and_splits_are_named(tmp_path: Path, cityscapes: Path) -> None:
