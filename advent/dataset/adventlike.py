@@ -20,6 +20,7 @@ from advent.dataset.listing import checked_names, read_list
 from advent.dataset.place import find_place
 from advent.dataset.reading import map_ids, network_input, read_ids, read_image
 from advent.dataset.spec import load_spec
+from advent.dataset.versions import settle_version
 from advent.errors import DataError
 
 
@@ -83,7 +84,8 @@ class SpecDataSet(BaseDataset):
     load_labels = True
 
     def __init__(self, class_set: str, info_path: str | Path | None, *args: Any) -> None:
-        self.spec = load_spec(self.spec_name)
+        spec = load_spec(self.spec_name)
+        self.spec = settle_version(spec, Path(args[0]), args[2]) if self.load_labels else spec
         self.geometry = self.spec.geometry
         self.classes = load_classes(class_set)
         self.class_names: list[str] = list(self.classes.names)

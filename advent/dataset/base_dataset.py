@@ -87,11 +87,11 @@ class StreetDataset(Dataset[dict[str, Any]]):
         cache_dir: Path | None = None,
     ) -> None:
         assert not (with_labels and label_dir), "either the data set's labels or pseudo labels"
-        self.spec = settle_version(spec, Path(root), split) if with_labels else spec
         self.split, self.classes, self.mean = split, classes, tuple(mean)
         self.size = (int(size[0]), int(size[1])) if size else None
         self.label_size = (int(label_size[0]), int(label_size[1])) if label_size else None
-        self.place = self._find_place(Path(root), ["labels"] * with_labels + ["depth"] * with_depth)
+        roles = ["labels"] * with_labels + ["depth"] * with_depth
+        self.spec, self.place = _find(spec, Path(root), split, roles)
         self.names = self._list(names, list_file)
         self.table = self.spec.table(classes) if with_labels else None
         self.label_files = self._files("labels") if with_labels else None
@@ -101,12 +101,6 @@ class StreetDataset(Dataset[dict[str, Any]]):
         has_camera = with_depth and self.place.layout.camera is not None
         self.camera_files = self._files("camera") if has_camera else None
         self.cache = self._open_cache(cache_dir) if cache_dir else None
-
-    def _find_place(self, root: Path, roles: Sequence[str]) -> Place:
-        try:
-            return find_place(self.spec, root, self.split, roles)
-        except DataError as error:
-            raise DataError(f"{error}; scripts/doctor.py looks for the reason") from None
 
     def _list(self, names: Sequence[str] | None, list_file: Path | None) -> list[str]:
         images, pattern = self.place.images, self.place.layout.names
@@ -211,6 +205,15 @@ class StreetDataset(Dataset[dict[str, Any]]):
         size = self.label_size or self.size
         # A pseudo label lies in the frame of the network's input (padding included), so it is only ever stretched.
         return geometry.resize_label(label, size) if size else label
+
+
+def _find(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str]) -> tuple[DatasetSpec, Place]:
+    """The spec of the version that lies there, and its place."""
+    try:
+        settled = settle_version(spec, root, split) if "labels" in roles else spec
+        return settled, find_place(settled, root, split, roles)
+    except DataError as error:
+        raise DataError(f"{error}; scripts/doctor.py looks for the reason") from None
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

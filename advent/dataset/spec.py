@@ -83,7 +83,9 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = find_yaml(raw.pop("base"), "datasets")
     if base in (*seen, path):
         raise ConfigError(f"{path}: its bases form a circle")
-    return {**_read(base, (*seen, path)), **raw}
+    inherited = _read(base, (*seen, path))
+    inherited.pop("versions", None)  # another version's table would take the place of this file's own
+    return {**inherited, **raw}
 
 
 def _parsed(path: Path, raw: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from advent.dataset.description import DatasetSpec
+from advent.dataset.layout import Layout
 from advent.dataset.listing import scan
 from advent.dataset.place import Place, find_place
 from advent.dataset.reading import read_ids
@@ -31,8 +32,8 @@ def settle_version(spec: DatasetSpec, root: Path, split: str) -> DatasetSpec:
     fitting: list[tuple[DatasetSpec, Place]] = []
     for one in (spec, *[load_spec(name) for name in spec.versions]):
         place = find_place(one, root, split, ["labels"])
-        folder = place.folder("labels")
-        if folder is not None and folder.is_dir() and highest_id(place) <= one.max_label_id:
+        highest = highest_id(place)
+        if highest is not None and highest <= one.max_label_id:
             fitting.append((one, place))
     if not fitting:
         return spec
@@ -45,19 +46,23 @@ def settle_version(spec: DatasetSpec, root: Path, split: str) -> DatasetSpec:
     return chosen
 
 
-def highest_id(place: Place) -> int:
-    """The highest label id in a sample of the label files, 255 apart; 0 where none can be read."""
-    names = scan(place.images, place.layout.names)
-    chosen = np.linspace(0, len(names) - 1, min(SAMPLE, len(names))).round().astype(int)
-    highest = 0
-    for index in chosen:
-        file = place.path("labels", names[index])
+def highest_id(place: Place) -> int | None:
+    """The highest label id in a sample of the label files, 255 apart; None where none can be read."""
+    folder = place.folder("labels")
+    if folder is None or place.layout.labels is None or not folder.is_dir():
+        return None
+    try:
+        names = scan(folder, Layout(images=place.layout.labels).names)
+    except DataError:
+        return None
+    highest = []
+    for index in np.linspace(0, len(names) - 1, min(SAMPLE, len(names))).round().astype(int):
         try:
-            ids = read_ids(file) if file is not None else np.zeros(1, np.uint8)
+            ids = read_ids(folder / names[index])
         except DataError:
             continue  # whoever reads this file in earnest says so
-        highest = max(highest, int(ids[ids != 255].max(initial=0)))
-    return highest
+        highest.append(int(ids[ids != 255].max(initial=0)))
+    return max(highest, default=None)
 
 
 def catalogued(spec: DatasetSpec, root: Path) -> bool:
@@ -70,5 +75,5 @@ def catalogue_names(file: Path) -> tuple[str, ...] | None:
     try:
         labels = json.loads(file.read_text(encoding="utf-8"))["labels"]
         return tuple(str(label["readable"]) for label in labels)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
