@@ -42,14 +42,18 @@ class Place:
         return existing(self.root / path) if path else None
 
 
-def resolve_root(data_root: str | Path, directory: str | Path | None, spec: DatasetSpec) -> Path:
-    """The folder of a data set: `directory`, relative ones under `data_root`; None is the spec's own folder.
+def folder_of(data_root: str | Path, directory: str | Path | None, spec: DatasetSpec) -> Path:
+    """The folder of a data set: `directory`, relative ones under `data_root`; None is the spec's own folder."""
+    return Path(data_root).expanduser() / Path(directory or spec.folder).expanduser()
 
-    Raises DataError that says where it looked and which keys move it.
-    """
-    root = Path(data_root).expanduser() / (
-        Path(directory).expanduser() if directory else Path(spec.folder).expanduser()
-    )
+
+def resolve_root(data_root: str | Path, directory: str | Path | None, spec: DatasetSpec) -> Path:
+    """`folder_of` a data set that is there. Raises DataError that says where it looked and which keys move it."""
+    return existing_root(folder_of(data_root, directory, spec), spec)
+
+
+def existing_root(root: Path, spec: DatasetSpec) -> Path:
+    """The folder itself. Raises DataError where there is none."""
     if not root.is_dir():
         raise DataError(
             f"{root}: no such folder for {spec.name}; say where the data lie with --data-root FOLDER, "

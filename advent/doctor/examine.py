@@ -16,7 +16,7 @@ from advent.dataset.classes import ClassSet
 from advent.dataset.description import DatasetSpec
 from advent.dataset.layout import Layout, NamePattern
 from advent.dataset.listing import checked_names, read_list, scan
-from advent.dataset.place import Place, find_place
+from advent.dataset.place import Place, existing_root, find_place
 from advent.dataset.versions import settle_version
 from advent.doctor.facts import Facts, Files, look
 from advent.doctor.findings import Findings, named, weigh
@@ -51,13 +51,15 @@ def examine(subject: Subject, quick: int = 0, workers: int = 0) -> tuple[Finding
     """
     found = Findings(f"{subject.title}: {subject.root}", notes=[subject.note] if subject.note else [])
     try:
+        existing_root(subject.root, subject.spec)
         spec = settle_version(subject.spec, subject.root, subject.split) if "labels" in subject.wanted else subject.spec
         place = find_place(spec, subject.root, subject.split, list(subject.wanted))
         names = _names(subject, spec, place)
     except UserError as error:
         found.errors.append(str(error))
-        found.errors += around(subject.spec, subject.root, subject.split)
-        found.errors += in_folders(subject.spec, subject.root, ("images",))
+        if subject.root.is_dir():
+            found.errors += around(subject.spec, subject.root, subject.split)
+            found.errors += in_folders(subject.spec, subject.root, ("images",))
         return found, {}
     if spec.name != subject.spec.name:
         found.notes.append(f"the labels are those of {spec.name}, told by their ids; its table is used")
@@ -136,7 +138,7 @@ def _pair(found: Findings, names: Sequence[str], place: Place, subject: Subject)
         elif there == 0 and role not in subject.needed:
             found.notes.append(f"no {role}")
         elif absent:
-            found.errors.append(named(f"{len(absent):,} {role} are missing", absent))
+            found.errors.append(named(f"missing {role}", absent))
         _orphans(found, role, place, names)
     pairs = [
         Files(name, place.images / name, *[_there(paths[role][i]) if role in paths else None for role in OTHER_ROLES])
@@ -162,7 +164,7 @@ def _orphans(found: Findings, role: str, place: Place, names: Sequence[str]) -> 
         if "/".join(fields[f] for f in ("folder", "name") if f in fields) not in keys:
             extra.append(file)
     if extra:
-        found.warnings.append(named(f"{len(extra):,} {role} belong to no image", extra))
+        found.warnings.append(named(f"{role} that belong to no image", extra))
 
 
 def _lists_a_part(names: Sequence[str], place: Place) -> bool:

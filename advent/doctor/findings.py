@@ -34,9 +34,9 @@ class Findings:
 
 
 def named(what: str, items: Sequence[str]) -> str:
-    """The first few of many, and how many."""
+    """How many, and the first few of them."""
     more = f" and {len(items) - FIRST:,} more" if len(items) > FIRST else ""
-    return f"{what}: {', '.join(items[:FIRST])}{more}"
+    return f"{what} ({len(items):,}): {', '.join(items[:FIRST])}{more}"
 
 
 def weigh(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, classes: ClassSet | None) -> None:
@@ -49,7 +49,7 @@ def weigh(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, classes: C
     ]
     larger = [one.name for one in facts if one.image and one.label and one.label[0] > one.image[0]]
     if larger:
-        found.warnings.append(named(f"{len(larger):,} labels are larger than their images (they are resized)", larger))
+        found.warnings.append(named("labels larger than their images, which will be resized", larger))
     _weigh_ids(found, facts, spec, classes)
     _weigh_depth(found, facts, spec)
     twins = defaultdict(list)
@@ -58,7 +58,7 @@ def weigh(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, classes: C
             twins[one.digest].append(one.name)
     same = [" = ".join(names) for names in twins.values() if len(names) > 1]
     if same:
-        found.warnings.append(named(f"{len(same):,} images are there more than once", same))
+        found.warnings.append(named("images that are there more than once", same))
 
 
 def _weigh_ids(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, classes: ClassSet | None) -> None:

@@ -43,4 +43,4 @@ def shared(findings: Sequence[Findings], digests: Sequence[Mapping[str, str]]) -
             if both:
                 pairs = [f"{digests[later][one]} = {digests[earlier][one]}" for one in both]
                 other = findings[earlier].title.partition(":")[0]
-                findings[later].warnings.append(named(f"{len(both):,} images are in {other}, too", pairs))
+                findings[later].warnings.append(named(f"images that stand in {other}, too", pairs))

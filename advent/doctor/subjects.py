@@ -7,7 +7,7 @@ from typing import Any
 
 from advent.dataset.classes import ClassSet, load_classes
 from advent.dataset.description import DatasetSpec
-from advent.dataset.place import find_place, resolve_root
+from advent.dataset.place import find_place, folder_of
 from advent.dataset.protocol import class_set
 from advent.dataset.spec import load_spec
 from advent.doctor.examine import Subject
@@ -23,7 +23,7 @@ def subjects_of_config(config: Any) -> list[Subject]:
     classes, train = class_set(config), config.TRAIN
     source, target = load_spec(config.SOURCE), load_spec(config.TARGET)
     depth = ["depth"] if find_network(config).gives_depth and train.LAMBDA_DEPTH_MAIN > 0 else []
-    root_src = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_SOURCE, source)
+    root_src = folder_of(config.DATA_ROOT, config.DATA_DIRECTORY_SOURCE, source)
     subjects = [
         Subject(
             f"source {source.name}, {train.SET_SOURCE}", source, root_src, train.SET_SOURCE, classes,
@@ -33,7 +33,7 @@ def subjects_of_config(config: Any) -> list[Subject]:
     ]  # fmt: skip
     if not find_method(config).uses_target:
         return subjects
-    root_trg = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, target)
+    root_trg = folder_of(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, target)
     list_trg = _path(config.DATA_LIST_TARGET)
     name = f"target {target.name}"
     subjects.append(

@@ -55,13 +55,13 @@ FAULTS = {
     "16-bit image": ("RGB/0000002.png: an image has 8 bits per channel", 1),
     "label id 200": ("parsed_LABELS/0000003.png: label id 200 is not in streets (0..22, or 255)", 1),
     "colour label": ("parsed_LABELS/0000004.png: a label file has one channel of class ids, this one is RGB", 1),
-    "missing label": ("1 labels are missing: ", 1),
-    "missing depth": ("1 depth are missing: ", 1),
+    "missing label": ("missing labels (1): ", 1),
+    "missing depth": ("missing depth (1): ", 1),
     "8-bit depth": ("Depth/0000007.png: a depth map is a 16-bit PNG, this one has 8 bits", 1),
     "depth of zeros": ("Depth/0000008.png: the depth is 0 or not a number everywhere", 1),
     "label of another shape": ("parsed_LABELS/0000009.png: 90 x 30, its image is 64 x 48: another shape", 1),
-    "twin image": ("1 images are there more than once: 0000010.png = 0000011.png", 0),
-    "label without image": ("1 labels belong to no image: 0000099.png", 0),
+    "twin image": ("images that are there more than once (1): 0000010.png = 0000011.png", 0),
+    "label without image": ("labels that belong to no image (1): 0000099.png", 0),
 }
 
 
@@ -128,7 +128,7 @@ def test_many_of_a_kind_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     text = on_dataset(capsys, "streets", root)[1]
     assert "verdict: 2 problems" in text
     assert "(and 8 more: 0000001.png, 0000002.png, 0000003.png, 0000004.png)" in text
-    assert "7 depth are missing: " in text
+    assert "missing depth (7): " in text
     assert "0000013.png and 2 more" in text
 
 
@@ -144,7 +144,7 @@ def test_quick_reads_a_sample_and_full_reads_all(tmp_path: Path, capsys: pytest.
 def test_what_is_scored_should_not_be_trained_on(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(data / "CamVid/train/0003.png", data / "CamVid/val/0005.png")
     text = examine(capsys, *tiny.command_line(data, "quick/dg"))[1]
-    assert "1 images are in target CamVid, train, too: 0005.png = 0003.png" in text
+    assert "images that stand in target CamVid, train, too (1): 0005.png = 0003.png" in text
 
 
 # --- wrong turns
@@ -329,3 +329,12 @@ def test_mistakes_on_the_command_line(
     assert code == 2
     assert words in text
     assert "Traceback" not in text
+
+
+def test_one_missing_data_set_does_not_hide_the_other(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(data / "streets")
+    (data / "CamVid/train/0002.png").write_bytes(b"x")
+    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
+    assert code == 1
+    assert "streets: no such folder for streets" in text
+    assert "0002.png: cannot be read as a picture" in text

@@ -1,0 +1,91 @@
+"""SYNTHIA's original labels (16-bit, several channels) to the 8-bit ids that the code of this line reads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import BinaryIO
+
+import cv2
+import numpy as np
+
+from advent.dataset.reading import read_png
+from advent.engine.progress import Progress
+from advent.errors import DataError
+from advent.utils.serialization import is_temporary, write_atomically
+
+ORIGINAL, PARSED = Path("GT/LABELS"), Path("parsed_LABELS")
+MAX_ID = 22
+SAMPLE = 24
+
+
+def convert_labels(root: Path, workers: int = 0) -> int:
+    """Write `parsed_LABELS/<name>.png` for every `GT/LABELS/<name>.png` under `root`; returns how many were written.
+
+    Files that are there are kept: each appears whole or not at all, so a stopped conversion goes on. Raises DataError
+    on the first file that is not what it should be.
+    """
+    files = sorted(file for file in (root / ORIGINAL).glob("*.png") if not file.name.startswith("."))
+    if not files:
+        raise DataError(f"{root / ORIGINAL}: no PNG there; give the folder of SYNTHIA-RAND-CITYSCAPES that holds GT")
+    channel = find_class_channel(files)
+    for leftover in (root / PARSED).glob(".*"):
+        if is_temporary(leftover):
+            leftover.unlink(missing_ok=True)
+    missing = [file for file in files if not (root / PARSED / file.name).is_file()]
+    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+    try:
+        with Progress("SYNTHIA's labels", len(missing)) as progress:
+            for job in as_completed([pool.submit(_convert, file, channel, root / PARSED) for file in missing]):
+                job.result()
+                progress.step()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return len(missing)
+
+
+def find_class_channel(files: Sequence[Path]) -> int:
+    """The channel of class ids, in OpenCV's order, told by content: which one comes first depends on the reader.
+
+    In a sample of the files all its values are ids, and few are 0 (void: 1 % of SYNTHIA's pixels). An instance channel
+    is 0 on all that has no instances, most of a street, and exceeds the ids elsewhere. Raises DataError if none fits.
+    """
+    chosen = np.linspace(0, len(files) - 1, min(SAMPLE, len(files))).round().astype(int)
+    pictures = [_channels(files[index]) for index in chosen]
+    depth = min(picture.shape[2] for picture in pictures)
+    highest = [max(int(picture[..., c].max()) for picture in pictures) for c in range(depth)]
+    zeros = [float(np.mean([np.mean(picture[..., c] == 0) for picture in pictures])) for c in range(depth)]
+    fitting = [c for c in range(depth) if highest[c] <= MAX_ID and zeros[c] < 0.5]
+    if not fitting:
+        found = ", ".join(f"channel {c}: 0..{highest[c]}, {100 * zeros[c]:.0f} % zeros" for c in range(depth))
+        raise DataError(
+            f"{files[0].parent}: no channel holds class ids 0..{MAX_ID} ({found}); these are not the labels of "
+            "SYNTHIA-RAND-CITYSCAPES"
+        )
+    return min(fitting, key=lambda c: zeros[c])
+
+
+def _channels(file: Path) -> np.ndarray:
+    """(H, W, C) as it is. Raises DataError on colours."""
+    picture = read_png(file)
+    if picture.ndim == 3 and picture.dtype == np.uint8:
+        raise DataError(f"{file}: 8 bits and {picture.shape[2]} channels are colours; take GT/LABELS, not GT/COLOR")
+    return picture if picture.ndim == 3 else picture[..., None]
+
+
+def _convert(file: Path, channel: int, folder: Path) -> None:
+    picture = _channels(file)
+    if channel >= picture.shape[2] or int(picture[..., channel].max()) > MAX_ID:
+        value = int(picture[..., min(channel, picture.shape[2] - 1)].max())
+        raise DataError(
+            f"{file}: holds {value} where others hold class ids 0..{MAX_ID} (channel {channel}); fetch it again"
+        )
+    done, data = cv2.imencode(".png", picture[..., channel].astype(np.uint8))
+    assert done
+
+    def write(handle: BinaryIO) -> None:
+        handle.write(data.tobytes())
+
+    write_atomically(folder / file.name, write)
