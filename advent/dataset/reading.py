@@ -99,6 +99,11 @@ def read_ids(path: Path, palette: Mapping[int, Color] | None = None) -> np.ndarr
     if palette is not None:
         return ids_of_colors(np.asarray(picture.convert("RGB")), palette, path)
     if picture.mode not in _LABEL_MODES:
+        if path.suffix.lower() == ".png" and png_bits(path) == 16:
+            raise DataError(
+                f"{path}: 16 bits and several channels, as SYNTHIA's original GT/LABELS have; "
+                "scripts/prepare.py --synthia-labels makes ids of them"
+            )
         raise DataError(
             f"{path}: a label file has one channel of class ids, this one is {picture.mode} "
             f"(a colour or multi-channel picture); use the files with ids, or give its spec a palette"

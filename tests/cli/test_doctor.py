@@ -119,6 +119,15 @@ def test_each_fault_alone_decides_the_exit_code(tmp_path: Path, capsys: pytest.C
         shutil.rmtree(one)
 
 
+def test_labels_may_be_larger_than_their_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pictures that somebody scaled down, labels at full size: they fit each other, and it is said."""
+    root = tiny.make_source(tmp_path / "streets")
+    save(root / "parsed_LABELS/0000002.png", gray(3, (128, 96)))
+    code, text = on_dataset(capsys, "streets", root)
+    assert code == 0
+    assert "labels larger than their images, which will be resized (1): 0000002.png" in text
+
+
 def test_many_of_a_kind_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny.make_source(tmp_path / "streets", 16)
     for index in range(9):
@@ -249,7 +258,7 @@ def only_instances(root: Path) -> tuple[str, Path]:
 
 TURNS = {
     original_labels: "prepare.py --synthia-labels",
-    original_labels_renamed: "a colour or multi-channel picture",
+    original_labels_renamed: "16 bits and several channels, as SYNTHIA's original GT/LABELS",
     sequences: "this is SYNTHIA-SEQS",
     another_split: "this is SYNTHIA-RAND-CVPR16",
     colours: "a label file has one channel of class ids, this one is RGB",
