@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from advent.dataset.reading import read_png
+from advent.engine.lock import FolderLock
 from advent.engine.progress import Progress
 from advent.errors import DataError
 from advent.utils.serialization import is_temporary, write_atomically
@@ -31,18 +32,20 @@ def convert_labels(root: Path, workers: int = 0) -> int:
     if not files:
         raise DataError(f"{root / ORIGINAL}: no PNG there; give the folder of SYNTHIA-RAND-CITYSCAPES that holds GT")
     channel = find_class_channel(files)
-    for leftover in (root / PARSED).glob(".*"):
-        if is_temporary(leftover):
-            leftover.unlink(missing_ok=True)
-    missing = [file for file in files if not (root / PARSED / file.name).is_file()]
+    lock = FolderLock(root / PARSED).acquire()
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
+        for leftover in (root / PARSED).glob(".*"):
+            if is_temporary(leftover):
+                leftover.unlink(missing_ok=True)
+        missing = [file for file in files if not (root / PARSED / file.name).is_file()]
         with Progress("SYNTHIA's labels", len(missing)) as progress:
             for job in as_completed([pool.submit(_convert, file, channel, root / PARSED) for file in missing]):
                 job.result()
                 progress.step()
     finally:
         pool.shutdown(cancel_futures=True)
+        lock.release()
     return len(missing)
 
 
@@ -50,8 +53,11 @@ def find_class_channel(files: Sequence[Path]) -> int:
     """The channel of class ids, in OpenCV's order, told by content: which one comes first depends on the reader.
 
     In a sample of the files all its values are ids, and few are 0 (void: 1 % of SYNTHIA's pixels). An instance channel
-    is 0 on all that has no instances, most of a street, and exceeds the ids elsewhere. Raises DataError if none fits.
+    is 0 on all that has no instances, most of a street, and exceeds the ids elsewhere. Raises DataError if none fits,
+    or if two that differ fit equally well; of identical ones the first is taken.
     """
+    if not files:
+        raise DataError("no label files to look at; give those of SYNTHIA's GT/LABELS")
     chosen = np.linspace(0, len(files) - 1, min(SAMPLE, len(files))).round().astype(int)
     pictures = [_channels(files[index]) for index in chosen]
     depth = min(picture.shape[2] for picture in pictures)
@@ -64,7 +70,14 @@ def find_class_channel(files: Sequence[Path]) -> int:
             f"{files[0].parent}: no channel holds class ids 0..{MAX_ID} ({found}); these are not the labels of "
             "SYNTHIA-RAND-CITYSCAPES"
         )
-    return min(fitting, key=lambda c: zeros[c])
+    best = min(fitting, key=lambda c: zeros[c])
+    for rival in fitting:
+        if np.isclose(zeros[rival], zeros[best]) and any((p[..., rival] != p[..., best]).any() for p in pictures):
+            raise DataError(
+                f"{files[0].parent}: channels {best} and {rival} differ, and either could hold the class ids; "
+                "fetch the original files of SYNTHIA-RAND-CITYSCAPES again"
+            )
+    return best
 
 
 def _channels(file: Path) -> np.ndarray:
@@ -77,8 +90,13 @@ def _channels(file: Path) -> np.ndarray:
 
 def _convert(file: Path, channel: int, folder: Path) -> None:
     picture = _channels(file)
-    if channel >= picture.shape[2] or int(picture[..., channel].max()) > MAX_ID:
-        value = int(picture[..., min(channel, picture.shape[2] - 1)].max())
+    if channel >= picture.shape[2]:
+        raise DataError(
+            f"{file}: has no channel {channel}, where others hold class ids (channels: {picture.shape[2]}); "
+            "fetch it again"
+        )
+    value = int(picture[..., channel].max())
+    if value > MAX_ID:
         raise DataError(
             f"{file}: holds {value} where others hold class ids 0..{MAX_ID} (channel {channel}); fetch it again"
         )

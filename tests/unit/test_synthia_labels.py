@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,51 @@ def test_folders_without_class_ids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no channel holds class ids 0..22 \(channel 0: 0\.\.\d+, 9\d % zeros"):
         convert_labels(root)
     assert not (root / "parsed_LABELS").exists()
+
+
+def test_two_channels_that_fit_equally_well_are_refused_unless_identical(tmp_path: Path) -> None:
+    (tmp_path / "GT/LABELS").mkdir(parents=True)
+    file, ids = tmp_path / "GT/LABELS/a.png", ids_of(0)
+    cv2.imwrite(str(file), np.stack([ids, ids[::-1], np.zeros_like(ids)], 2))  # as many zeros, elsewhere
+    with pytest.raises(DataError, match="GT/LABELS: channels 0 and 1 differ") as error:
+        convert_labels(tmp_path)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "parsed_LABELS").exists()
+    cv2.imwrite(str(file), np.stack([np.zeros_like(ids), ids, ids], 2))
+    assert find_class_channel([file]) == 1
+    assert convert_labels(tmp_path) == 1
+    assert (parsed(tmp_path)[0] == ids).all()
+
+
+def test_a_later_file_without_the_channel_is_named(tmp_path: Path) -> None:
+    root = make(tmp_path, "icz", count=60)  # the sample does not hold the second file
+    bad = root / "GT/LABELS/0000001.png"
+    cv2.imwrite(str(bad), ids_of(1))
+    with pytest.raises(DataError, match=r"0000001\.png: has no channel 1, .* \(channels: 1\)"):
+        convert_labels(root)
+    assert not (root / "parsed_LABELS" / bad.name).exists()
+
+
+def test_no_files_at_all_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no label files"):
+        find_class_channel([])
+    (tmp_path / "GT/LABELS").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"GT/LABELS: no PNG there"):
+        convert_labels(tmp_path)
+
+
+def test_an_error_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, started = make(tmp_path, count=200), []
+
+    def refuse(file: Path, channel: int, folder: Path) -> None:
+        started.append(file)
+        time.sleep(0.01)  # the main thread hears of the first error before the pool gets through the rest
+        raise DataError(f"{file}: refused")
+
+    monkeypatch.setattr(synthia_labels, "_convert", refuse)
+    with pytest.raises(DataError, match="refused"):
+        convert_labels(root, workers=1)
+    assert len(started) < 200
 
 
 def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
