@@ -47,11 +47,10 @@ def _datasets(config: Any, roles: Sequence[str] | None) -> list[StreetDataset]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and prepare; returns the exit code."""
     require_own_advent()
-    from daf.dataset.synthia_labels import convert_labels
-
     import ida.doors as doors
     from advent.engine.prepare import fill_cache
     from advent.errors import ConfigError
+    from daf.dataset.synthia_labels import convert_labels
 
     parser = doors.make_parser("prepare.py", "Prepare data: SYNTHIA's labels, or a cache for a config.", "ep1.yml")
     parser.add_argument("--synthia-labels", metavar="DIR", type=Path, help="SYNTHIA's folder: write parsed_LABELS")
