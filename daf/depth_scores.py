@@ -17,7 +17,7 @@ from advent.domain_adaptation.eval_UDA import candidates
 from advent.engine.build import build_network, class_set
 from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
-from advent.engine.learner import AMP_DTYPES
+from advent.engine.precision import AMP_DTYPES, placed
 from advent.engine.progress import tracked
 from advent.engine.provenance import environment
 from advent.engine.registry import find_network
@@ -71,14 +71,14 @@ def evaluate_depth(config: Any) -> dict[str, float]:
         mean=tuple(config.TRAIN.IMG_MEAN), with_depth=True,
     )  # fmt: skip
     (candidate,) = candidates(config)[-1:]
-    net = build_network(config, candidate.files[0]).to(device).eval()
+    net = placed(build_network(config, candidate.files[0]), device).eval()
     truths = dict(
         zip(dataset.names, zip(dataset.depth_files or [], dataset.camera_files or [], strict=True), strict=True)
     )
     scores = []
-    batches = loader(dataset, config.NUM_WORKERS, batch_size=test.BATCH_SIZE_TARGET, shuffle=False)
+    batches = loader(dataset, config.NUM_WORKERS, device, batch_size=test.BATCH_SIZE_TARGET, shuffle=False)
     for batch in tracked(batches, "depth", -(-len(dataset) // test.BATCH_SIZE_TARGET)):
-        for name, inverse in zip(batch["name"], _depth(net, batch["image"].to(device), config), strict=True):
+        for name, inverse in zip(batch["name"], _depth(net, batch["image"], config), strict=True):
             truth = read_depth_metres(*truths[name])
             scores.append(depth_scores(metres(_sized(inverse, truth.shape)), truth))
     counted = [score for score in scores if score is not None]

@@ -13,6 +13,7 @@ from torch import Tensor
 from advent.domain_adaptation.steps import Parts, Prediction
 from advent.engine.build import build_network, class_set, evaluation_data, source_data
 from advent.engine.device import pick_device
+from advent.engine.precision import placed
 from advent.engine.registry import find_method
 from advent.engine.streams import loader
 from advent.utils.serialization import write_atomically
@@ -35,7 +36,7 @@ def stage_grid(stages: Sequence[Stage], path: str | Path) -> Path:
     colors, dataset = class_set(config).colors, evaluation_data(config)
     chosen = np.linspace(0, len(dataset) - 1, min(EXAMPLES, len(dataset))).round().astype(int)
     subset = torch.utils.data.Subset(dataset, chosen.tolist())
-    batches = list(loader(subset, workers=0, batch_size=1, shuffle=False))
+    batches = list(loader(subset, workers=0, device=torch.device("cpu"), batch_size=1, shuffle=False))
     columns: list[Column] = [
         ("image", [photograph(batch["image"][0].numpy(), config.TRAIN.IMG_MEAN) for batch in batches]),
         ("ground truth", [class_colors(batch["label"][0].numpy(), colors) for batch in batches]),
@@ -57,7 +58,7 @@ def stage_grid(stages: Sequence[Stage], path: str | Path) -> Path:
 @torch.inference_mode()
 def _predict(stage: Any, images: list[Tensor]) -> list[Prediction]:
     device = pick_device(stage.config.DEVICE)
-    net = build_network(stage.config, stage.folder.snapshots()[-1][1]).to(device).eval()
+    net = placed(build_network(stage.config, stage.folder.snapshots()[-1][1]), device).eval()
     parts = Parts(net, find_method(stage.config))
     return [parts.predict(image.to(device)).each(lambda x: x.float().cpu()) for image in images]
 

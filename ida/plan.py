@@ -17,6 +17,7 @@ from advent.engine.build import build_encoder, class_set, evaluation_data, sourc
 from advent.engine.device import pick_device
 from advent.engine.learner import Learner
 from advent.engine.loading import FETCH
+from advent.engine.precision import placed
 from advent.engine.registry import find_method, find_network
 from advent.engine.tables import markdown_table
 from advent.errors import UserError
@@ -78,7 +79,7 @@ def _measure(stage: Stage, steps: int) -> Needs:
     device = pick_device(config.DEVICE)
     net = find_network(config).build(config, build_encoder(config, weights=False))
     initialise(net, "he")
-    forward = _time(lambda: _predict(net.to(device).eval(), config, device), device, steps)
+    forward = _time(lambda: _predict(placed(net, device).eval(), config, device), device, steps)
     labelled = _count(target_data, config)
     if not stage.trains:
         return Needs(stage.name, 0, 0, 0, None if labelled is None else labelled * forward, _memory(device))

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from advent.domain_adaptation.steps import Parts, Prediction
-from advent.engine.learner import AMP_DTYPES
+from advent.engine.precision import AMP_DTYPES, runner
 from advent.engine.progress import tracked
 from advent.engine.registry import find_method
-from advent.engine.streams import loader, to_device
+from advent.engine.streams import loader
 from advent.utils.loss import IGNORE_LABEL
 from advent.utils.serialization import write_atomically
 
@@ -27,7 +27,7 @@ def pseudo_label(logits: Tensor, threshold: float | None = None) -> Tensor:
     Resize the logits to the wanted size first: the release takes the softmax after the resize.
     """
     if threshold is None:
-        return logits.argmax(1).to(torch.uint8)
+        return logits.max(1).indices.to(torch.uint8)  # several times as fast as argmax on a CPU
     confidence, labels = logits.softmax(1).max(1)
     return labels.masked_fill(confidence < threshold, IGNORE_LABEL).to(torch.uint8)
 
@@ -39,11 +39,11 @@ def predictions(
     """(names, prediction at input size) of every batch of a data set, network in eval mode meanwhile."""
     was_training = net.training
     net.eval()
-    parts = Parts(net, find_method(config), amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
+    parts = Parts(runner(net, config.TRAIN, device), find_method(config), amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
     size = config.TRAIN.BATCH_SIZE_TARGET
-    batches = loader(dataset, config.NUM_WORKERS, batch_size=size, shuffle=False)
+    batches = loader(dataset, config.NUM_WORKERS, device, batch_size=size, shuffle=False)
     for batch in tracked(batches, what, -(-len(dataset) // size)):
-        yield batch["name"], parts.predict(to_device(batch, device)["image"])
+        yield batch["name"], parts.predict(batch["image"])
     net.train(was_training)
 
 

@@ -20,6 +20,7 @@ from advent.engine.build import build_network, class_set, target_data
 from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
 from advent.engine.lock import FolderLock
+from advent.engine.precision import placed
 from advent.engine.provenance import provenance
 from advent.engine.registry import find_network
 from advent.engine.runlog import StageFolder, starting_snapshot
@@ -48,7 +49,7 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
     check_before({"target": target}, config.DATA_CHECK)
     split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # refuses an empty half before the work
     device = pick_device(config.DEVICE)
-    net = build_network(config, checkpoint).to(device)
+    net = placed(build_network(config, checkpoint), device)
     folder = StageFolder.of(config)
     lock = FolderLock(folder.path).acquire()
     try:

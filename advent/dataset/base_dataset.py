@@ -133,16 +133,22 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        item = self.compact(index)
+        return item | {"image": torch.from_numpy(network_input(item["image"].numpy(), self.mean))}
+
+    def compact(self, index: int) -> dict[str, Any]:
+        """The item with its image as (H, W, 3) uint8 RGB: a quarter of the bytes to carry from worker to device.
+
+        `network_images` makes the same numbers of a batch of them, to the last bit.
+        """
         arrays = self.cache.read(self.names[index], self.files(index)) if self.cache and self.cache.used else None
         if arrays is None:
             arrays = self.decode(index)
-        image = torch.from_numpy(network_input(arrays.pop("image"), self.mean))
-        item: dict[str, Any] = {"name": self.names[index], "image": image}
         if self.pseudo_files is not None:
             arrays["label"] = self._pseudo_label(self.pseudo_files[index])
         if "depth" in arrays and self._depth_has_gaps:
             arrays["depth_known"] = arrays["depth"] > 0
-        return item | {key: torch.from_numpy(_writable(array)) for key, array in arrays.items()}
+        return {"name": self.names[index], **{key: torch.from_numpy(_writable(a)) for key, a in arrays.items()}}
 
     def decode(self, index: int) -> Arrays:
         """What the files of one image hold, at the sizes asked for: image (H, W, 3) uint8 RGB, label, depth."""
@@ -205,6 +211,11 @@ class StreetDataset(Dataset[dict[str, Any]]):
         size = self.label_size or self.size
         # A pseudo label lies in the frame of the network's input (padding included), so it is only ever stretched.
         return geometry.resize_label(label, size) if size else label
+
+
+def network_images(rgb: torch.Tensor, mean_bgr: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32 BGR minus the mean (3,), on the tensors' device, channels last."""
+    return (rgb.flip(3).to(torch.float32) - mean_bgr).permute(0, 3, 1, 2)
 
 
 def _find(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str]) -> tuple[DatasetSpec, Place]:

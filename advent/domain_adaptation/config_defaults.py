@@ -77,7 +77,11 @@ TRAIN:
   EVAL_EVERY: 0                # score the target's labelled set so often; 0: never
   RANDOM_SEED: 1234
   RANDOM_TRAIN: false          # true: draw the seed
-  AMP: 'off'                   # off | bf16: mixed precision; losses and maps stay in float32
+  AMP: 'off'                   # off | bf16 | fp16 (with loss scaling, for GPUs): mixed precision, for training and
+                               # evaluation; losses, maps and batch-norm statistics stay in float32
+  COMPILE: false               # true: torch.compile the network, for training and evaluation; minutes at the start
+  CHECKPOINT_ACTIVATIONS: false  # true: keep less of the encoder for the backward pass and compute it again: less
+                               # memory, more time, the same gradients
   TENSORBOARD: false
   DETERMINISTIC: false         # true: the same bits every time where the device allows it; the CPU's are anyway
   SKIP_NONFINITE: 0            # so many iterations whose losses or gradients are not finite are skipped and counted;
@@ -122,7 +126,7 @@ CHOICES = {
     "MODEL.STRIDE_IN": ("conv1", "conv2"),
     "MODEL.BN_AFFINE": ("auto", "frozen", "trainable"),
     "TRAIN.BACKBONE_UPDATES": ("release", "once"),
-    "TRAIN.AMP": ("off", "bf16"),
+    "TRAIN.AMP": ("off", "bf16", "fp16"),
     "RANK.MAP": ("depth", "entropy"),
     "RANK.NORMALIZE": ("false", "true", "release"),
     "TEST.MODE": ("last", "best", "single"),
@@ -155,5 +159,6 @@ WITHOUT_EFFECT = (
     "DEVICE", "NUM_WORKERS", "DATA_ROOT", "DATA_CACHE", "DATA_CHECK", "CLASSES.colors",
     "EXP_ROOT", "EXP_NAME", "EXP_SUFFIX", "STAGE.SCRIPT_AFTER",
     "STAGE.CONFIG_AFTER", "STAGE.CONFIG_RANKING", "TRAIN.KEEP", "TRAIN.TENSORBOARD", "TRAIN.RANDOM_TRAIN",
-    "TRAIN.DETERMINISTIC", "TRAIN.SKIP_NONFINITE", "STAGE.CHECK_ORIGIN", "TEST.", "PIPELINE.",
+    "TRAIN.DETERMINISTIC", "TRAIN.SKIP_NONFINITE", "TRAIN.CHECKPOINT_ACTIVATIONS",
+    "STAGE.CHECK_ORIGIN", "TEST.", "PIPELINE.",
 )  # fmt: skip

@@ -24,6 +24,7 @@ from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
 from advent.engine.loading import load_network
 from advent.engine.metrics import confusion_matrix, intersection_over_union, mean_iou
+from advent.engine.precision import placed, runner
 from advent.engine.predictor import Predictor
 from advent.engine.provenance import environment, names_digest
 from advent.engine.results import PredictionFolder, summary, write_results
@@ -118,7 +119,7 @@ class Scorer:
 
     def _score(self, candidate: Candidate) -> dict[str, Any]:
         config, test = self.config, self.config.TEST
-        nets = [build_network(config, file).to(self.device) for file in candidate.files]
+        nets = [self._network(file) for file in candidate.files]
         predictor = Predictor(nets, candidate.weights, amp=config.TRAIN.AMP, flip=test.FLIP, scales=test.SCALES)
         options = {"batch_size": test.BATCH_SIZE_TARGET, "workers": config.NUM_WORKERS}
         keep = self._keep() if test.SAVE_PREDS else None
@@ -132,6 +133,10 @@ class Scorer:
                 predictor, images, self.device, images=test.SELECT_IMAGES, what=what, **options
             )  # fmt: skip
         return found
+
+    def _network(self, file: Path) -> nn.Module:
+        net = placed(build_network(self.config, file), self.device)
+        return runner(net, self.config.TRAIN, self.device)
 
     def _keep(self) -> Callable[[str, np.ndarray], None]:
         folder = PredictionFolder(Path(self.config.TEST.SAVE_PREDS), self.dataset)
@@ -207,7 +212,8 @@ def evaluate_domain_adaptation(
     device = next(models[0].parameters()).device
     for image, labels, *_ in test_loader:
         for one, label in zip(predictor(image.to(device)), labels, strict=True):
-            hist += confusion_matrix(label.numpy(), predicted(one, label.shape[-2:]), cfg.NUM_CLASSES)
+            ids = predicted(one, label.shape[-2:]).cpu().numpy()
+            hist += confusion_matrix(label.numpy(), ids, cfg.NUM_CLASSES)
     found = mean_iou(intersection_over_union(hist))
     if verbose:
         log.info("mIoU %.2f", found)

@@ -80,7 +80,11 @@ class Method:
 
 @dataclass
 class Parts:
-    """The networks that a step works on, and how. `weights`: loss name -> lambda, losses without one count 1."""
+    """The networks that a step works on, and how.
+
+    `weights`: loss name -> lambda, losses without one count 1. `scale` is applied to whatever `backward` is called on
+    (loss scaling of float16).
+    """
 
     net: nn.Module
     method: Method
@@ -88,6 +92,7 @@ class Parts:
     discriminators: nn.ModuleDict = field(default_factory=nn.ModuleDict)
     weights: Mapping[str, float] = field(default_factory=dict)
     amp_dtype: torch.dtype | None = None
+    scale: Callable[[Tensor], Tensor] = lambda loss: loss
 
     def predict(self, images: Tensor) -> Prediction:
         """Forward pass (reduced precision where asked for), every output resized to the images, in full precision."""
@@ -117,7 +122,7 @@ def learn_source(parts: Parts, source: Batch) -> tuple[Losses, Prediction]:
     """Supervised forward and backward on labelled data; returns detached losses and predictions."""
     prediction = parts.predict(source["image"])
     losses = parts.supervised(prediction, source)
-    parts.weighted(losses).backward()
+    parts.scale(parts.weighted(losses)).backward()
     return detached(losses), prediction.each(Tensor.detach)
 
 
@@ -134,7 +139,7 @@ def entropy_step(parts: Parts, source: Batch, target: Batch | None) -> Losses:
     entropies = {"ent": entropy_loss(prediction.main.softmax(1))}
     if prediction.aux is not None:
         entropies["ent_aux"] = entropy_loss(prediction.aux.softmax(1))
-    parts.weighted(entropies).backward()
+    parts.scale(parts.weighted(entropies)).backward()
     return losses | detached(entropies)
 
 
@@ -166,12 +171,12 @@ def confront(parts: Parts, level: str, source_map: Tensor, target_map: Tensor) -
     verdict = parts.judge(level, leaf)
     adversarial = bce_loss(verdict, SOURCE_LABEL)
     weight = parts.weights.get("adv" if level == "main" else f"adv_{level}", 1.0)
-    (gradient,) = torch.autograd.grad(weight * adversarial, leaf, retain_graph=True)
+    (gradient,) = torch.autograd.grad(parts.scale(weight * adversarial), leaf, retain_graph=True)
     share = 0.5 if parts.method.halve else 1.0
     on_target = share * bce_loss(verdict, TARGET_LABEL)
-    on_target.backward(inputs=list(discriminator.parameters()))
+    parts.scale(on_target).backward(inputs=list(discriminator.parameters()))
     on_source = share * bce_loss(parts.judge(level, source_map), SOURCE_LABEL)
-    on_source.backward()
+    parts.scale(on_source).backward()
     return detached({"adv": adversarial, "d_source": on_source, "d_target": on_target}), gradient
 
 

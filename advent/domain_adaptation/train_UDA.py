@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -15,6 +16,8 @@ from advent.engine.loop import Loop
 from advent.engine.registry import find_method, find_network
 from advent.engine.runlog import StageFolder
 from advent.engine.streams import stream, to_device
+
+log = logging.getLogger(__name__)
 
 
 def train_stage(config: Any, *, resume: bool = False, overwrite: bool = False) -> StageFolder:
@@ -48,13 +51,16 @@ def run_to_end(loop: Loop, source: Any, target: Any | None, until: int | None = 
 def finish(loop: Loop, seconds: float) -> None:
     """Mark a stage as complete."""
     snapshots = loop.folder.snapshots()
+    waited = min(1.0, loop.waited / seconds) if seconds > 0 else 0.0
     loop.folder.finish(
         stage=loop.config.STAGE.NAME,
         iterations=loop.iteration,
         snapshot=snapshots[-1][1].name if snapshots else None,
         config=loop.digest,
         seconds_of_last_start=round(seconds, 1),
+        waited_for_data=round(waited, 4),
     )
+    log.info("%s: finished in %.0f s, %.1f %% of it waiting for data", loop.folder.path, seconds, 100 * waited)
 
 
 def train_domain_adaptation(model: Any, trainloader: Iterable[Any], targetloader: Iterable[Any], cfg: Any) -> None:

@@ -9,7 +9,9 @@ from torch import nn
 
 from advent.domain_adaptation.steps import Batch, Losses, Method, Parts, Supervised
 from advent.engine.guard import Guard
+from advent.engine.memory import recompute_activations
 from advent.engine.optim import discriminator_optimizer, network_optimizer, poly_rate, set_rate
+from advent.engine.precision import AMP_DTYPES, LossScale, placed, runner
 from advent.model.deeplabv2 import SegmentationNetwork
 from advent.model.discriminator import get_fc_discriminator
 
@@ -24,7 +26,6 @@ LAMBDAS = {
 }
 # What the gradient norms of each optimizer are called in the metrics.
 GRADIENTS = {"net": "gradient", "discriminator_main": "gradient_d", "discriminator_aux": "gradient_d_aux"}
-AMP_DTYPES = {"off": None, "bf16": torch.bfloat16}
 
 
 class Learner:
@@ -42,14 +43,19 @@ class Learner:
         if method.adversarial:
             for level in ("main", "aux") if net.multi_level else ("main",):
                 discriminators[level] = get_fc_discriminator(net.num_classes)
-        # Channels-last halves a ResNet's or an EfficientNet's step on this kind of CPU and helps tensor cores.
-        self.net = net.to(device).to(memory_format=torch.channels_last).train()
+        self.net = placed(net, device).train()
+        if train.CHECKPOINT_ACTIVATIONS:
+            recompute_activations(net)
+        self.scale = LossScale(train.AMP, device)
         weights = {name: float(train[key]) for name, key in LAMBDAS.items()}
-        self.parts = Parts(net, method, supervised, discriminators.to(device).train(), weights, AMP_DTYPES[train.AMP])
+        self.parts = Parts(
+            runner(net, train, device), method, supervised, discriminators.to(device).train(), weights,
+            AMP_DTYPES[train.AMP], self.scale,
+        )  # fmt: skip
         self.optimizers: dict[str, torch.optim.Optimizer] = {"net": network_optimizer(net, train)}
         for level, discriminator in discriminators.items():
             self.optimizers[f"discriminator_{level}"] = discriminator_optimizer(discriminator, train)
-        self._guard = Guard(net, {GRADIENTS[name]: optimizer for name, optimizer in self.optimizers.items()})
+        self._guard = Guard(net, {GRADIENTS[name]: one for name, one in self.optimizers.items()}, self.scale)
 
     def rates(self, iteration: int) -> dict[str, float]:
         """Set and return the poly rates of an iteration: `lr` of the backbone, `lr_d` of the discriminators."""
@@ -79,6 +85,7 @@ class Learner:
             "net": self.net.state_dict(),
             "discriminators": self.parts.discriminators.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "scale": self.scale.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -87,3 +94,4 @@ class Learner:
         self.parts.discriminators.load_state_dict(state["discriminators"])
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
+        self.scale.load_state_dict(state.get("scale", {}))

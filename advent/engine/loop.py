@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
@@ -58,6 +59,7 @@ class Loop:
         self._hooks_due = False
         self._window = Window()
         self._skipped = 0
+        self.waited = 0.0  # seconds for data, since this start; of clock times nothing goes into the metrics
         self._board: SummaryWriter | None = None
         self._saved: list[int] = []  # iterations of our snapshots, ascending: what TRAIN.KEEP may remove
         self.metrics = MetricsFile(folder.path / "metrics.jsonl")
@@ -100,12 +102,19 @@ class Loop:
             self._board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.iteration)
         with Progress(self.config.STAGE.NAME, self.end, self.iteration) as progress, stopping.deferred():
             while self.iteration < until or self._hooks_due:
-                note = "" if self._hooks_due else self._iterate(next(source), next(target) if target else None)
+                note = "" if self._hooks_due else self._iterate(*self._fetch(source, target))
                 self._run_hooks()
                 progress.step(note)
                 if stopping.requested():
                     self.checkpoint()
                     stopping.check()
+
+    def _fetch(self, source: Batches, target: Batches | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """The next batches, and how long they were waited for."""
+        began = time.monotonic()
+        batches = next(source), next(target) if target else None
+        self.waited += time.monotonic() - began
+        return batches
 
     def _iterate(self, source: dict[str, Any], target: dict[str, Any] | None) -> str:
         """One iteration with all that it leaves on disk; returns the losses to show, if they were fetched."""

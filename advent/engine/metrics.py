@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
+from torch import Tensor
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
@@ -17,6 +19,13 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
     valid = (labels >= 0) & (labels < num_classes)
     cells = num_classes * labels[valid].astype(np.int64) + predictions[valid]
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def confusion_counts(labels: Tensor, predictions: Tensor, num_classes: int) -> Tensor:
+    """`confusion_matrix` of uint8 tensors on their device, (num_classes, num_classes) int64."""
+    cells = labels.to(torch.int32) * num_classes + predictions
+    counts = torch.bincount(cells.reshape(-1), minlength=256 * num_classes)
+    return counts.reshape(256, num_classes)[:num_classes]
 
 
 def intersection_over_union(hist: np.ndarray) -> np.ndarray:

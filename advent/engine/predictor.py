@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advent.engine.learner import AMP_DTYPES
+from advent.engine.precision import AMP_DTYPES
 
 
 class Predictor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 
+from advent.dataset.base_dataset import network_images
 from advent.engine.stopping import ignore_in_worker
 from advent.errors import DataError, UserError
 
@@ -42,7 +43,7 @@ class EndlessBatches(Sampler[list[int]]):
 
 
 class _Guarded(Dataset):
-    """Carries a user's error out of a worker as a value: raised there it would arrive as a page of traceback."""
+    """Compact items; carries a user's error out of a worker as a value: raised there it would arrive as a page."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -52,9 +53,15 @@ class _Guarded(Dataset):
 
     def __getitem__(self, index: int) -> Any:
         try:
-            return self.dataset[index]
+            return _compact(self.dataset, index)
         except UserError as error:
             return error
+
+
+def _compact(dataset: Any, index: int) -> Any:
+    if isinstance(dataset, Subset):
+        return _compact(dataset.dataset, dataset.indices[index])
+    return dataset.compact(index)
 
 
 def _collate(items: list[Any]) -> Any:
@@ -68,18 +75,28 @@ def _collate(items: list[Any]) -> Any:
     return default_collate(items)
 
 
-def loader(dataset: Any, workers: int, pin: bool = False, **options: Any) -> Iterator[dict[str, Any]]:
-    """Batches of a data set as dicts; a user's error in a worker is raised here, as one line."""
+def loader(dataset: Any, workers: int, device: torch.device, **options: Any) -> Iterator[dict[str, Any]]:
+    """Batches of a StreetDataset, or a Subset of one, on a device, images as the network gets them.
+
+    A user's error in a worker is raised here, as one line. Images travel as bytes and become float32 on the device;
+    the copy is not waited for.
+    """
     batches = DataLoader(
-        _Guarded(dataset), num_workers=workers, collate_fn=_collate, pin_memory=pin,
+        _Guarded(dataset), num_workers=workers, collate_fn=_collate, pin_memory=device.type == "cuda",
         worker_init_fn=ignore_in_worker if workers else None,
         generator=torch.Generator(),  # its own: a loader draws a number at every start, a continued run starts oftener
         **options,
     )  # fmt: skip
+    mean = torch.tensor(_mean(dataset), dtype=torch.float32, device=device)
     for batch in batches:
         if "error" in batch:
             raise DataError(batch["error"])
-        yield batch
+        moved = to_device(batch, device)
+        yield moved | {"image": network_images(moved["image"], mean)}
+
+
+def _mean(dataset: Any) -> Sequence[float]:
+    return _mean(dataset.dataset) if isinstance(dataset, Subset) else dataset.mean
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -90,7 +107,6 @@ def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 def stream(
     dataset: Any, batch_size: int, seed: int, workers: int, device: torch.device, start: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """Batches on `device` without end, from iteration `start` on."""
+    """Batches on `device` without end, from iteration `start` on; the workers live as long as the stream."""
     sampler = EndlessBatches(len(dataset), batch_size, seed, start)
-    for batch in loader(dataset, workers, pin=device.type == "cuda", batch_sampler=sampler):
-        yield to_device(batch, device)
+    return loader(dataset, workers, device, batch_sampler=sampler)

@@ -29,6 +29,9 @@ class Encoder(Protocol):
     def features(self, net: nn.Module, images: Tensor) -> Maps:
         """(B, 3, H, W) BGR 0..255 minus the mean -> x1..x4, each (B, channels[i], h_i, w_i)."""
 
+    def blocks(self, net: nn.Module) -> list[nn.Module]:
+        """The modules, each from one tensor to one, whose activations may be computed again to save memory."""
+
 
 class Bottleneck(nn.Module):
     """Residual block; the stride sits on the first 1x1 convolution (DeepLabv2, ADVENT) or on the 3x3 (torchvision)."""
@@ -106,6 +109,10 @@ class ResNetEncoder:
         x2 = trunk.layer2(x1)
         x3 = trunk.layer3(x2)
         return x1, x2, x3, trunk.layer4(x3)
+
+    def blocks(self, net: nn.Module) -> list[nn.Module]:
+        """All residual blocks."""
+        return [block for stage in self.names if stage.startswith("layer") for block in getattr(net, stage)]
 
 
 def freeze_batch_norm_affine(module: nn.Module) -> None:

@@ -93,6 +93,10 @@ class TimmEncoder:
         x1, x2, x3, x4 = maps
         return x1, x2, x3, x4
 
+    def blocks(self, net: nn.Module) -> list[nn.Module]:
+        """None: timm's backbones are built in too many ways to tell."""
+        return []
+
     @staticmethod
     def normalise(encoder: nn.Module, x: Tensor) -> Tensor:
         """BGR 0..255 minus the reader's mean -> the installed backbone's own input convention, RGB."""

@@ -95,7 +95,7 @@ def test_rate_ends_at_zero():
     assert poly_rate(1.0, 0, 10, 0.9) == 1
 
 
-def small_learner(method="AdvEnt", network="DeepLabv2", **train):
+def small_learner(method="AdvEnt", network="DeepLabv2", device="cpu", **train):
     config = default_config()
     config.TRAIN.DA_METHOD, config.MODEL.NAME = method, network
     config.TRAIN.update(train)
@@ -103,7 +103,7 @@ def small_learner(method="AdvEnt", network="DeepLabv2", **train):
     entry = find_network(config)
     net = entry.build(config, ResNetEncoder((1, 1, 1, 1), 8))
     initialise(net, "he")
-    return Learner(net, find_method(config), entry.supervised, config.TRAIN, torch.device("cpu"))
+    return Learner(net, find_method(config), entry.supervised, config.TRAIN, torch.device(device))
 
 
 def batches():

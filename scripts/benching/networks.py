@@ -1,0 +1,93 @@
+"""A network under training as the low protocol has it (full ResNet-101, 640x320), and its parts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from advent.domain_adaptation.config import load_config
+from advent.domain_adaptation.steps import Batch
+from advent.engine.build import build_encoder
+from advent.engine.learner import Learner
+from advent.engine.registry import find_method, find_network
+from advent.model.deeplabv2 import initialise
+
+
+@dataclass
+class Bench:
+    """A learner and one batch of each domain."""
+
+    config: Any
+    learner: Learner
+    source: Batch
+    target: Batch
+    device: torch.device
+
+    def step(self) -> object:
+        """One whole iteration."""
+        return self.learner.update(0, self.source, self.target)
+
+    def passes(self) -> None:
+        """The network's two passes alone, forward and backward from given gradients of its outputs."""
+        parts = self.learner.parts
+        for batch in (self.source, self.target):
+            with torch.autocast(self.device.type, dtype=parts.amp_dtype, enabled=parts.amp_dtype is not None):
+                outputs = [x for x in parts.net(batch["image"]) if x is not None]
+            torch.autograd.backward(outputs, [torch.ones_like(x) for x in outputs])
+        for parameter in self.learner.net.parameters():
+            parameter.grad = None
+
+    def judgement(self) -> None:
+        """The discriminator's work in a step: two forward passes, three backward ones."""
+        parts = self.learner.parts
+        size = self.target["image"].shape[-2:]
+        maps = torch.rand(1, len(self.config.CLASSES.names), *size, device=self.device)
+        leaf = maps.requires_grad_()
+        parameters = list(parts.discriminators.parameters())
+        verdict = parts.judge("main", leaf)
+        torch.autograd.grad(verdict.sum(), leaf, retain_graph=True)
+        verdict.sum().backward(inputs=parameters)
+        parts.judge("main", maps.detach()).sum().backward()
+        for parameter in parameters:
+            parameter.grad = None
+
+
+def bench(cfg: str, device: torch.device, overrides: Sequence[str] = ()) -> Bench:
+    """A randomly started network of a shipped config, and random batches of its sizes."""
+    config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", *overrides])
+    torch.manual_seed(0)
+    net = find_network(config).build(config, build_encoder(config, weights=False))
+    initialise(net, "he")
+    learner = Learner(net, find_method(config), find_network(config).supervised, config.TRAIN, device)
+    train = config.TRAIN
+    source = batch(config, train.INPUT_SIZE_SOURCE, train.BATCH_SIZE_SOURCE, device)
+    target = batch(config, train.INPUT_SIZE_TARGET, train.BATCH_SIZE_TARGET, device)
+    return Bench(config, learner, source, target, device)
+
+
+def batch(config: Any, size: Sequence[int], count: int, device: torch.device) -> Batch:
+    """Noise in the form of a batch: blocks of labels, depth between near and far."""
+    width, height = size
+    image = 50 * torch.randn(count, 3, height, width, device=device)
+    blocks = torch.randint(0, config.NUM_CLASSES, (count, height // 20 + 1, width // 20 + 1), device=device)
+    label = blocks.repeat_interleave(20, 1).repeat_interleave(20, 2)[:, :height, :width].to(torch.uint8).contiguous()
+    depth = 1 + 200 * torch.rand(count, height, width, device=device)
+    return {"image": image.contiguous(memory_format=torch.channels_last), "label": label, "depth": depth}
+
+
+def count_flops(work: Callable[[], object]) -> int:
+    """Floating point operations (two per multiplication and addition) of matrix products and convolutions."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def tensors_bytes(tensors: Sequence[Tensor]) -> int:
+    """Bytes of tensors."""
+    return sum(tensor.nbytes for tensor in tensors)

@@ -1,0 +1,76 @@
+"""Paired timing: all variants in turn, round after round, in one process; medians and spread. Peak memory likewise."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one variant: median, first and third quartile, and how often it ran."""
+
+    median: float
+    low: float
+    high: float
+    runs: int
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def alternate(variants: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, Timing]:
+    """Run every variant once to warm up, then all of them in turn, `rounds` times."""
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for turn in range(rounds + 1):
+        for name, work in variants.items():
+            wait_for(device)
+            began = time.perf_counter()
+            work()
+            wait_for(device)
+            if turn:
+                seconds[name].append(time.perf_counter() - began)
+    return {name: _timing(values) for name, values in seconds.items()}
+
+
+def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes that `work` needed at its peak beyond what was held before it; None where the system does not tell."""
+    gc.collect()
+    if device.type == "cuda":
+        held = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        wait_for(device)
+        return torch.cuda.max_memory_allocated(device) - held
+    clear = Path("/proc/self/clear_refs")
+    if device.type != "cpu" or not clear.exists():
+        return None
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # or freed pages of earlier work would be counted as held
+    clear.write_text("5")  # starts the kernel's high-water mark anew
+    held = _status("VmRSS")
+    work()
+    return _status("VmHWM") - held
+
+
+def _status(key: str) -> int:
+    text = Path("/proc/self/status").read_text()
+    return 1024 * int(text.partition(f"{key}:")[2].split()[0])
+
+
+def _timing(seconds: list[float]) -> Timing:
+    median, low, high = np.percentile(seconds, (50, 25, 75))
+    return Timing(float(median), float(low), float(high), len(seconds))
