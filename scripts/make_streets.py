@@ -21,12 +21,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the floors lie beside scripts/
 
-from streets.layouts import paths, write_picture
-from streets.render import render
-
 from advent.engine.options import OneLineParser, run_door
 from advent.errors import ConfigError, DataError
 from advent.utils.serialization import write_json
+from streets.layouts import paths, write_picture
+from streets.render import render
 
 VERSION = 1
 VAL_OFFSET = 1_000_000  # validation pictures have seeds of their own, whatever the count

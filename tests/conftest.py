@@ -1,8 +1,9 @@
 """Fixtures that every floor's tests share."""
 
 import pytest
-import tiny
 import torch
+
+import tiny
 
 torch.set_num_threads(2)
 

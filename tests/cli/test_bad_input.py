@@ -5,19 +5,19 @@ import os
 import shutil
 
 import cv2
-import make_streets
 import numpy as np
-import pipeline
 import pytest
-import reproduce
-import show_source
-import tiny
 import torch
 from test_strangers import png_that_claims
 
 import entropy
+import make_streets
+import pipeline
+import reproduce
+import show_source
 import test as test_door
 import test_intra
+import tiny
 import train
 import train_intra
 import train_isl

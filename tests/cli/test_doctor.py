@@ -6,12 +6,13 @@ import shutil
 from pathlib import Path
 
 import cv2
-import doctor
 import numpy as np
 import pytest
+from PIL import Image
+
+import doctor
 import tiny
 from folders import gray, make_cityscapes, make_mapillary, rgb, save
-from PIL import Image
 
 
 def examine(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:

@@ -4,16 +4,16 @@ import csv
 import json
 import shutil
 
-import make_streets
 import numpy as np
 import pytest
-import tiny
 import torch
 from PIL import Image
 
 import ida.doors  # noqa: F401  (registers networks)
+import make_streets
 import test as test_door
 import test_intra
+import tiny
 import train
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import load_classes

@@ -8,11 +8,11 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 import kills
 import pipeline
-import pytest
 import tiny
-
 import train
 import train_isl
 from advent.utils import serialization

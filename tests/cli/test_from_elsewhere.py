@@ -4,8 +4,8 @@ import shutil
 from pathlib import PurePosixPath
 
 import pytest
-import tiny
 
+import tiny
 import train_intra
 
 

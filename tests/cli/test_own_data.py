@@ -10,16 +10,16 @@ import shlex
 import subprocess
 from pathlib import Path
 
-import doctor
-import make_streets
 import numpy as np
-import pipeline
 import pytest
-import tiny
 from PIL import Image
 
+import doctor
+import make_streets
+import pipeline
 import test as test_door
 import test_intra
+import tiny
 import train
 
 PAGE = (Path(__file__).parents[2] / "docs/own-data.md").read_text(encoding="utf-8")

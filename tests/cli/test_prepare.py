@@ -13,10 +13,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import prepare
 import pytest
-import tiny
 
+import prepare
+import tiny
 import train
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.cache import Cache

@@ -2,9 +2,10 @@
 
 import json
 
+import pytest
+
 import make_streets
 import pipeline
-import pytest
 import reproduce
 import tiny
 

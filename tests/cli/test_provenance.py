@@ -4,11 +4,11 @@ import hashlib
 import json
 import shutil
 
-import pipeline
 import pytest
-import tiny
 
+import pipeline
 import test as test_door
+import tiny
 import train
 import train_intra
 import train_isl

@@ -3,12 +3,12 @@
 import json
 import shutil
 
-import kills
 import pytest
-import tiny
 import torch
 import yaml
 
+import kills
+import tiny
 import train
 import train_intra
 import train_isl

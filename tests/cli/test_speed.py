@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tiny
 import torch
 
 import test as test_door
+import tiny
 import train
 
 

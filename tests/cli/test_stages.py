@@ -4,16 +4,16 @@ import csv
 import json
 import shutil
 
-import pipeline
 import pytest
-import tiny
 import torch
 import yaml
 from PIL import Image
 
 import entropy
+import pipeline
 import test as test_door
 import test_intra
+import tiny
 import train
 import train_intra
 import train_isl

@@ -8,10 +8,10 @@ import zlib
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 import test as test_door
+import tiny
 import train
 from advent.dataset.listing import checked_names, read_list
 from advent.dataset.reading import MOST_PIXELS, read_16bit, read_ids, read_image

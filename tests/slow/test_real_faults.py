@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import kills
 import pytest
-import tiny
 
+import kills
+import tiny
 import train
 
 ROOT = Path(__file__).parents[2]

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-import folders
 import pytest
+
+import folders
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from folders import C7, city_data, map_data, rgb, save, synthia_data
 
 from advent.dataset.base_dataset import StreetDataset
 from advent.engine import prepare
 from advent.engine.prepare import fill_cache
 from advent.errors import DataError
+from folders import C7, city_data, map_data, rgb, save, synthia_data
 
 
 def equal(one: StreetDataset, other: StreetDataset) -> None:

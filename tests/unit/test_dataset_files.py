@@ -10,12 +10,12 @@ from unittest.mock import Mock
 import cv2
 import numpy as np
 import pytest
-from folders import C16, H, W, city_data, gray, map_data, rgb, save, synthia_data
 from PIL import Image
 
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.spec import load_spec
 from advent.errors import DataError
+from folders import C16, H, W, city_data, gray, map_data, rgb, save, synthia_data
 
 # --- lists
 

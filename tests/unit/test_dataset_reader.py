@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from folders import C16, H, W, city_data, gray, map_data, rgb, save, synthia_data
 from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 
@@ -18,6 +17,7 @@ from advent.dataset.reading import IMG_MEAN
 from advent.dataset.spec import load_spec
 from advent.errors import DataError
 from daf.dataset.depth import disparity_to_metres, inverse_depth, read_depth_metres
+from folders import C16, H, W, city_data, gray, map_data, rgb, save, synthia_data
 
 # --- what it gives
 

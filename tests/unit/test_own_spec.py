@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from folders import C7, gray, rgb, save
 from PIL import Image
 
 from advent.dataset.base_dataset import StreetDataset
@@ -19,6 +18,7 @@ from advent.dataset.spec import load_spec
 from advent.domain_adaptation.config import config_digest, dump_config, load_config
 from advent.errors import ConfigError, DataError
 from daf.loss import berhu
+from folders import C7, gray, rgb, save
 
 BINARY = """
 name: mine

@@ -4,10 +4,11 @@ import hashlib
 import json
 
 import cv2
-import make_streets
 import numpy as np
 import pytest
 from PIL import Image
+
+import make_streets
 from streets.canvas import ROAD, SKY, Camera, Canvas
 from streets.layouts import BASELINE
 from streets.render import render

@@ -8,10 +8,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import prepare
 import pytest
 from PIL import Image
 
+import prepare
 from advent.errors import DataError
 from daf.dataset import synthia_labels
 from daf.dataset.synthia_labels import convert_labels, find_class_channel

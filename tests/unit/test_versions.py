@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from folders import C7, gray, map_data, save
 
 from advent.dataset.spec import load_spec
 from advent.dataset.versions import settle_version
+from folders import C7, gray, map_data, save
 
 PAGE = Path(__file__).parents[2] / "docs" / "mapillary-v2.md"
 V1, V2 = load_spec("mapillary"), load_spec("mapillary_v2")
