@@ -4,8 +4,8 @@
     python scripts/bench.py --only step memory --rounds 3 --device cuda
     python scripts/bench.py --plot bench.json --out docs/performance.png
 
-Sections: machine, step, memory, compile, evaluation, labels, data, operations. On two cores all of them take about half
-an hour. Nothing else should run beside it.
+Sections: machine, step, formats, memory, compile, evaluation, labels, data, operations. On two cores all of them take
+about half an hour. Nothing else should run beside it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ UNITS = {
     "share": ("", 100, "%"), "more_time": ("+", 100, "% time"), "per_second": ("", 1, "images/s"),
     "times": ("x", 1, ""),
     "gflops_per_second": ("", 1, "GFLOP/s"), "gb_per_second": ("", 1, "GB/s"), "gflop": ("", 1, "GFLOP"),
+    "gb": ("", 1, "GB moved"),
     "peak_bytes": ("", 2**-30, "GiB peak"), "bytes": ("", 2**-20, "MiB"),
 }  # fmt: skip
 

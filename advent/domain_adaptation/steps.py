@@ -148,6 +148,7 @@ def adversarial_step(parts: Parts, source: Batch, target: Batch | None) -> Losse
     assert target is not None
     losses, on_source = learn_source(parts, source)
     source_maps = domain_maps(on_source, parts.method.source_map)
+    del on_source  # the maps are kept over the target's pass, the logits need not be
     on_target = parts.predict(target["image"])
     target_maps = domain_maps(on_target, parts.method.target_map)
     gradients = []

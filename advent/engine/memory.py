@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
@@ -15,32 +16,50 @@ from advent.model.deeplabv2 import SegmentationNetwork
 
 
 def recompute_activations(net: SegmentationNetwork) -> None:
-    """Let every block of the encoder keep only its input while training; outputs and gradients stay the same.
+    """Let the encoder keep only the inputs of some blocks while training, and compute the rest again.
 
-    Raises ConfigError for an encoder that names no blocks.
+    Outputs and gradients stay the same, but for the order in which the gradients of a map that two parts of the
+    network read are added. Raises ConfigError for an encoder that names no stages.
     """
-    blocks = net.blueprint.blocks(net)
-    if not blocks:
+    stages = net.blueprint.stages(net)
+    if not stages:
         raise ConfigError("TRAIN.CHECKPOINT_ACTIVATIONS: works with MODEL.ENCODER: resnet101 only; set it to false")
-    for block in blocks:
-        block.forward = partial(_recomputed, block, block.forward)
+    for stage in stages:
+        # A run of k blocks keeps one input and, while it is computed again, k blocks' activations, about three times
+        # an input each: least memory in all at k = sqrt(n / 3).
+        length = max(1, round(math.sqrt(len(stage) / 3)))
+        blocks = list(stage)
+        runs = [blocks[first : first + length] for first in range(0, len(blocks), length)]
+        stage.forward = partial(_recomputed, stage, runs)  # type: ignore[method-assign]
 
 
-def _recomputed(block: nn.Module, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    if not (block.training and torch.is_grad_enabled()):
-        return forward(x)
-    # The blocks draw no random numbers.
-    return checkpoint(forward, x, use_reentrant=False, preserve_rng_state=False, context_fn=partial(_contexts, block))  # type: ignore[no-any-return]
+def _recomputed(stage: nn.Sequential, runs: Sequence[Sequence[nn.Module]], x: Tensor) -> Tensor:
+    keeps = stage.training and torch.is_grad_enabled()
+    for run in runs:
+        if not keeps:
+            x = _through(run, x)
+            continue
+        # The blocks draw no random numbers.
+        x = checkpoint(
+            _through, run, x, use_reentrant=False, preserve_rng_state=False, context_fn=partial(_contexts, run)
+        )
+    return x
 
 
-def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _statistics_stand_still(block)
+def _through(run: Sequence[nn.Module], x: Tensor) -> Tensor:
+    for block in run:
+        x = block(x)
+    return x
+
+
+def _contexts(run: Sequence[nn.Module]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    return nullcontext(), _statistics_stand_still(run)
 
 
 @contextmanager
-def _statistics_stand_still(block: nn.Module) -> Iterator[None]:
+def _statistics_stand_still(run: Sequence[nn.Module]) -> Iterator[None]:
     """Batch norms use the batch's statistics as before, but their running ones do not move a second time."""
-    norms = [part for part in block.modules() if isinstance(part, nn.BatchNorm2d)]
+    norms = [part for block in run for part in block.modules() if isinstance(part, nn.BatchNorm2d)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

@@ -29,8 +29,8 @@ class Encoder(Protocol):
     def features(self, net: nn.Module, images: Tensor) -> Maps:
         """(B, 3, H, W) BGR 0..255 minus the mean -> x1..x4, each (B, channels[i], h_i, w_i)."""
 
-    def blocks(self, net: nn.Module) -> list[nn.Module]:
-        """The modules, each from one tensor to one, whose activations may be computed again to save memory."""
+    def stages(self, net: nn.Module) -> list[nn.Sequential]:
+        """Rows of blocks, whose activations may be computed again to save memory; none where that is not known."""
 
 
 class Bottleneck(nn.Module):
@@ -110,9 +110,9 @@ class ResNetEncoder:
         x3 = trunk.layer3(x2)
         return x1, x2, x3, trunk.layer4(x3)
 
-    def blocks(self, net: nn.Module) -> list[nn.Module]:
-        """All residual blocks."""
-        return [block for stage in self.names if stage.startswith("layer") for block in getattr(net, stage)]
+    def stages(self, net: nn.Module) -> list[nn.Sequential]:
+        """The four rows of residual blocks."""
+        return [getattr(net, name) for name in self.names if name.startswith("layer")]
 
 
 def freeze_batch_norm_affine(module: nn.Module) -> None:

@@ -93,7 +93,7 @@ class TimmEncoder:
         x1, x2, x3, x4 = maps
         return x1, x2, x3, x4
 
-    def blocks(self, net: nn.Module) -> list[nn.Module]:
+    def stages(self, net: nn.Module) -> list[nn.Sequential]:
         """None: timm's backbones are built in too many ways to tell."""
         return []
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from advent.domain_adaptation.config import load_config
 from advent.domain_adaptation.steps import Batch
@@ -26,6 +28,8 @@ class Bench:
     source: Batch
     target: Batch
     device: torch.device
+    _gradients: list[Tensor] = field(default_factory=list)
+    _outputs: list[Tensor] = field(default_factory=list)
 
     def step(self) -> object:
         """One whole iteration."""
@@ -41,6 +45,26 @@ class Bench:
         for parameter in self.learner.net.parameters():
             parameter.grad = None
 
+    def around(self) -> None:
+        """A whole iteration whose network answers at once: all that a step does beside the network's passes."""
+        parts, net = self.learner.parts, self.learner.net
+        parameters = [p for p in net.parameters() if p.requires_grad]
+        if not self._gradients:
+            self._gradients = [torch.full_like(p, 1e-6) for p in parameters]
+            with torch.no_grad():
+                outputs = net(self.source["image"])
+            self._outputs = [x.requires_grad_() for x in outputs[1:]]
+
+        def fill() -> None:
+            for parameter, gradient in zip(parameters, self._gradients, strict=True):
+                parameter.grad = gradient
+
+        parts.net, kept = _Answers(self._outputs, fill), parts.net
+        try:
+            self.learner.update(0, self.source, self.target)
+        finally:
+            parts.net = kept
+
     def judgement(self) -> None:
         """The discriminator's work in a step: two forward passes, three backward ones."""
         parts = self.learner.parts
@@ -54,6 +78,30 @@ class Bench:
         parts.judge("main", maps.detach()).sum().backward()
         for parameter in parameters:
             parameter.grad = None
+
+
+class _Answers(nn.Module):
+    """Stands for a network: gives outputs that are there already, and `fill`s in gradients when asked to go back."""
+
+    def __init__(self, outputs: Sequence[Tensor], fill: Callable[[], None]) -> None:
+        super().__init__()
+        self.outputs, self.fill = outputs, fill
+
+    def forward(self, images: Tensor) -> tuple[Tensor | None, ...]:
+        """(None, logits[, depth]), as a network."""
+        return None, *_Given.apply(self.fill, *self.outputs)
+
+
+class _Given(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, fill: Callable[[], None], *outputs: Tensor) -> tuple[Tensor, ...]:
+        ctx.fill = fill
+        return tuple(output.clone() for output in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
+        ctx.fill()
+        return (None,) * (len(gradients) + 1)
 
 
 def bench(cfg: str, device: torch.device, overrides: Sequence[str] = ()) -> Bench:
@@ -86,6 +134,28 @@ def count_flops(work: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
+
+
+class _Traffic(TorchDispatchMode):
+    """Adds up the bytes that operations read and write; those that only rename a tensor's memory do not count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if not func.is_view:
+            tensors = [x for x in tree_leaves((args, kwargs, found)) if isinstance(x, Tensor)]
+            self.bytes += tensors_bytes(tensors)
+        return found
+
+
+def count_bytes(work: Callable[[], object]) -> int:
+    """Bytes that the operations of `work` read and write if each goes to memory for its tensors."""
+    with _Traffic() as traffic:
+        work()
+    return traffic.bytes
 
 
 def tensors_bytes(tensors: Sequence[Tensor]) -> int:

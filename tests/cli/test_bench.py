@@ -1,0 +1,79 @@
+"""scripts/bench.py: its cheapest sections run, the JSON is whole, the plot is drawn, mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import bench
+import pytest
+from benching.timing import alternate, peak_memory
+from PIL import Image
+
+import torch
+
+
+def test_cheap_sections_leave_a_table_and_a_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "bench.json"
+    assert bench.main(["--only", "labels", "machine", "--rounds", "1", "--device", "cpu", "--out", str(out)]) == 0
+    text = capsys.readouterr().out
+    assert "matrix product 2048, bf16" in text
+    record = json.loads(out.read_text())
+    assert set(record["results"]) == {"labels", "machine"}
+    (label,) = record["results"]["labels"]
+    assert label["share"] < 0.01  # a pseudo label takes at most a hundredth of the release's int64 array
+    assert all(one["low"] <= one["seconds"] <= one["high"] for one in record["results"]["machine"])
+
+
+def test_variants_take_turns() -> None:
+    seen: list[str] = []
+    times = alternate({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 2, torch.device("cpu"))
+    assert seen == ["a", "b"] * 3
+    assert times["a"].runs == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
+def test_the_peak_is_what_was_held_at_once() -> None:
+    def work() -> None:
+        kept = [torch.ones(2**22) for _ in range(8)]  # 128 MiB
+        del kept
+        torch.ones(2**22)
+
+    peak = peak_memory(work, torch.device("cpu"))
+    assert peak is not None
+    assert 0.9 * 2**27 < peak < 1.3 * 2**27
+
+
+def test_the_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    rows = [{"what": f"{what}, fp32", "seconds": 1.0} for what in
+            ("step", "  network's two passes", "  discriminator", "  everything else")]  # fmt: skip
+    record = {"processor": "a processor", "threads": 2, "results": {"step": rows}}
+    (tmp_path / "b.json").write_text(json.dumps(record))
+    assert bench.main(["--plot", str(tmp_path / "b.json"), "--out", str(tmp_path / "b.png")]) == 0
+    assert Image.open(tmp_path / "b.png").size[0] > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--only", "stepp"], "did you mean step"),
+        (["--rounds", "0"], "--rounds"),
+        (["--rounds", "many"], "--rounds"),
+        (["--device", "tpu"], "--device tpu"),
+        (["--plot", "nowhere.json"], "--out"),
+        (["--plot", "nowhere.json", "--out", "x.png"], "nowhere.json"),
+    ],
+)
+def test_mistakes_are_one_line(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = bench.main(arguments)
+    except SystemExit as stop:
+        code = int(str(stop.code))
+    assert code == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert "Traceback" not in error
