@@ -45,14 +45,15 @@ def _step(axes: Any, rows: dict[str, Any]) -> None:
         left = [a + b for a, b in zip(left, seconds, strict=True)]
     axes.set(xlabel="seconds", title="DAF step, 640x320, ResNet-101")
     if kinds:
-        axes.legend(fontsize=8, loc="lower right")
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, frameon=False)
 
 
 def _evaluation(axes: Any, rows: dict[str, Any]) -> None:
     names = [name for name in rows if not name.startswith("forward")]
     axes.barh(names, [1000 * rows[name]["seconds"] for name in names], color=COLORS[0])
-    axes.set(xlabel="milliseconds", title="after the forward pass (one Cityscapes image)")
+    axes.set(xlabel="milliseconds", title="after the forward pass")
     axes.tick_params(axis="y", labelsize=8)
+    axes.invert_yaxis()
 
 
 def _data(axes: Any, rows: dict[str, Any]) -> None:
