@@ -224,7 +224,7 @@ def contents(folder: Path) -> dict[str, Any]:
     return found
 
 
-TIMES = ("time", "continued", "seconds_of_last_start")
+TIMES = ("time", "continued", "seconds_of_last_start", "waited_for_data")
 
 
 def prepare(root: Path, run: Callable[[str, list[str]], None]) -> None:
