@@ -22,7 +22,7 @@ from advent.engine.progress import tracked
 from advent.engine.provenance import environment
 from advent.engine.registry import find_network
 from advent.engine.runlog import StageFolder
-from advent.engine.streams import loader
+from advent.engine.streams import in_order, loader
 from advent.errors import ConfigError
 from advent.utils.serialization import write_json
 from daf.dataset.depth import CM_PER_M, INVERSE_SCALE, read_depth_metres
@@ -76,8 +76,8 @@ def evaluate_depth(config: Any) -> dict[str, float]:
         zip(dataset.names, zip(dataset.depth_files or [], dataset.camera_files or [], strict=True), strict=True)
     )
     scores = []
-    batches = loader(dataset, config.NUM_WORKERS, device, batch_size=test.BATCH_SIZE_TARGET, shuffle=False)
-    for batch in tracked(batches, "depth", -(-len(dataset) // test.BATCH_SIZE_TARGET)):
+    order = in_order(len(dataset), test.BATCH_SIZE_TARGET)
+    for batch in tracked(loader(dataset, config.NUM_WORKERS, device, order), "depth", len(order)):
         for name, inverse in zip(batch["name"], _depth(net, batch["image"], config), strict=True):
             truth = read_depth_metres(*truths[name])
             scores.append(depth_scores(metres(_sized(inverse, truth.shape)), truth))

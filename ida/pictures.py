@@ -15,7 +15,7 @@ from advent.engine.build import build_network, class_set, evaluation_data, sourc
 from advent.engine.device import pick_device
 from advent.engine.precision import placed
 from advent.engine.registry import find_method
-from advent.engine.streams import loader
+from advent.engine.streams import in_order, loader
 from advent.utils.serialization import write_atomically
 from advent.utils.sheet import Column, class_colors, heat, photograph, sheet
 from daf.interaction import depth_aware_map
@@ -36,7 +36,7 @@ def stage_grid(stages: Sequence[Stage], path: str | Path) -> Path:
     colors, dataset = class_set(config).colors, evaluation_data(config)
     chosen = np.linspace(0, len(dataset) - 1, min(EXAMPLES, len(dataset))).round().astype(int)
     subset = torch.utils.data.Subset(dataset, chosen.tolist())
-    batches = list(loader(subset, workers=0, device=torch.device("cpu"), batch_size=1, shuffle=False))
+    batches = list(loader(subset, 0, torch.device("cpu"), in_order(len(chosen), 1)))
     columns: list[Column] = [
         ("image", [photograph(batch["image"][0].numpy(), config.TRAIN.IMG_MEAN) for batch in batches]),
         ("ground truth", [class_colors(batch["label"][0].numpy(), colors) for batch in batches]),

@@ -16,7 +16,7 @@ from advent.domain_adaptation.steps import Parts, Prediction
 from advent.engine.precision import AMP_DTYPES, runner
 from advent.engine.progress import tracked
 from advent.engine.registry import find_method
-from advent.engine.streams import loader
+from advent.engine.streams import in_order, loader
 from advent.utils.loss import IGNORE_LABEL
 from advent.utils.serialization import write_atomically
 
@@ -40,9 +40,8 @@ def predictions(
     was_training = net.training
     net.eval()
     parts = Parts(runner(net, config.TRAIN, device), find_method(config), amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
-    size = config.TRAIN.BATCH_SIZE_TARGET
-    batches = loader(dataset, config.NUM_WORKERS, device, batch_size=size, shuffle=False)
-    for batch in tracked(batches, what, -(-len(dataset) // size)):
+    order = in_order(len(dataset), config.TRAIN.BATCH_SIZE_TARGET)
+    for batch in tracked(loader(dataset, config.NUM_WORKERS, device, order), what, len(order)):
         yield batch["name"], parts.predict(batch["image"])
     net.train(was_training)
 

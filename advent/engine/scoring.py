@@ -16,7 +16,7 @@ from advent.dataset.reading import picture_size
 from advent.engine.metrics import confusion_counts
 from advent.engine.predictor import Predictor
 from advent.engine.progress import tracked
-from advent.engine.streams import loader
+from advent.engine.streams import in_order, loader
 from advent.utils.loss import entropy_loss
 
 CLASSES_AT_ONCE = 8
@@ -46,8 +46,8 @@ def score(
     """
     num_classes = len(dataset.classes)
     hist = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-    batches = loader(dataset, workers, device, batch_size=batch_size, shuffle=False)
-    for batch in tracked(batches, what, -(-len(dataset) // batch_size)):
+    order = in_order(len(dataset), batch_size)
+    for batch in tracked(loader(dataset, workers, device, order), what, len(order)):
         for index, (name, logits) in enumerate(zip(batch["name"], predictor(batch["image"]), strict=True)):
             label = batch["label"][index].to(device, non_blocking=True) if "label" in batch else None
             ids = predicted(logits, label.shape[-2:] if label is not None else _canvas(dataset, name))
@@ -106,9 +106,9 @@ def mean_entropy(
     count = min(images or len(dataset), len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
     subset = torch.utils.data.Subset(dataset, chosen)
-    batches = loader(subset, workers, device, batch_size=batch_size, shuffle=False)
+    order = in_order(count, batch_size)
     total = 0.0
-    for batch in tracked(batches, what, -(-count // batch_size)):
+    for batch in tracked(loader(subset, workers, device, order), what, len(order)):
         logits = predictor(batch["image"])
         total += sum(float(entropy_loss(one[None].softmax(1))) for one in logits)
     return total / count

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -11,6 +13,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_colla
 from advent.dataset.base_dataset import network_images
 from advent.engine.stopping import ignore_in_worker
 from advent.errors import DataError, UserError
+
+THREADS = 2  # that read in each worker
 
 
 class EndlessBatches(Sampler[list[int]]):
@@ -43,15 +47,19 @@ class EndlessBatches(Sampler[list[int]]):
 
 
 class _Guarded(Dataset):
-    """Compact items; carries a user's error out of a worker as a value: raised there it would arrive as a page."""
+    """Compact items, batches of them together. A user's error leaves a worker as a value: raised, it fills a page."""
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: Any, threads: int) -> None:
+        self.dataset, self.threads = dataset, threads
+        self._pool: ThreadPoolExecutor | None = None  # made in the worker: threads do not survive a fork
 
-    def __len__(self) -> int:
-        return len(self.dataset)
+    def __getitems__(self, batches: Sequence[Sequence[int]]) -> list[list[Any]]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads)
+        items = self._pool.map(self._item, [index for batch in batches for index in batch])
+        return [list(islice(items, len(batch))) for batch in batches]
 
-    def __getitem__(self, index: int) -> Any:
+    def _item(self, index: int) -> Any:
         try:
             return _compact(self.dataset, index)
         except UserError as error:
@@ -62,6 +70,10 @@ def _compact(dataset: Any, index: int) -> Any:
     if isinstance(dataset, Subset):
         return _compact(dataset.dataset, dataset.indices[index])
     return dataset.compact(index)
+
+
+def _collate_each(batches: list[list[Any]]) -> list[Any]:
+    return [_collate(items) for items in batches]
 
 
 def _collate(items: list[Any]) -> Any:
@@ -75,24 +87,49 @@ def _collate(items: list[Any]) -> Any:
     return default_collate(items)
 
 
-def loader(dataset: Any, workers: int, device: torch.device, **options: Any) -> Iterator[dict[str, Any]]:
-    """Batches of a StreetDataset, or a Subset of one, on a device, images as the network gets them.
+def loader(
+    dataset: Any, workers: int, device: torch.device, batches: Iterable[Sequence[int]]
+) -> Iterator[dict[str, Any]]:
+    """`batches` of indices of a StreetDataset, or a Subset of one, on a device, images as the network gets them.
 
-    A user's error in a worker is raised here, as one line. Images travel as bytes and become float32 on the device;
-    the copy is not waited for.
+    Every worker reads with THREADS threads, some batches ahead (unpacking a PNG leaves Python free). Images travel as
+    bytes and become float32 on the device; the copy is not waited for. A user's error in a worker is raised here, in
+    one line.
     """
-    batches = DataLoader(
-        _Guarded(dataset), num_workers=workers, collate_fn=_collate, pin_memory=device.type == "cuda",
-        worker_init_fn=ignore_in_worker if workers else None,
+    groups = DataLoader(
+        _Guarded(dataset, THREADS if workers else 1), num_workers=workers, collate_fn=_collate_each,
+        batch_sampler=_Groups(batches, 2 * THREADS if workers else 1),
+        pin_memory=device.type == "cuda", worker_init_fn=ignore_in_worker if workers else None,
         generator=torch.Generator(),  # its own: a loader draws a number at every start, a continued run starts oftener
-        **options,
     )  # fmt: skip
     mean = torch.tensor(_mean(dataset), dtype=torch.float32, device=device)
-    for batch in batches:
+    for batch in chain.from_iterable(groups):
         if "error" in batch:
             raise DataError(batch["error"])
         moved = to_device(batch, device)
         yield moved | {"image": network_images(moved["image"], mean)}
+
+
+def in_order(length: int, batch_size: int) -> list[range]:
+    """Every index once, in order, in batches; the last one may be smaller."""
+    return [range(at, min(at + batch_size, length)) for at in range(0, length, batch_size)]
+
+
+class _Groups:
+    """Batches in groups of `images` images or one batch, for a worker to read together."""
+
+    def __init__(self, batches: Iterable[Sequence[int]], images: int) -> None:
+        self.batches, self.images = batches, images
+
+    def __iter__(self) -> Iterator[list[Sequence[int]]]:
+        group: list[Sequence[int]] = []
+        for batch in self.batches:
+            group.append(batch)
+            if len(batch) * (len(group) + 1) > self.images:
+                yield group
+                group = []
+        if group:
+            yield group
 
 
 def _mean(dataset: Any) -> Sequence[float]:
@@ -109,4 +146,4 @@ def stream(
 ) -> Iterator[dict[str, Any]]:
     """Batches on `device` without end, from iteration `start` on; the workers live as long as the stream."""
     sampler = EndlessBatches(len(dataset), batch_size, seed, start)
-    return loader(dataset, workers, device, batch_sampler=sampler)
+    return loader(dataset, workers, device, sampler)

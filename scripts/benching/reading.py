@@ -82,7 +82,7 @@ def reading(device: torch.device, rounds: int) -> list[dict[str, Any]]:
 
 
 def _ours(dataset: StreetDataset, device: torch.device) -> Any:
-    return loader(dataset, 1, device, batch_size=1, sampler=_order())
+    return loader(dataset, 1, device, [[index] for index in _order()])
 
 
 def _order() -> list[int]:
