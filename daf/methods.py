@@ -54,7 +54,9 @@ def depth_aware_method(name: str, config: Any, halve: bool = False, inclusive: b
 register_network(
     "DeepLabv2_depth",
     NetworkEntry(
-        lambda cfg, encoder: DeeplabV2Depth(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DEPTH_SIZE),
+        lambda cfg, encoder: DeeplabV2Depth(
+            cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DEPTH_SIZE, cfg.MODEL.ATTENTION
+        ),
         supervised=segmentation_and_depth_losses,
         gives_depth=True,
         marks=("layer6.conv2d_list.0.weight", "att1.1.weight", "mff_conv.weight"),

@@ -74,6 +74,7 @@ def label_record(loop: Loop, target: Any) -> dict[str, Any]:
         "names": names_digest(target.names),
         "config": loop.digest,
         "threshold": loop.config.ISL.THRESHOLD,
+        "class_share": loop.config.ISL.CLASS_SHARE,
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
@@ -20,16 +21,35 @@ from advent.engine.streams import in_order, loader
 from advent.utils.loss import IGNORE_LABEL
 from advent.utils.serialization import write_atomically
 
+log = logging.getLogger(__name__)
+BINS = 1000  # of a class's probabilities
 
-def pseudo_label(logits: Tensor, threshold: float | None = None) -> Tensor:
+
+def pseudo_label(logits: Tensor, threshold: float | Tensor | None = None) -> Tensor:
     """(B, C, H, W) logits -> (B, H, W) uint8 train ids: the most likely class, 255 where its probability < threshold.
 
-    Resize the logits to the wanted size first: the release takes the softmax after the resize.
+    A threshold of shape (C,) holds one for each class. Resize the logits to the wanted size first: the release takes
+    the softmax after the resize.
     """
     if threshold is None:
         return logits.max(1).indices.to(torch.uint8)  # several times as fast as argmax on a CPU
     confidence, labels = logits.softmax(1).max(1)
-    return labels.masked_fill(confidence < threshold, IGNORE_LABEL).to(torch.uint8)
+    least = threshold[labels] if isinstance(threshold, Tensor) else threshold
+    return labels.masked_fill(confidence < least, IGNORE_LABEL).to(torch.uint8)
+
+
+def class_thresholds(counts: np.ndarray, threshold: float, share: float) -> np.ndarray:
+    """(C,) thresholds: `threshold`, or lower where less than `share` of a class's pixels would reach it.
+
+    counts: (C, bins) pixels predicted as each class, by their probability in equal bins of [0, 1]. A lowered threshold
+    is the lower edge of the bin in which the class's most certain `share` of pixels is complete. A class that is never
+    predicted keeps `threshold`.
+    """
+    bins = counts.shape[1]
+    most_certain = counts[:, ::-1].cumsum(1)[:, ::-1]  # pixels at least as certain as each bin
+    enough = most_certain >= share * counts.sum(1, keepdims=True)
+    edges = (bins - 1 - enough[:, ::-1].argmax(1)) / bins  # the highest bin at which it is enough
+    return np.where(counts.sum(1) > 0, np.minimum(edges, threshold), threshold)
 
 
 @torch.inference_mode()
@@ -66,13 +86,29 @@ def label_dataset(net: nn.Module, dataset: Any, config: Any, device: torch.devic
     Returns the share of pixels that keep a label.
     """
     kept, total = 0, 0
+    threshold = _threshold(net, dataset, config, device, what)
     with ThreadPoolExecutor(2) as writers:
         pending = []
         for names, prediction in predictions(net, dataset, config, device, what):
-            labels = pseudo_label(prediction.main, config.ISL.THRESHOLD).cpu().numpy()
+            labels = pseudo_label(prediction.main, threshold).cpu().numpy()
             kept += int((labels != IGNORE_LABEL).sum())
             total += labels.size
             pending += [writers.submit(write_label, folder, n, one) for n, one in zip(names, labels, strict=True)]
         for job in pending:
             job.result()
     return kept / total
+
+
+def _threshold(net: nn.Module, dataset: Any, config: Any, device: torch.device, what: str) -> float | Tensor:
+    """ISL.THRESHOLD, or with ISL.CLASS_SHARE one for each class, from a pass of its own over the data set."""
+    if config.ISL.CLASS_SHARE == 0:
+        return float(config.ISL.THRESHOLD)
+    classes = config.NUM_CLASSES
+    counts = torch.zeros(classes * BINS, dtype=torch.int64, device=device)
+    for _, prediction in predictions(net, dataset, config, device, f"{what} thresholds"):
+        confidence, labels = prediction.main.softmax(1).max(1)
+        at = labels * BINS + (confidence * BINS).long().clamp(max=BINS - 1)
+        counts += torch.bincount(at.flatten(), minlength=classes * BINS)
+    found = class_thresholds(counts.view(classes, BINS).cpu().numpy(), config.ISL.THRESHOLD, config.ISL.CLASS_SHARE)
+    log.info("%s: thresholds %s", what, " ".join(f"{value:.3f}" for value in found))
+    return torch.tensor(found, dtype=torch.float32, device=device)

@@ -16,6 +16,7 @@ from torch import nn
 from advent.dataset.classes import ClassSet
 from advent.doctor.examine import check_before
 from advent.domain_adaptation.config import config_digest, dump_config
+from advent.domain_adaptation.steps import Prediction
 from advent.engine.build import build_network, class_set, target_data
 from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
@@ -28,7 +29,7 @@ from advent.errors import ConfigError, MissingStage
 from advent.utils.serialization import write_text
 from advent.utils.viz_segmask import colorize_mask
 from ida.pseudo_labels import predictions, pseudo_label, write_label
-from ida.ranking import normaliser, rank, rare_classes, score, split
+from ida.ranking import normaliser, random_score, rank, rare_classes, score, split
 
 EASY, HARD, MASKS = "easy_split.txt", "hard_split.txt", "color_masks"
 
@@ -77,13 +78,19 @@ def _score_all(
         pending = []
         for names, prediction in predictions(net, target, config, device, "rank"):
             labels = pseudo_label(prediction.main)
-            plain = score(prediction.main, prediction.depth if config.RANK.MAP == "depth" else None)
+            plain = _scores(config, names, prediction)
             scores += [(n, s * normaliser(one, rare)) for n, s, one in zip(names, plain, labels, strict=True)]
             arrays = labels.cpu().numpy()
             pending += [writers.submit(write, name, mask) for name, mask in zip(names, arrays, strict=True)]
         for job in pending:
             job.result()
     return scores
+
+
+def _scores(config: Any, names: Sequence[str], prediction: Prediction) -> list[float]:
+    if config.RANK.MAP == "random":
+        return [random_score(name, config.TRAIN.RANDOM_SEED) for name in names]
+    return score(prediction.main, prediction.depth if config.RANK.MAP == "depth" else None)
 
 
 def _write_split(folder: Path, scores: list[tuple[str, float]], lambda1: float) -> tuple[list[str], list[str]]:

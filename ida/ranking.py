@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -26,6 +27,11 @@ def score(logits: Tensor, depth: Tensor | None) -> list[float]:
     """
     found = self_information(logits.softmax(1)) if depth is None else depth_aware_map(logits, depth)
     return found.mean((1, 2, 3)).tolist()
+
+
+def random_score(name: str, seed: int) -> float:
+    """A number in [0, 1) that depends on name and seed alone: the control of a ranking that knows nothing."""
+    return random.Random(f"{seed} {name}").random()
 
 
 def rare_classes(normalize: str, classes: ClassSet) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ CLASSES: null                  # class set under configs/classes, or a path; nul
 DATA_ROOT: data                # data sets lie under it; relative to the working directory
 DATA_DIRECTORY_SOURCE: null    # folder of the source, relative to DATA_ROOT; null: the spec's own
 DATA_DIRECTORY_TARGET: null
-DATA_LIST_SOURCE: null         # list file; null: the folder is scanned
+DATA_LIST_SOURCE: null         # list file (also relative to this project); null: the folder is scanned
 DATA_LIST_TARGET: null
 DATA_CACHE: cache              # decoded images that scripts/prepare.py left, under DATA_ROOT; null: not used
 DATA_CHECK: 16                 # so many images of each data set are examined before a stage begins; 0: none
@@ -37,6 +37,7 @@ MODEL:
   LAYERS: [3, 4, 23, 3]        # blocks of the ResNet's four stages
   WIDTH: 64                    # channels of the ResNet's stem; the rest scales with it
   STRIDE_IN: conv1             # of a ResNet block: the first 1x1 (release) | conv2: the 3x3, as torchvision's weights
+  ATTENTION: true              # channel attention before the depth head's branches; false: an ablation
   DEPTH_SIZE: [304, 228]       # the depth head's output is resized to this first, as released; null: its own size
   INIT: release                # release: N(0, 0.01) everywhere | he: for training from scratch
   OUTPUT_STRIDE: 8             # timm encoders: 16 and 32 are several times faster than the release's 8, and coarser
@@ -88,9 +89,12 @@ TRAIN:
                                # one more ends the run
 ISL:
   THRESHOLD: 0.9               # least probability of a pseudo label
+  CLASS_SHARE: 0.0             # above 0: every class keeps at least this share of its pixels, the most certain ones:
+                               # its threshold is lowered so far. One threshold for all drowns the rare classes
   REFRESH_EVERY: 10000         # pseudo labels are remade after so many iterations
 RANK:
-  MAP: depth                   # what is averaged: self-information x depth (the paper) | entropy: alone (IntraDA)
+  MAP: depth                   # what is averaged: self-information x depth (the paper) | entropy: alone (IntraDA) |
+                               # random: no ranking at all, a control
   NORMALIZE: 'false'           # by rare classes: false | true | release (its wrong class ids)
   LAMBDA1: 0.66                # share of the easy half
 TEST:
@@ -127,7 +131,7 @@ CHOICES = {
     "MODEL.BN_AFFINE": ("auto", "frozen", "trainable"),
     "TRAIN.BACKBONE_UPDATES": ("release", "once"),
     "TRAIN.AMP": ("off", "bf16", "fp16"),
-    "RANK.MAP": ("depth", "entropy"),
+    "RANK.MAP": ("depth", "entropy", "random"),
     "RANK.NORMALIZE": ("false", "true", "release"),
     "TEST.MODE": ("last", "best", "single"),
     "TEST.SELECT": ("oracle", "entropy"),
@@ -150,9 +154,12 @@ AT_LEAST = {
     "TRAIN.LEARNING_RATE_D": 0.0, "TRAIN.MAX_ITERS": 1, "TRAIN.EARLY_STOP": 1, "TRAIN.SAVE_PRED_EVERY": 1,
     "TRAIN.KEEP": 0, "TRAIN.LOG_EVERY": 1, "TRAIN.EVAL_EVERY": 0,
     "TRAIN.SKIP_NONFINITE": 0, "TRAIN.RANDOM_SEED": 0, "ISL.REFRESH_EVERY": 1,
-    "ISL.THRESHOLD": 0.0, "RANK.LAMBDA1": 0.0, "TEST.BATCH_SIZE_TARGET": 1, "TEST.SELECT_IMAGES": 0,
+    "ISL.THRESHOLD": 0.0, "ISL.CLASS_SHARE": 0.0, "RANK.LAMBDA1": 0.0, "TEST.BATCH_SIZE_TARGET": 1,
+    "TEST.SELECT_IMAGES": 0,
 }  # fmt: skip
-AT_MOST = {"MODEL.OUTPUT_STRIDE": 32, "ISL.THRESHOLD": 1.0, "RANK.LAMBDA1": 1.0, "TRAIN.MOMENTUM": 1.0}
+AT_MOST = {
+    "MODEL.OUTPUT_STRIDE": 32, "ISL.THRESHOLD": 1.0, "ISL.CLASS_SHARE": 1.0, "RANK.LAMBDA1": 1.0, "TRAIN.MOMENTUM": 1.0,
+}  # fmt: skip
 
 # What a training result does not depend on: left out of a config's digest. A dot at the end means a whole section.
 WITHOUT_EFFECT = (

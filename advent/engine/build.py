@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.paths import CONFIGS
 from advent.dataset.place import resolve_root
 from advent.dataset.protocol import class_set
 from advent.dataset.spec import load_spec
@@ -64,7 +65,7 @@ def source_data(config: Any) -> StreetDataset:
     return StreetDataset(
         spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_SOURCE, spec), train.SET_SOURCE, class_set(config),
         size=tuple(train.INPUT_SIZE_SOURCE), label_size=tuple(train.INPUT_SIZE_SOURCE), mean=tuple(train.IMG_MEAN),
-        list_file=_path(config.DATA_LIST_SOURCE), with_labels=True,
+        list_file=_list_file(config.DATA_LIST_SOURCE), with_labels=True,
         with_depth=find_network(config).gives_depth and train.LAMBDA_DEPTH_MAIN > 0, cache_dir=cache_folder(config),
     )  # fmt: skip
 
@@ -85,7 +86,7 @@ def target_data(
     return StreetDataset(
         spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), train.SET_TARGET, class_set(config),
         size=size_wh, label_size=size_wh, mean=tuple(train.IMG_MEAN), names=names,
-        list_file=_path(config.DATA_LIST_TARGET), label_dir=label_dir, cache_dir=cache_folder(config),
+        list_file=_list_file(config.DATA_LIST_TARGET), label_dir=label_dir, cache_dir=cache_folder(config),
     )  # fmt: skip
 
 
@@ -157,5 +158,9 @@ def cache_folder(config: Any) -> Path | None:
     return Path(config.DATA_ROOT).expanduser() / config.DATA_CACHE if config.DATA_CACHE else None
 
 
-def _path(value: str | None) -> Path | None:
-    return Path(value) if value else None
+def _list_file(value: str | None) -> Path | None:
+    """A list file, by its path, or by its path below this project: its own configs name lists that travel with it."""
+    if not value:
+        return None
+    own = CONFIGS.parent / value
+    return own if not Path(value).is_file() and own.is_file() else Path(value)

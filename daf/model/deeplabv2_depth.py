@@ -57,6 +57,7 @@ class DeeplabV2Depth(SegmentationNetwork):
         encoder: Encoder,
         multi_level: bool = False,
         depth_size: Sequence[int] | None = RELEASED_DEPTH_SIZE,
+        attention: bool = True,
     ) -> None:
         if multi_level:
             # The release's multi-level path of this network crashes; there is nothing to be faithful to.
@@ -66,7 +67,7 @@ class DeeplabV2Depth(SegmentationNetwork):
         fused = 4 * BRANCH_CHANNELS
         self.dec4 = nn.Conv2d(fused, encoder.channels[3], 1)
         for index, channels in enumerate(encoder.channels, start=1):
-            setattr(self, f"att{index}", channel_attention(channels))
+            setattr(self, f"att{index}", channel_attention(channels) if attention else None)
         for index, channels in enumerate(encoder.channels, start=1):
             setattr(self, f"up{index}", Branch(channels))
         self.mff_conv = nn.Conv2d(fused, fused, 5, padding=2, bias=False)
@@ -81,7 +82,7 @@ class DeeplabV2Depth(SegmentationNetwork):
         branches = []
         for index, x in enumerate(maps, start=1):
             attention, branch = getattr(self, f"att{index}"), getattr(self, f"up{index}")
-            branches.append(branch(attention(x) * x, size_hw))
+            branches.append(branch(attention(x) * x if attention is not None else x, size_hw))
         return functional.relu(self.mff_bn(self.mff_conv(torch.cat(branches, 1))))
 
     def forward(self, images: Tensor) -> tuple[None, Tensor, Tensor]:
