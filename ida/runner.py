@@ -51,7 +51,7 @@ def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, An
             log.info("%s: finished, skipped", stage.name)
         else:
             log.info("%s: %s", stage.name, stage.script)
-            _run(stage)
+            run_stage(stage)
         if evaluate and stage.trains:
             results = evaluate_stage(stage.config)
             rows[stage.name] = results[-1]
@@ -66,7 +66,8 @@ def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, An
     return record
 
 
-def _run(stage: Stage) -> None:
+def run_stage(stage: Stage) -> None:
+    """Run one stage; a stopped one is continued from its last resume state."""
     if stage.trains:
         RUNS[stage.script](stage.config, resume=True)  # where nothing lies to resume, it starts at iteration 0
     else:

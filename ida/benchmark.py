@@ -1,0 +1,254 @@
+"""A benchmark: cells (a method's stage, with a seed) that each leave one small results file.
+
+Its description is a YAML file (configs/camvid7/benchmark.yml). A cell is a stage's config and what is changed in it; it
+names the cells that it starts from. What lies in its results file is not run again, on whatever machine it was made.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from advent.dataset.paths import find_yaml
+from advent.domain_adaptation.config import default_config, flat, load_config, plain
+from advent.domain_adaptation.config_defaults import WITHOUT_EFFECT
+from advent.domain_adaptation.eval_UDA import ORACLE, evaluate_stage
+from advent.engine.provenance import environment
+from advent.errors import ConfigError, hint
+from advent.utils.serialization import read_json, read_yaml, write_json
+from advent.utils.shape import fits
+from ida.label_quality import label_quality, ranking_quality
+from ida.origin import check_finished
+from ida.runner import run_stage
+from ida.stage import SCRIPTS, Stage
+
+log = logging.getLogger(__name__)
+SHAPES: dict[str, Any] = {
+    "results": str,
+    "seeds": [int],
+    "development": {str: str},
+    "cells": [{str: (str, [str])}],
+    "tables": [{str: (str, [str], [[str]])}],
+}
+CELL = {
+    "name": str, "label": str, "script": str, "cfg": str, "after": str, "ranking": str, "source": str, "set": [str],
+}  # fmt: skip
+# What says where things lie, not what is done with them.
+ELSEWHERE = (*WITHOUT_EFFECT, "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "CLASSES.")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One stage of one method. `after` and `ranking` name the cells that it starts from.
+
+    `source: target` trains on the target's own labelled images: an upper bound.
+    """
+
+    name: str
+    label: str
+    script: str
+    cfg: str
+    after: str | None = None
+    ranking: str | None = None
+    source: str | None = None
+    set: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of the page: cells, and pairs of cells (a, b) whose difference a - b is taken seed by seed."""
+
+    name: str
+    rows: tuple[str, ...]
+    differences: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """All cells in an order in which none comes before those that it starts from."""
+
+    path: Path
+    results: Path
+    seeds: tuple[int, ...]
+    development: dict[str, str]
+    cells: tuple[Cell, ...]
+    tables: tuple[Table, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Cell]:
+        """The cells by their names."""
+        return {cell.name: cell for cell in self.cells}
+
+    def file(self, cell: Cell, seed: int) -> Path:
+        """Where a cell's results lie."""
+        return self.results / f"seed{seed}" / f"{cell.name}.json"
+
+    def found(self, name: str) -> dict[int, dict[str, Any]]:
+        """The results of a cell that are there, by seed."""
+        files = {seed: self.file(self.by_name[name], seed) for seed in self.seeds}
+        return {seed: read_json(file) for seed, file in files.items() if file.is_file()}
+
+
+def load_benchmark(path_or_name: str | Path) -> Benchmark:
+    """The benchmark of a YAML file. Raises ConfigError naming file and key."""
+    path = find_yaml(path_or_name, "")
+    raw = read_yaml(path)
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: a benchmark is a mapping with the keys {', '.join(SHAPES)}")
+    for key, value in raw.items():
+        if key not in SHAPES:
+            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), SHAPES)}")
+        if not fits(value, SHAPES[key]):
+            raise ConfigError(f"{path}: {key}: {str(value)[:80]!r} is not of the right form")
+    missing = [key for key in SHAPES if key not in raw]
+    if missing:
+        raise ConfigError(f"{path}: the key {missing[0]!r} is missing")
+    cells: dict[str, Cell] = {}
+    for entry in raw["cells"]:
+        cell = _cell(path, entry, cells)
+        cells[cell.name] = cell
+    tables = tuple(_table(path, entry, cells) for entry in raw["tables"])
+    return Benchmark(path, Path(raw["results"]), tuple(raw["seeds"]), raw["development"], tuple(cells.values()), tables)
+
+
+def _cell(path: Path, entry: dict[str, Any], before: dict[str, Cell]) -> Cell:
+    name = entry.get("name", "?")
+    for key, value in entry.items():
+        if key not in CELL or not fits(value, CELL[key]):
+            raise ConfigError(f"{path}: cell {name}: {key}: {value!r} is not known here; {hint(str(key), CELL)}")
+    missing = [key for key in ("name", "label", "script", "cfg") if key not in entry]
+    if missing:
+        raise ConfigError(f"{path}: cell {name}: the key {missing[0]!r} is missing")
+    if name in before:
+        raise ConfigError(f"{path}: cell {name}: is there twice")
+    if entry["script"] not in SCRIPTS:
+        raise ConfigError(f"{path}: cell {name}: {entry['script']} is no stage; use {', '.join(SCRIPTS)}")
+    for role in ("after", "ranking"):
+        if role in entry and entry[role] not in before:
+            raise ConfigError(f"{path}: cell {name}: {role}: no cell {entry[role]!r} before it")
+    return Cell(**{**entry, "set": tuple(entry.get("set", ()))})
+
+
+def _table(path: Path, entry: dict[str, Any], cells: dict[str, Cell]) -> Table:
+    rows = tuple(entry.get("rows", ()))
+    pairs = tuple((pair[0], pair[-1]) for pair in entry.get("differences", ()))
+    for name in [*rows, *[one for pair in pairs for one in pair]]:
+        if name not in cells:
+            raise ConfigError(f"{path}: table {entry.get('name')}: there is no cell {name!r}; {hint(name, cells)}")
+    return Table(str(entry.get("name")), rows, pairs)
+
+
+def cell_stage(cell: Cell, seed: int, overrides: Sequence[str] = ()) -> Stage:
+    """The cell's stage with one seed; its experiment's folder is the config's EXP_NAME with the seed behind it."""
+    own = [f"STAGE.NAME={cell.name}", f"TRAIN.RANDOM_SEED={seed}", f"EXP_SUFFIX=seed{seed}", "TEST.MODE=best"]
+    own += [f"STAGE.AFTER={cell.after}"] if cell.after else []
+    own += [f"STAGE.RANKING={cell.ranking}"] if cell.ranking else []
+    given = [*own, *cell.set, *overrides]
+    config = load_config(cell.cfg, given)
+    if cell.source == "target":
+        config.SOURCE, config.TRAIN.SET_SOURCE = config.TARGET, config.TRAIN.SET_TARGET
+        config.DATA_DIRECTORY_SOURCE, config.DATA_LIST_SOURCE = config.DATA_DIRECTORY_TARGET, config.DATA_LIST_TARGET
+    return Stage(cell.name, cell.script, config)
+
+
+def settings(config: Any) -> dict[str, Any]:
+    """What a cell's result depends on: the keys that differ from the defaults, without places and how it is scored."""
+    defaults = dict(flat(default_config()))
+    sections = tuple(key for key in ELSEWHERE if key.endswith("."))
+    return {
+        key: value
+        for key, value in flat(plain(config))
+        if value != defaults.get(key) and key not in ELSEWHERE and not key.startswith(sections)
+    }
+
+
+def run_cells(benchmark: Benchmark, seeds: Sequence[int], names: Sequence[str], overrides: Sequence[str]) -> None:
+    """Run every cell whose results are not there, one seed after the other, and write each one's results when done.
+
+    Weights may be gone while results are there: a cell that another starts from is then trained again, not scored.
+    """
+    stages = {(cell.name, seed): cell_stage(cell, seed, overrides) for seed in seeds for cell in benchmark.cells}
+    wanted = [(seed, benchmark.by_name[name]) for seed in seeds for name in names]
+    for seed, cell in wanted:  # before hours are spent
+        _is_there(benchmark, cell, seed, stages[cell.name, seed])
+    for seed, cell in wanted:
+        if _is_there(benchmark, cell, seed, stages[cell.name, seed]):
+            log.info("seed %d, %s: its results are there, skipped", seed, cell.name)
+            continue
+        for before in _chain(benchmark, cell):
+            _ensure(stages[before.name, seed])
+        log.info("seed %d, %s", seed, cell.name)
+        record = _measured(benchmark, cell, seed, stages[cell.name, seed])
+        write_json(benchmark.file(cell, seed), record)
+
+
+def _is_there(benchmark: Benchmark, cell: Cell, seed: int, stage: Stage) -> bool:
+    file = benchmark.file(cell, seed)
+    if not file.is_file():
+        return False
+    made, now = read_json(file).get("settings", {}), settings(stage.config)
+    differs = sorted(key for key in {**made, **now} if made.get(key) != now.get(key))
+    if differs:
+        raise ConfigError(
+            f"{file}: was made with another {differs[0]} ({made.get(differs[0])}, now {now.get(differs[0])}); remove "
+            "it to run the cell again, or keep results of your own with --results DIR"
+        )
+    return True
+
+
+def _chain(benchmark: Benchmark, cell: Cell) -> Iterator[Cell]:
+    """What a cell needs, first things first."""
+    for name in (cell.after, cell.ranking):
+        if name:
+            before = benchmark.by_name[name]
+            yield from _chain(benchmark, before)
+            yield before
+
+
+def _ensure(stage: Stage) -> None:
+    if not check_finished(stage):
+        log.info("%s: %s", stage.name, stage.script)
+        run_stage(stage)
+
+
+def _measured(benchmark: Benchmark, cell: Cell, seed: int, stage: Stage) -> dict[str, Any]:
+    began = time.monotonic()
+    _ensure(stage)
+    record = {
+        "schema": 1, "cell": cell.name, "seed": seed, "settings": settings(stage.config), **environment(),
+        "command": _command(cell, seed), "seconds": round(time.monotonic() - began, 1),
+    }  # fmt: skip
+    if not stage.trains:
+        return {**record, "ranking": ranking_quality(stage)}
+    results = evaluate_stage(stage.config)
+    kept = ("iteration", "miou", "pixel_accuracy", "iou")
+    record["last"] = {key: results[-1][key] for key in kept}
+    record["oracle"] = {key: results[0][key] for key in kept} if results[0]["selected"] == ORACLE else record["last"]
+    record["snapshots"] = {str(one["iteration"]): one["miou"] for one in results if one["selected"] != ORACLE}
+    record["development"] = _development(benchmark, stage)
+    if cell.script == "train_isl.py":
+        record["labels"] = label_quality(stage)
+    return record
+
+
+def _development(benchmark: Benchmark, stage: Stage) -> dict[str, Any] | None:
+    """The last snapshot on the development clip, for whoever chooses anything."""
+    if not benchmark.development:
+        return None
+    config = load_config(stage.folder.path / "config.yml", [
+        *(f"{key}={value}" for key, value in benchmark.development.items()),
+        f"TEST.RESTORE_FROM={stage.folder.snapshots()[-1][1]}", "TEST.MODE=single",
+        f"STAGE.NAME={stage.folder.path.name}_development", f"EXP_ROOT={stage.config.EXP_ROOT}",
+    ])  # fmt: skip
+    found = evaluate_stage(config)[-1]
+    return {key: found[key] for key in ("miou", "iou")}
+
+
+def _command(cell: Cell, seed: int) -> str:
+    return shlex.join(["python", "scripts/benchmark.py", "--seeds", str(seed), "--only", cell.name])
