@@ -70,7 +70,7 @@ def rankings_table(benchmark: Benchmark, table: Table) -> str:
     }  # fmt: skip
     rows = []
     for name in table.rows:
-        found = [one["ranking"] for one in benchmark.found(name).values()]
+        found = [one["ranking"] for one in benchmark.found(name).values() if one["ranking"]]
         cells = [spread([one[key] for one in found]) for key in columns.values()]
         correlation = f"{statistics.mean(one['spearman'] for one in found):+.2f}" if found else "-"
         rows.append([benchmark.by_name[name].label, str(len(found)), *cells, correlation])
@@ -81,7 +81,7 @@ def labels_table(benchmark: Benchmark, table: Table) -> str:
     """Per self-learning cell: its newest pseudo labels' coverage of every true class / share of right ones."""
     rows, classes = [], []
     for name in table.rows:
-        found = [one["labels"] for one in benchmark.found(name).values() if "labels" in one]
+        found = [one["labels"] for one in benchmark.found(name).values() if one.get("labels")]
         if not found:
             continue
         classes = list(found[0]["coverage"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,20 +16,26 @@ from advent.dataset.reading import read_ids
 from advent.dataset.spec import load_spec
 from advent.engine.build import class_set, target_data
 from advent.engine.metrics import confusion_matrix, intersection_over_union, mean_iou
+from advent.errors import DataError
 from advent.utils.loss import IGNORE_LABEL
 from ida.rank_stage import MASKS
 from ida.stage import Stage
 
+log = logging.getLogger(__name__)
 
-def label_quality(stage: Stage) -> dict[str, Any]:
-    """Of the newest pseudo labels of a self-learning stage, in percent.
+
+def label_quality(stage: Stage) -> dict[str, Any] | None:
+    """Of the newest pseudo labels of a self-learning stage, in percent; None where the target's train has no labels.
 
     kept: of all pixels. coverage, precision: per true class the share of its pixels that keep a label, per predicted
     class the share of its labels that are right; null where there are none.
     """
     folder = max((stage.folder.path / "pseudo_labels").glob("round_*"), key=lambda p: int(p.name.split("_")[1]))
     names = class_set(stage.config).names
-    made, truth = _labels(stage.config, folder)
+    labels = _labels(stage.config, folder)
+    if labels is None:
+        return None
+    made, truth = labels
     known = truth != IGNORE_LABEL
     kept = made != IGNORE_LABEL
     right = made == truth
@@ -44,14 +51,17 @@ def label_quality(stage: Stage) -> dict[str, Any]:
     }
 
 
-def ranking_quality(stage: Stage) -> dict[str, Any]:
+def ranking_quality(stage: Stage) -> dict[str, Any] | None:
     """Whether the ranking finds easier images: mIoU (percent) of its labels on both halves, and Spearman's correlation
-    of the score with the true error (share of wrong pixels) over the images.
+    of the score with the true error (share of wrong pixels) over the images; None where there are no labels.
     """
     with open(stage.folder.path / "ranking.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     names = [row["name"] for row in rows]
-    made, truth = _labels(stage.config, stage.folder.path / MASKS, names)
+    labels = _labels(stage.config, stage.folder.path / MASKS, names)
+    if labels is None:
+        return None
+    made, truth = labels
     classes = stage.config.NUM_CLASSES
     hists = [confusion_matrix(t, m, classes) for t, m in zip(truth, made, strict=True)]
     error = [1 - np.trace(hist) / max(hist.sum(), 1) for hist in hists]
@@ -80,16 +90,21 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float:
     return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
 
 
-def _labels(config: Any, folder: Path, names: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """(N, H, W) pseudo labels of the target's training images, and their ground truth at the same size."""
+def _labels(config: Any, folder: Path, names: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray] | None:
+    """(N, H, W) pseudo labels of the target's training images, and their ground truth at the same size, if any."""
     names = list(names if names is not None else target_data(config).names)
-    made = np.stack([read_ids(file) for file in collect_pseudo_labels(folder, names)])
     spec = load_spec(config.TARGET)
-    truth = StreetDataset(
-        spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), config.TRAIN.SET_TARGET,
-        class_set(config), size=tuple(config.TRAIN.INPUT_SIZE_TARGET), names=names, with_labels=True,
-        label_size=tuple(config.TRAIN.INPUT_SIZE_TARGET),
-    )  # fmt: skip
+    root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)
+    size = tuple(config.TRAIN.INPUT_SIZE_TARGET)
+    try:
+        truth = StreetDataset(
+            spec, root, config.TRAIN.SET_TARGET, class_set(config), size=size, label_size=size, names=names,
+            with_labels=True,
+        )  # fmt: skip
+    except DataError as error:
+        log.warning("the target's training images have no labels to compare with (%s)", error)
+        return None
+    made = np.stack([read_ids(file) for file in collect_pseudo_labels(folder, names)])
     return made, np.stack([truth.decode(index)["label"] for index in range(len(truth))])
 
 

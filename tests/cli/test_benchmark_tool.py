@@ -1,0 +1,104 @@
+"""scripts/benchmark.py on tiny data: what is there is skipped, what is gone is made again; pages come from files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import benchmark
+import tiny
+
+OVERRIDES = [*tiny.NETWORK, *tiny.SIZES, *tiny.SHORT, "DEVICE=cpu"]
+CELLS = [
+    {"name": "source_only", "label": "source only", "script": "train.py", "cfg": "quick/source_only"},
+    {"name": "daf", "label": "DAF", "script": "train.py", "cfg": "quick/dg"},
+    {"name": "isl", "label": "ISL", "script": "train_isl.py", "cfg": "quick/isl", "after": "daf"},
+    {"name": "half", "label": "half of each", "script": "train_isl.py", "cfg": "quick/isl", "after": "daf",
+     "set": ["ISL.CLASS_SHARE=0.5"]},
+    {"name": "rank", "label": "random", "script": "entropy.py", "cfg": "quick/rank", "after": "isl",
+     "set": ["RANK.MAP=random"]},
+    {"name": "ida", "label": "IDA", "script": "train_intra.py", "cfg": "quick/intrada", "after": "isl",
+     "ranking": "rank"},
+    {"name": "upper", "label": "upper", "script": "train.py", "cfg": "quick/source_only", "source": "target"},
+]  # fmt: skip
+NAMES = [cell["name"] for cell in CELLS]
+
+
+@pytest.fixture
+def place(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for index in range(tiny.COUNT):
+        _, stripe = tiny.picture(index, 1)
+        labels = np.asarray(tiny.CAMVID_IDS, np.uint8)[stripe]
+        tiny.write_png(data / "CamVid" / "trainannot" / f"{index:04d}.png", labels)
+    described: dict[str, Any] = {
+        "results": "results", "seeds": [1, 2], "development": {"TEST.SET_TARGET": "train"}, "cells": CELLS,
+        "tables": [{"name": "main", "rows": NAMES, "differences": [["daf", "source_only"]]}],
+    }  # fmt: skip
+    (data / "own.yml").write_text(yaml.safe_dump(described))
+    monkeypatch.chdir(data)
+    return data
+
+
+def run(place: Path, *more: str) -> int:
+    line = ["--benchmark", str(place / "own.yml"), *more, f"DATA_ROOT={place}", f"EXP_ROOT={place / 'exp'}", *OVERRIDES]
+    return benchmark.main(line)
+
+
+def record(place: Path, cell: str, seed: int = 1) -> dict[str, Any]:
+    return json.loads((place / f"results/seed{seed}/{cell}.json").read_text())
+
+
+def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "--seeds", "1") == 0
+    assert sorted(p.stem for p in (place / "results/seed1").glob("*.json")) == sorted(NAMES)
+    ida = record(place, "ida")
+    assert ida["command"] == "python scripts/benchmark.py --seeds 1 --only ida"
+    assert ida["oracle"]["miou"] >= ida["last"]["miou"]
+    assert len(ida["snapshots"]) >= 2
+    assert 0 <= ida["development"]["miou"] <= 100
+    assert record(place, "upper")["settings"]["SOURCE"] == "CamVid"
+    ranking = record(place, "rank")["ranking"]
+    assert ranking["easy"] + ranking["hard"] == tiny.COUNT
+    assert -1 <= ranking["spearman"] <= 1
+    plain, half = record(place, "isl")["labels"], record(place, "half")["labels"]
+    assert plain["kept"] == half["kept"] == 100  # tiny's threshold of 0.1 lies under 1 / 7: no class can be lowered
+    assert set(plain["coverage"]) == set(plain["precision"])
+
+    # The weights are gone, one result as well: its ancestors are trained again, nothing else is.
+    before = record(place, "ida")
+    shutil.rmtree(place / "exp")
+    (place / "results/seed1/ida.json").unlink()
+    kept = {p: p.read_bytes() for p in (place / "results").rglob("*.json")}
+    assert run(place, "--seeds", "1") == 0
+    assert {p: p.read_bytes() for p in kept} == kept
+    assert record(place, "ida")["last"] == before["last"]
+    assert not (place / "exp/quick_seed1/upper").exists()
+
+    assert run(place, "--seeds", "2", "--only", "source_only") == 0
+    capsys.readouterr()
+    assert benchmark.main(["--benchmark", "own.yml", "--status"]) == 0
+    assert "| source only  |     2 |" in capsys.readouterr().out
+    page = place / "page.md"
+    blocks = ("scores: main", "differences: main", "rankings: main", "labels: main", "hours: all")
+    page.write_text("".join(f"<!-- {block} -->\n<!-- end -->\n" for block in blocks))
+    pytest.importorskip("matplotlib")
+    assert benchmark.main(["--benchmark", "own.yml", "--page", "page.md", "--plot", "plot.png"]) == 0
+    assert "DAF - source only" in page.read_text()
+    assert (place / "plot.png").stat().st_size > 5000
+
+
+def test_results_of_other_settings_are_not_taken(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "--seeds", "1", "--only", "source_only") == 0
+    assert run(place, "--seeds", "1", "--only", "source_only", "TRAIN.LEARNING_RATE=0.5") == 2
+    assert "was made with another TRAIN.LEARNING_RATE (0.001, now 0.5)" in capsys.readouterr().err
+
+
+def test_an_unknown_cell_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(place, "--only", "duf") == 2
+    assert "--only duf: there is no such cell; did you mean daf" in capsys.readouterr().err
