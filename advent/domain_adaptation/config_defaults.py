@@ -41,6 +41,8 @@ MODEL:
   DEPTH_SIZE: [304, 228]       # the depth head's output is resized to this first, as released; null: its own size
   INIT: release                # release: N(0, 0.01) everywhere | he: for training from scratch
   OUTPUT_STRIDE: 8             # timm encoders: 16 and 32 are several times faster than the release's 8, and coarser
+  FEATURE_SCALE: 1.0           # timm encoders: factor of the last map. Linear bottlenecks (EfficientNet's) are several
+                               # times larger than the ResNet's rectified maps, and the heads' rate overshoots on them
   BN_AFFINE: auto              # scale and shift of the encoder's batch norms: frozen (release) | trainable |
                                # auto: frozen for the ResNet, trainable for timm
   ENCODER_WEIGHTS: null        # timm encoders: a local file | timm (its own download) | efficientnet-lite0
@@ -55,7 +57,8 @@ TRAIN:
   IMG_MEAN: [104.00698793, 116.66876762, 122.67891434]  # BGR
   RESTORE_FROM: null           # stage 0: starting weights, a file or torchvision (fetches its ImageNet ResNet-101);
                                # later stages: the checkpoint to start from
-  LEARNING_RATE: 2.5e-4        # heads get ten times this
+  LEARNING_RATE: 2.5e-4        # of the backbone
+  HEAD_RATE: 10.0              # heads get so many times that
   MOMENTUM: 0.9
   WEIGHT_DECAY: 5.0e-4
   POWER: 0.9                   # of the poly schedule
@@ -150,7 +153,8 @@ LENGTHS = {"MODEL.LAYERS": 4, "TRAIN.IMG_MEAN": 3, "TRAIN.DEPTH_POWER": 2, **dic
 AT_LEAST = {
     "NUM_CLASSES": 2, "NUM_WORKERS": 0, "DATA_CHECK": 0, "MODEL.WIDTH": 4, "MODEL.OUTPUT_STRIDE": 8,
     "TRAIN.BATCH_SIZE_SOURCE": 1, "TRAIN.BATCH_SIZE_TARGET": 1,
-    "TRAIN.LEARNING_RATE": 0.0, "TRAIN.MOMENTUM": 0.0, "TRAIN.WEIGHT_DECAY": 0.0, "TRAIN.POWER": 0.0,
+    "MODEL.FEATURE_SCALE": 0.0, "TRAIN.LEARNING_RATE": 0.0, "TRAIN.HEAD_RATE": 0.0, "TRAIN.MOMENTUM": 0.0,
+    "TRAIN.WEIGHT_DECAY": 0.0, "TRAIN.POWER": 0.0,
     "TRAIN.LEARNING_RATE_D": 0.0, "TRAIN.MAX_ITERS": 1, "TRAIN.EARLY_STOP": 1, "TRAIN.SAVE_PRED_EVERY": 1,
     "TRAIN.KEEP": 0, "TRAIN.LOG_EVERY": 1, "TRAIN.EVAL_EVERY": 0,
     "TRAIN.SKIP_NONFINITE": 0, "TRAIN.RANDOM_SEED": 0, "ISL.REFRESH_EVERY": 1,

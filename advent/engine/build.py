@@ -45,7 +45,7 @@ def build_encoder(config: Any, weights: bool = True) -> Encoder:
     from advent.model.timm_encoder import TimmEncoder  # timm takes seconds to import; most runs do without
 
     file = model.ENCODER_WEIGHTS if weights else None
-    return TimmEncoder(name, config.TRAIN.IMG_MEAN, model.BN_AFFINE, file, model.OUTPUT_STRIDE)
+    return TimmEncoder(name, config.TRAIN.IMG_MEAN, model.BN_AFFINE, file, model.OUTPUT_STRIDE, model.FEATURE_SCALE)
 
 
 def build_network(config: Any, checkpoint: str | Path | None = None) -> SegmentationNetwork:

@@ -12,7 +12,7 @@ from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import SegmentationNetwork
 
-HEAD_RATE = 10.0  # heads learn ten times as fast as the backbone
+HEAD_RATE = 10.0  # heads learn ten times as fast as the backbone: TRAIN.HEAD_RATE by default
 
 
 class RepeatedSGD(torch.optim.SGD):
@@ -55,7 +55,7 @@ def update_multiplicity(name: str) -> int:
 
 
 def network_optimizer(net: SegmentationNetwork, train: Any) -> RepeatedSGD:
-    """SGD over backbone (group 0 first) and heads (group 1, ten times the rate); `train` is the TRAIN section.
+    """SGD over backbone (group 0 first) and heads (group 1, HEAD_RATE times the rate); `train` is the TRAIN section.
 
     Further groups hold backbone parameters with other update counts. Raises ConfigError when the repeated update
     of the release is asked for an encoder that knows none.
@@ -68,7 +68,7 @@ def network_optimizer(net: SegmentationNetwork, train: Any) -> RepeatedSGD:
         by_repeats.setdefault(update_multiplicity(name) if repeated else 1, []).append(parameter)
     backbone = [{"params": p, "lr_scale": 1.0, "repeats": n} for n, p in sorted(by_repeats.items())]
     heads = [p for _, p in net.head_parameters()]
-    groups = [*backbone[:1], {"params": heads, "lr_scale": HEAD_RATE, "repeats": 1}, *backbone[1:]]
+    groups = [*backbone[:1], {"params": heads, "lr_scale": train.HEAD_RATE, "repeats": 1}, *backbone[1:]]
     rates = {"lr": train.LEARNING_RATE, "momentum": train.MOMENTUM, "weight_decay": train.WEIGHT_DECAY}
     return RepeatedSGD(groups, **rates, fused=has_fused_kernels(heads))
 

@@ -30,6 +30,7 @@ class TimmEncoder:
     channels, strides: of the maps x1..x4. Raises ConfigError for a backbone that cannot serve, CheckpointError for
     weights that do not fit.
     output_stride: the least stride of x4; backbones that cannot be dilated to it take the next that they can.
+    feature_scale: factor of x4.
     """
 
     names: tuple[str, ...] = ("encoder",)
@@ -42,13 +43,14 @@ class TimmEncoder:
         affine: str = "auto",
         weights: str | None = None,
         output_stride: int = 8,
+        feature_scale: float = 1.0,
     ) -> None:
         if affine not in AFFINE_CHOICES:
             raise ConfigError(f"MODEL.BN_AFFINE: {affine!r} is none of {', '.join(AFFINE_CHOICES)}.")
         self.name = name.removeprefix("timm:")
         self.mean = tuple(float(value) for value in mean)
         self.affine = affine
-        self.weights, self.output_stride = weights, output_stride
+        self.weights, self.output_stride, self.feature_scale = weights, output_stride, float(feature_scale)
         _check_name(self.name)
         if weights == efficientnet_lite.WEIGHTS_NAME:
             self._check_lite()
@@ -91,7 +93,7 @@ class TimmEncoder:
         if str(getattr(encoder, "output_fmt", "NCHW")).endswith("NHWC"):
             maps = [feature.permute(0, 3, 1, 2) for feature in maps]
         x1, x2, x3, x4 = maps
-        return x1, x2, x3, x4
+        return x1, x2, x3, x4 * self.feature_scale if self.feature_scale != 1 else x4
 
     def stages(self, net: nn.Module) -> list[nn.Sequential]:
         """None: timm's backbones are built in too many ways to tell."""
