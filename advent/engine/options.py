@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What only the user can mend: a full or broken disk, a folder that is a file, no permission.
 MENDABLE = (*FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT,
             errno.ENAMETOOLONG, errno.EIO)  # fmt: skip
+PAIR = re.compile(r"(\w+:)?[A-Z][A-Z0-9_.]*=")  # KEY=VALUE, or NAME:KEY=VALUE
 SPELLINGS = {"true": "true", "1": "true", "yes": "true", "false": "false", "0": "false", "no": "false"}
 
 
@@ -27,8 +29,10 @@ class OneLineParser(argparse.ArgumentParser):
     """Reports a wrong command line in one line; flags and KEY=VALUE may come in any order."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse's, with positional arguments anywhere between the flags."""
-        return self.parse_intermixed_args(args, namespace)
+        """As argparse's, with positional arguments anywhere, also behind a flag of several values (`--seeds 1 2 A=3`)."""
+        given = list(sys.argv[1:] if args is None else args)
+        pairs = [argument for argument in given if PAIR.match(argument)]
+        return self.parse_intermixed_args([*pairs, *(a for a in given if not PAIR.match(a))], namespace)
 
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with code 2."""

@@ -14,7 +14,7 @@ from advent.dataset.base_dataset import network_images
 from advent.engine.stopping import ignore_in_worker
 from advent.errors import DataError, UserError
 
-THREADS = 2  # that read in each worker
+THREADS = 4  # that read in each worker
 
 
 class EndlessBatches(Sampler[list[int]]):
