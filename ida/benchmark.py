@@ -1,6 +1,6 @@
 """A benchmark: cells (a method's stage, with a seed) that each leave one small results file.
 
-Its description is a YAML file (configs/camvid7/benchmark.yml). A cell is a stage's config and what is changed in it; it
+Its description is a YAML file (configs/benchmarks/camvid7.yml). A cell is a stage's config and what is changed in it; it
 names the cells that it starts from. What lies in its results file is not run again, on whatever machine it was made.
 """
 
@@ -97,7 +97,7 @@ class Benchmark:
 
 def load_benchmark(path_or_name: str | Path) -> Benchmark:
     """The benchmark of a YAML file. Raises ConfigError naming file and key."""
-    path = find_yaml(path_or_name, "")
+    path = find_yaml(path_or_name, "benchmarks")
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a benchmark is a mapping with the keys {', '.join(SHAPES)}")

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(prog="benchmark.py", description=__doc__, formatter_class=kind)
     add = parser.add_argument
-    add("--benchmark", default="camvid7/benchmark.yml", metavar="FILE", help="default: camvid7/benchmark.yml")
+    add("--benchmark", default="camvid7", metavar="FILE", help="default: camvid7")
     add("--target", metavar="DIR", help="CamVid's folder (default: data/CamVid)")
     add("--seeds", type=int, nargs="+", metavar="N", help="these alone; default: the benchmark's")
     add(

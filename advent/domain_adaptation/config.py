@@ -90,7 +90,7 @@ def find_config(path_or_name: str | Path) -> Path:
         if not given.is_absolute() and ".." not in given.parts and candidate.is_file():
             return candidate
     names = [p.relative_to(CONFIGS).with_suffix("").as_posix() for p in CONFIGS.rglob("*.yml")]
-    names = [name for name in names if not name.startswith(("datasets/", "classes/", "base/"))]
+    names = [name for name in names if not name.startswith(("datasets/", "classes/", "base/", "benchmarks/"))]
     raise ConfigError(
         f"{path_or_name}: no such config, neither as a path nor under {CONFIGS}; "
         f"{hint(given.with_suffix('').name, sorted(names))}"

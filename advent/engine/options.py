@@ -29,7 +29,7 @@ class OneLineParser(argparse.ArgumentParser):
     """Reports a wrong command line in one line; flags and KEY=VALUE may come in any order."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse's, with positional arguments anywhere, also behind a flag of several values (`--seeds 1 2 A=3`)."""
+        """As argparse's, with positional arguments anywhere, also behind a flag of several values (`--seeds 1 A=3`)."""
         given = list(sys.argv[1:] if args is None else args)
         pairs = [argument for argument in given if PAIR.match(argument)]
         return self.parse_intermixed_args([*pairs, *(a for a in given if not PAIR.match(a))], namespace)

@@ -92,7 +92,7 @@ def test_a_wrong_description_is_named(tmp_path: Path, change: dict[str, Any], wo
 
 
 def test_settings_are_what_differs_and_matters() -> None:
-    cell = load_benchmark("camvid7/benchmark.yml").by_name["daf"]
+    cell = load_benchmark("camvid7").by_name["daf"]
     one = settings(cell_stage(cell, 1, ["DATA_ROOT=/here", "DATA_DIRECTORY_TARGET=x", "DEVICE=cpu"]).config)
     assert one == settings(cell_stage(cell, 1).config)
     assert one["TRAIN.RANDOM_SEED"] == 1
@@ -110,13 +110,13 @@ def test_spearman() -> None:
 
 
 def test_every_cell_of_the_benchmark_has_a_config() -> None:
-    benchmark = load_benchmark("camvid7/benchmark.yml")
+    benchmark = load_benchmark("camvid7")
     for cell in benchmark.cells:
         cell_stage(cell, 1)
 
 
 def test_the_committed_results_are_of_the_present_cells_and_fill_the_committed_page(tmp_path: Path) -> None:
-    benchmark = load_benchmark("camvid7/benchmark.yml")
+    benchmark = load_benchmark("camvid7")
     benchmark = replace(benchmark, results=ROOT / benchmark.results)
     files = sorted(benchmark.results.rglob("*.json"))
     assert files

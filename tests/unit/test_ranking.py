@@ -10,7 +10,7 @@ from advent.dataset.classes import load_classes
 from advent.errors import ConfigError
 from ida.isl import current_round
 from ida.pseudo_labels import label_path, pseudo_label
-from ida.ranking import normaliser, rank, rare_classes, score, split
+from ida.ranking import normaliser, random_score, rank, rare_classes, score, split
 
 
 def test_published_split_sizes():
@@ -38,6 +38,15 @@ def test_score_of_uniform_logits():
     # Self-information of a uniform prediction is 1 / C per class, so the score is mean(D) / C.
     depth = torch.arange(12.0).reshape(1, 1, 3, 4)
     assert score(torch.zeros(1, 8, 3, 4), depth) == pytest.approx([5.5 / 8])
+
+
+def test_a_random_score_depends_on_name_and_seed_alone():
+    names = [f"{index}.png" for index in range(400)]
+    scores = [random_score(name, 1) for name in names]
+    assert scores == [random_score(name, 1) for name in names] != [random_score(name, 2) for name in names]
+    assert len(set(scores)) == 400
+    assert all(0 <= score < 1 for score in scores)
+    assert 150 < sum(score < 0.5 for score in scores) < 250
 
 
 def test_normaliser_by_hand():

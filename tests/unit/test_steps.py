@@ -120,6 +120,12 @@ def test_groups_put_backbone_first_and_heads_at_ten_times():
     assert {group["repeats"] for group in groups} == {1, 3, 4}
 
 
+def test_heads_may_learn_at_another_rate():
+    learner = small_learner(HEAD_RATE=0.5)
+    learner.rates(0)
+    assert [group["lr"] for group in learner.optimizers["net"].param_groups[:2]] == [2.5e-4, 1.25e-4]
+
+
 def test_one_judgement_of_the_target_gives_what_two_would():
     """The step's single discriminator pass on the target equals the textbook's two separate ones."""
     learner = small_learner()

@@ -1,0 +1,82 @@
+"""Batches in order and in groups: what workers read together changes neither order nor content."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.spec import load_spec
+from advent.domain_adaptation.config import load_config
+from advent.engine.build import target_data
+from advent.engine.options import OneLineParser
+from advent.engine.streams import THREADS, EndlessBatches, _Groups, in_order, loader
+from advent.errors import DataError
+from folders import C7
+
+
+@pytest.mark.parametrize(("length", "size", "want"), [
+    (5, 2, [[0, 1], [2, 3], [4]]), (4, 2, [[0, 1], [2, 3]]), (3, 8, [[0, 1, 2]]), (0, 2, []),
+])  # fmt: skip
+def test_in_order_covers_every_index_once(length: int, size: int, want: list[list[int]]) -> None:
+    assert [list(batch) for batch in in_order(length, size)] == want
+
+
+@pytest.mark.parametrize(("size", "images", "sizes"), [
+    (1, 4, [4, 4, 2]), (3, 4, [1, 1, 1, 1]), (2, 4, [2, 2, 1]), (8, 4, [1, 1]), (1, 1, [1] * 10),
+])  # fmt: skip
+def test_groups_hold_so_many_images_or_one_batch(size: int, images: int, sizes: list[int]) -> None:
+    batches = in_order(10, size)
+    groups = list(_Groups(batches, images))
+    assert [len(group) for group in groups] == sizes
+    assert [batch for group in groups for batch in group] == batches
+
+
+def test_a_stream_without_end_is_grouped_without_waiting_for_its_end() -> None:
+    groups = islice(_Groups(EndlessBatches(3, 2, seed=0), 4), 3)
+    assert [len(group) for group in groups] == [2, 2, 2]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("size", [1, 3])
+def test_threads_and_workers_change_nothing(data: Path, workers: int, size: int) -> None:
+    dataset = StreetDataset(load_spec("streets"), data / "streets", "all", C7, size=(64, 48), label_size=(64, 48),
+                            with_labels=True)  # fmt: skip
+    batches = [[7, 0, 3][:size], [2, 2, 1][:size]] * THREADS
+    found = list(loader(dataset, workers, torch.device("cpu"), batches))
+    assert [batch["name"] for batch in found] == [[dataset.names[i] for i in batch] for batch in batches]
+    for batch, indices in zip(found, batches, strict=True):
+        for key in ("image", "label"):
+            assert torch.equal(batch[key], torch.stack([dataset[i][key] for i in indices]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_file_stops_at_its_batch(data: Path, workers: int) -> None:
+    (data / "streets/RGB/0000003.png").write_bytes(b"no picture")
+    dataset = StreetDataset(load_spec("streets"), data / "streets", "all", C7, size=(64, 48))
+    batches = loader(dataset, workers, torch.device("cpu"), in_order(len(dataset), 1))
+    assert [next(batches)["name"] for _ in range(3)] == [[name] for name in dataset.names[:3]]
+    with pytest.raises(DataError, match="0000003.png"):
+        next(batches)
+
+
+def test_a_list_file_may_lie_in_this_project(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = [f"DATA_ROOT={data}", "DATA_LIST_TARGET=configs/camvid7/unlabelled.txt"]
+    monkeypatch.chdir(data)
+    with pytest.raises(DataError, match="0006R0_f00930.png"):  # found from elsewhere; its images are not in tiny data
+        target_data(load_config("quick/dg", more))
+    own = data / "configs/camvid7/unlabelled.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("0002.png\n")
+    assert target_data(load_config("quick/dg", more)).names == ["0002.png"]  # the user's own goes before it
+
+
+def test_pairs_may_follow_a_flag_of_several_values() -> None:
+    parser = OneLineParser(prog="x")
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("overrides", nargs="*")
+    found = parser.parse_args(["--seeds", "1", "2", "TRAIN.MAX_ITERS=3", "daf:ISL.THRESHOLD=0.5"])
+    assert (found.seeds, found.overrides) == ([1, 2], ["TRAIN.MAX_ITERS=3", "daf:ISL.THRESHOLD=0.5"])
