@@ -1,7 +1,7 @@
 """A benchmark: cells (a method's stage, with a seed) that each leave one small results file.
 
-Its description is a YAML file (configs/benchmarks/camvid7.yml). A cell is a stage's config and what is changed in it; it
-names the cells that it starts from. What lies in its results file is not run again, on whatever machine it was made.
+Its description is a YAML file (configs/benchmarks/camvid7.yml). A cell is a stage's config and what is changed in it;
+it names the cells that it starts from. What lies in its results file is not run again, wherever it was made.
 """
 
 from __future__ import annotations

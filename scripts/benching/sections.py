@@ -21,6 +21,7 @@ from advent.engine.scoring import predicted
 from advent.model.deeplabv2 import initialise
 from benching.networks import Bench, bench, count_bytes, count_flops, tensors_bytes
 from benching.reading import reading
+from benching.straightforward import Straightforward
 from benching.timing import Timing, alternate, peak_memory
 from ida.pseudo_labels import pseudo_label, write_label
 from ida.ranking import score
@@ -59,11 +60,17 @@ def step(device: torch.device, rounds: int) -> list[Row]:
     for amp in ("off", "bf16", *(["fp16"] if device.type == "cuda" else [])):
         one = bench(LOW, device, [f"TRAIN.AMP={amp}"])
         name = {"off": "fp32"}.get(amp, amp)
-        times = alternate({"step": one.step, "passes": one.passes}, rounds, device)
+        work: dict[str, Callable[[], object]] = {"step": one.step, "passes": one.passes}
+        if amp == "off":
+            work["before"] = Straightforward(one).step
+        times = alternate(work, rounds, device)
         # Not as the step less its parts: the difference of two times of ten seconds is mostly noise.
         times |= alternate({"around": one.around, "discriminator": one.judgement}, 3 * rounds, device)
         rest = times["around"].median - times["discriminator"].median
         rows.append(row(f"step, {name}", times["step"]))
+        if "before" in times:
+            gain = times["before"].median / times["step"].median
+            rows.append(row(f"  the same, straightforward, {name}", times["before"], times=gain))
         rows.append(row(f"  network's two passes, {name}", times["passes"]))
         rows.append(row(f"  discriminator, {name}", times["discriminator"]))
         rows.append(row(f"  everything else, {name}", share=rest / times["step"].median, seconds=rest))

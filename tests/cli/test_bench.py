@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 import bench
+from benching import networks
+from benching.straightforward import Straightforward
 from benching.timing import alternate, peak_memory
 
 
@@ -30,6 +32,22 @@ def test_variants_take_turns() -> None:
     times = alternate({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 2, torch.device("cpu"))
     assert seen == ["a", "b"] * 3
     assert times["a"].runs == 2
+
+
+def test_the_straightforward_step_is_the_same_step() -> None:
+    small = ["MODEL.LAYERS=[1,1,1,1]", "MODEL.WIDTH=8", "TRAIN.INPUT_SIZE_SOURCE=[64,48]",
+             "TRAIN.INPUT_SIZE_TARGET=[64,48]"]  # fmt: skip
+    one = networks.bench("ep2_low_dg", torch.device("cpu"), small)
+    other = Straightforward(one)
+    before = {name: value.clone() for name, value in one.learner.net.state_dict().items()}
+    wanted, losses = other.step(), one.learner.update(0, one.source, one.target)
+    names = ("seg", "depth", "adv", "d_source", "d_target")
+    assert [float(losses[name]) for name in names] == pytest.approx(wanted, rel=1e-4)
+    theirs = other.net.state_dict()
+    for name, value in one.learner.net.state_dict().items():
+        if value.is_floating_point():
+            moved, also = value - before[name], theirs[name] - before[name]
+            assert (moved - also).norm() <= 2e-2 * moved.norm() + 1e-7, name
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")

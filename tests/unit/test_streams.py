@@ -59,14 +59,14 @@ def test_a_damaged_file_stops_at_its_batch(data: Path, workers: int) -> None:
     dataset = StreetDataset(load_spec("streets"), data / "streets", "all", C7, size=(64, 48))
     batches = loader(dataset, workers, torch.device("cpu"), in_order(len(dataset), 1))
     assert [next(batches)["name"] for _ in range(3)] == [[name] for name in dataset.names[:3]]
-    with pytest.raises(DataError, match="0000003.png"):
+    with pytest.raises(DataError, match=r"0000003\.png"):
         next(batches)
 
 
 def test_a_list_file_may_lie_in_this_project(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = [f"DATA_ROOT={data}", "DATA_LIST_TARGET=configs/camvid7/unlabelled.txt"]
     monkeypatch.chdir(data)
-    with pytest.raises(DataError, match="0006R0_f00930.png"):  # found from elsewhere; its images are not in tiny data
+    with pytest.raises(DataError, match=r"0006R0_f00930\.png"):  # found from elsewhere; its images are not in tiny data
         target_data(load_config("quick/dg", more))
     own = data / "configs/camvid7/unlabelled.txt"
     own.parent.mkdir(parents=True)
