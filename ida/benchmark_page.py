@@ -28,7 +28,7 @@ def scores_table(benchmark: Benchmark, table: Table) -> str:
     """Per row: mIoU of the last snapshot and of the oracle's choice, then every class (last snapshot)."""
     rows, classes = [], []
     for name in table.rows:
-        found = benchmark.found(name)
+        found = _scored(benchmark, name)
         if not found:
             rows.append([benchmark.by_name[name].label, "0"])
             continue
@@ -38,6 +38,11 @@ def scores_table(benchmark: Benchmark, table: Table) -> str:
         rows.append([benchmark.by_name[name].label, str(len(found)), *mious, *per_class])
     header = ["method", "seeds", "mIoU, last", "mIoU, best (oracle)", *classes]
     return markdown_table(header, [row + ["-"] * (len(header) - len(row)) for row in rows])
+
+
+def _scored(benchmark: Benchmark, name: str) -> dict[int, dict[str, Any]]:
+    """The results of a cell that trains; none of one that ranks."""
+    return {seed: one for seed, one in benchmark.found(name).items() if "last" in one}
 
 
 def _mean_iou(found: dict[int, dict[str, Any]], name: str) -> str:
@@ -70,9 +75,10 @@ def rankings_table(benchmark: Benchmark, table: Table) -> str:
     }  # fmt: skip
     rows = []
     for name in table.rows:
-        found = [one["ranking"] for one in benchmark.found(name).values() if one["ranking"]]
+        found = [one["ranking"] for one in benchmark.found(name).values() if one.get("ranking")]
         cells = [spread([one[key] for one in found]) for key in columns.values()]
-        correlation = f"{statistics.mean(one['spearman'] for one in found):+.2f}" if found else "-"
+        known = [one["spearman"] for one in found if one["spearman"] is not None]
+        correlation = f"{statistics.mean(known):+.2f}" if known else "-"
         rows.append([benchmark.by_name[name].label, str(len(found)), *cells, correlation])
     return markdown_table(["ranking", "seeds", *columns, "Spearman"], rows)
 
@@ -141,10 +147,10 @@ def plot(benchmark: Benchmark, table: Table, out: Path) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    names = [name for name in table.rows if benchmark.found(name)]
+    names = [name for name in table.rows if _scored(benchmark, name)]
     figure, axes = plt.subplots(figsize=(8, 0.42 * len(names) + 1.2), constrained_layout=True)
     for at, name in enumerate(names):
-        found = benchmark.found(name).values()
+        found = _scored(benchmark, name).values()
         last, oracle = ([one[which]["miou"] for one in found] for which in ("last", "oracle"))
         axes.plot(oracle, [at + 0.18] * len(oracle), "o", mfc="none", mec="#999999", ms=6, label="best (oracle)")
         axes.plot(last, [at] * len(last), "o", color="#4477aa", ms=7, label="last snapshot, each seed")

@@ -79,15 +79,18 @@ def ranking_quality(stage: Stage) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def spearman(a: Sequence[float], b: Sequence[float]) -> float:
-    """Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank."""
+def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
+    """Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank; None where all are equal."""
 
     def ranks(values: Sequence[float]) -> np.ndarray:
         _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
         ends = counts.cumsum()
         return (ends - (counts - 1) / 2)[inverse]
 
-    return float(np.corrcoef(ranks(a), ranks(b))[0, 1])
+    ranked = ranks(a), ranks(b)
+    if min(np.ptp(one) for one in ranked) == 0:
+        return None
+    return float(np.corrcoef(*ranked)[0, 1])
 
 
 def _labels(config: Any, folder: Path, names: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray] | None:

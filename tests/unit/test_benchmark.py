@@ -105,6 +105,7 @@ def test_spearman() -> None:
     values = rng.normal(size=50)
     assert spearman(values, np.exp(values)) == pytest.approx(1)
     assert spearman(values, -values) == pytest.approx(-1)
+    assert spearman([1, 2, 3], [5, 5, 5]) is None
     # Ties at their mean rank: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
     assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
 
