@@ -59,7 +59,7 @@ register_network(
         ),
         supervised=segmentation_and_depth_losses,
         gives_depth=True,
-        marks=("layer6.conv2d_list.0.weight", "att1.1.weight", "mff_conv.weight"),
+        marks=("layer6.conv2d_list.0.weight", "up1.conv1.weight", "mff_conv.weight"),
     ),
 )
 register_network(

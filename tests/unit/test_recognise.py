@@ -20,7 +20,7 @@ class Config:
 
     def __init__(self, classes, multi_level):
         self.NUM_CLASSES = classes
-        self.MODEL = type("Model", (), {"MULTI_LEVEL": multi_level, "DEPTH_SIZE": None})
+        self.MODEL = type("Model", (), {"MULTI_LEVEL": multi_level, "DEPTH_SIZE": None, "ATTENTION": True})
 
 
 def network(kind=("DeepLabv2", False), classes=7, seed=0, width=8):
