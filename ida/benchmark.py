@@ -7,6 +7,7 @@ it names the cells that it starts from. What lies in its results file is not run
 from __future__ import annotations
 
 import logging
+import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
@@ -15,10 +16,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from advent.dataset.paths import find_yaml
 from advent.domain_adaptation.config import default_config, flat, load_config, plain
 from advent.domain_adaptation.config_defaults import WITHOUT_EFFECT
 from advent.domain_adaptation.eval_UDA import ORACLE, evaluate_stage
+from advent.engine.build import evaluation_data
 from advent.engine.provenance import environment
 from advent.errors import ConfigError, hint
 from advent.utils.serialization import read_json, read_yaml, write_json
@@ -129,6 +133,8 @@ def _cell(path: Path, entry: dict[str, Any], before: dict[str, Cell]) -> Cell:
         raise ConfigError(f"{path}: cell {name}: is there twice")
     if entry["script"] not in SCRIPTS:
         raise ConfigError(f"{path}: cell {name}: {entry['script']} is no stage; use {', '.join(SCRIPTS)}")
+    if entry.get("source", "target") != "target":
+        raise ConfigError(f"{path}: cell {name}: source: want target or nothing, got {entry['source']!r}")
     for role in ("after", "ranking"):
         if role in entry and entry[role] not in before:
             raise ConfigError(f"{path}: cell {name}: {role}: no cell {entry[role]!r} before it")
@@ -136,12 +142,16 @@ def _cell(path: Path, entry: dict[str, Any], before: dict[str, Cell]) -> Cell:
 
 
 def _table(path: Path, entry: dict[str, Any], cells: dict[str, Cell]) -> Table:
-    rows = tuple(entry.get("rows", ()))
-    pairs = tuple((pair[0], pair[-1]) for pair in entry.get("differences", ()))
+    if not fits(entry.get("name"), str) or not fits(entry.get("rows", []), [str]):
+        raise ConfigError(f"{path}: tables: want a name and a list of cells as rows, got {entry}")
+    rows, listed = tuple(entry.get("rows", ())), entry.get("differences", [])
+    if not fits(listed, [[str]]) or any(len(pair) != 2 for pair in listed):
+        raise ConfigError(f"{path}: table {entry['name']}: differences: want pairs [a, b], got {listed}")
+    pairs = tuple((pair[0], pair[1]) for pair in listed)
     for name in [*rows, *[one for pair in pairs for one in pair]]:
         if name not in cells:
             raise ConfigError(f"{path}: table {entry.get('name')}: there is no cell {name!r}; {hint(name, cells)}")
-    return Table(str(entry.get("name")), rows, pairs)
+    return Table(entry["name"], rows, pairs)
 
 
 def cell_stage(cell: Cell, seed: int, overrides: Sequence[str] = ()) -> Stage:
@@ -176,7 +186,11 @@ def run_cells(benchmark: Benchmark, seeds: Sequence[int], names: Sequence[str], 
     stages = {(cell.name, seed): cell_stage(cell, seed, overrides) for seed in seeds for cell in benchmark.cells}
     wanted = [(seed, benchmark.by_name[name]) for seed in seeds for name in names]
     for seed, cell in wanted:  # before hours are spent
-        _is_there(benchmark, cell, seed, stages[cell.name, seed])
+        stage, on_clip = stages[cell.name, seed], _on_clip(benchmark, cell, seed, overrides)
+        if not _is_there(benchmark, cell, seed, stage) and stage.trains:
+            for scored in (stage, on_clip):
+                if scored is not None:
+                    evaluation_data(scored.config)
     for seed, cell in wanted:
         if _is_there(benchmark, cell, seed, stages[cell.name, seed]):
             log.info("seed %d, %s: its results are there, skipped", seed, cell.name)
@@ -184,7 +198,8 @@ def run_cells(benchmark: Benchmark, seeds: Sequence[int], names: Sequence[str], 
         for before in _chain(benchmark, cell):
             _ensure(stages[before.name, seed])
         log.info("seed %d, %s", seed, cell.name)
-        record = _measured(benchmark, cell, seed, stages[cell.name, seed])
+        on_clip = _on_clip(benchmark, cell, seed, overrides)
+        record = _measured(cell, seed, stages[cell.name, seed], on_clip)
         write_json(benchmark.file(cell, seed), record)
 
 
@@ -217,12 +232,13 @@ def _ensure(stage: Stage) -> None:
         run_stage(stage)
 
 
-def _measured(benchmark: Benchmark, cell: Cell, seed: int, stage: Stage) -> dict[str, Any]:
-    began = time.monotonic()
+def _measured(cell: Cell, seed: int, stage: Stage, on_clip: Stage | None) -> dict[str, Any]:
+    began, worked = time.monotonic(), _cpu_seconds()
     _ensure(stage)
     record = {
         "schema": 1, "cell": cell.name, "seed": seed, "settings": settings(stage.config), **environment(),
-        "command": _command(cell, seed), "seconds": round(time.monotonic() - began, 1),
+        "threads": torch.get_num_threads(), "command": _command(cell, seed),
+        "seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(_cpu_seconds() - worked, 1),
     }  # fmt: skip
     if not stage.trains:
         return {**record, "ranking": ranking_quality(stage)}
@@ -231,23 +247,28 @@ def _measured(benchmark: Benchmark, cell: Cell, seed: int, stage: Stage) -> dict
     record["last"] = {key: results[-1][key] for key in kept}
     record["oracle"] = {key: results[0][key] for key in kept} if results[0]["selected"] == ORACLE else record["last"]
     record["snapshots"] = {str(one["iteration"]): one["miou"] for one in results if one["selected"] != ORACLE}
-    record["development"] = _development(benchmark, stage)
+    if on_clip is not None:
+        on_clip.config.TEST.RESTORE_FROM = str(stage.folder.snapshots()[-1][1])
+        chosen = evaluate_stage(on_clip.config)[-1]
+        record["development"] = {key: chosen[key] for key in ("miou", "iou")}
     if cell.script == "train_isl.py":
         record["labels"] = label_quality(stage)
     return record
 
 
-def _development(benchmark: Benchmark, stage: Stage) -> dict[str, Any] | None:
-    """The last snapshot on the development clip, for whoever chooses anything."""
+def _on_clip(benchmark: Benchmark, cell: Cell, seed: int, overrides: Sequence[str]) -> Stage | None:
+    """The cell as it is scored on the development clip, in a folder beside its own; None where there is no clip."""
     if not benchmark.development:
         return None
-    config = load_config(stage.folder.path / "config.yml", [
-        *(f"{key}={value}" for key, value in benchmark.development.items()),
-        f"TEST.RESTORE_FROM={stage.folder.snapshots()[-1][1]}", "TEST.MODE=single",
-        f"STAGE.NAME={stage.folder.path.name}_development", f"EXP_ROOT={stage.config.EXP_ROOT}",
-    ])  # fmt: skip
-    found = evaluate_stage(config)[-1]
-    return {key: found[key] for key in ("miou", "iou")}
+    clip = [f"{key}={value}" for key, value in benchmark.development.items()]
+    stage = cell_stage(cell, seed, [*overrides, *clip, f"STAGE.NAME={cell.name}_development"])
+    stage.config.TEST.MODE = "single"  # its checkpoint is given when there is one
+    return stage
+
+
+def _cpu_seconds() -> float:
+    """What this process and its ended workers have computed: unlike the clock, it does not grow with what else runs."""
+    return sum(os.times()[:4])
 
 
 def _command(cell: Cell, seed: int) -> str:

@@ -103,13 +103,18 @@ def _mean(found: Sequence[dict[str, Any]], key: str, name: str) -> str:
 
 
 def hours_table(benchmark: Benchmark, table: Table) -> str:
-    """Minutes that each cell took where it was made, and the hours of all."""
+    """Minutes by the clock and of computing that each cell took where it was made, and the hours of all."""
     names = {*table.rows}
     cells: list[Cell] = [cell for cell in benchmark.cells if cell.name in names or not names]
-    minutes = {cell.label: [one["seconds"] / 60 for one in benchmark.found(cell.name).values()] for cell in cells}
-    rows = [[label, str(len(values)), spread(values)] for label, values in minutes.items()]
-    total = sum(sum(values) for values in minutes.values()) / 60
-    return markdown_table(["cell", "seeds", "minutes"], rows) + f"\n\nAll together: {total:.1f} hours."
+    columns = {"minutes": "seconds", "core minutes": "cpu_seconds"}
+    rows, hours = [], dict.fromkeys(columns, 0.0)
+    for cell in cells:
+        found = benchmark.found(cell.name).values()
+        minutes = {title: [one[key] / 60 for one in found] for title, key in columns.items()}
+        rows.append([cell.label, str(len(found)), *map(spread, minutes.values())])
+        hours = {title: hours[title] + sum(values) / 60 for title, values in minutes.items()}
+    total = f"All together: {hours['minutes']:.1f} hours, {hours['core minutes']:.1f} core hours."
+    return f"{markdown_table(['cell', 'seeds', *columns], rows)}\n\n{total}"
 
 
 BLOCKS: dict[str, Callable[[Benchmark, Table], str]] = {

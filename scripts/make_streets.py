@@ -27,7 +27,7 @@ from advent.utils.serialization import write_json
 from streets.layouts import paths, write_picture
 from streets.render import render
 
-VERSION = 1
+VERSION = 2
 VAL_OFFSET = 1_000_000  # validation pictures have seeds of their own, whatever the count
 SHAPES = ((4, 3), (16, 9), (3, 2), (4, 3), (1, 1))
 
@@ -66,6 +66,8 @@ def check_manifest(out: Path, wanted: dict[str, object]) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise DataError(f"{path}: not valid JSON; remove the folder or choose another --out") from None
+    if isinstance(found, dict) and found.get("version") != wanted["version"]:
+        raise DataError(f"{path}: made by another version of this tool; remove the folder or choose another --out")
     wrong = [f"{key} {found.get(key)} instead of {value}" for key, value in wanted.items() if found.get(key) != value]
     if wrong:
         raise DataError(f"{path}: made with {', '.join(wrong)}; use the same values, or another --out")

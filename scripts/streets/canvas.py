@@ -17,7 +17,7 @@ SKY, BUILDING, ROAD, SIDEWALK, FENCE, VEGETATION, POLE, CAR, SIGN = 1, 2, 3, 4, 
 PERSON, BICYCLE, MOTORCYCLE, LIGHT, RIDER, BUS, WALL, LANE = 10, 11, 12, 15, 17, 19, 21, 22
 
 # A paint takes plane coordinates (s, t) and depth z, each [N], and returns colour [N, 3], labels [N] or None, and
-# a mask [N] of the pixels to keep or None.
+# its cover [N] (bool, or 0..1 where what lies behind shines through; a pixel of cover 0 is left as it is) or None.
 Painted = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 Paint = Callable[[np.ndarray, np.ndarray, np.ndarray], Painted]
 
@@ -151,15 +151,19 @@ class Canvas:
             up = cam[-1] - cam[0]
             up -= (up @ along) * along
             up /= np.linalg.norm(up)
-            color, painted, keep = paint(hit @ along, hit @ up, z)
+            color, painted, cover = paint(hit @ along, hit @ up, z)
+            color = color * factor
             if painted is not None:
                 labels = painted
-            if keep is not None:
+            if cover is not None:
+                keep = cover > 0
                 rows, columns, inverse, color = rows[keep], columns[keep], inverse[keep], color[keep]
                 labels = labels[keep] if isinstance(labels, np.ndarray) else labels
+                if cover.dtype != bool:
+                    part = cover[keep, None]
+                    color = part * color + (1 - part) * self.color[rows, columns]
         else:
-            color = np.asarray(paint, np.float32)
-        color = color * factor
+            color = np.asarray(paint, np.float32) * factor
         if alpha < 1:
             color = alpha * color + (1 - alpha) * self.color[rows, columns]
         self.color[rows, columns] = color

@@ -87,12 +87,19 @@ def sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
 def tree(
     canvas: Canvas, rng: np.random.Generator, x: float, z: float, height: float, leaf: np.ndarray, bare: bool
 ) -> None:
-    """A tree in leaf (trunk and several ragged crown layers) or a bare one."""
+    """A tree in leaf (trunk and several ragged crown layers), a bare one or a conifer."""
     bark = rng.uniform(45, 85) * np.array([1, 0.9, 0.78])
     if bare:
         place(canvas, bare_tree(rng, height, bark), x, z, rng.uniform(-0.2, 0.2), 0.1)
         return
     column(canvas, x, z, 0, height * 0.6, 0.022 * height, bark, VEGETATION)
+    if rng.random() < 0.2:
+        needle = leaf * np.array([0.42, 0.5, 0.6]) * rng.uniform(0.7, 1.2)
+        for step in range(6):  # ever narrower tiers
+            w, low = height * (0.5 - 0.07 * step) * rng.uniform(0.85, 1.15), height * (0.04 + 0.15 * step)
+            tier = crown(rng, w, 0.34 * height, needle, 1.4)
+            canvas.poly(facing(x - w / 2, x + w / 2, low, low + 0.34 * height, z - 0.01 * step), tier, VEGETATION)
+        return
     for _ in range(5):
         w, h = height * rng.uniform(0.45, 0.75), height * rng.uniform(0.4, 0.62)
         cx, cz = x + rng.normal(0, 0.1) * height, z + rng.uniform(-0.15, 0.15) * height

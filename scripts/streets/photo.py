@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from streets.canvas import SKY, Canvas
+from streets.canvas import Canvas
 from streets.texture import noise
 
 
@@ -35,6 +35,7 @@ class Look:
     clouds: float
     haze: float
     tint: np.ndarray
+    exposure: float
     gamma: float
     contrast: float
     saturation: float
@@ -50,7 +51,7 @@ def make_look(rng: np.random.Generator, style: str) -> Look:
     azimuth, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 1.1)
     sun = np.array([np.sin(azimuth) * np.cos(elevation), np.sin(elevation), np.cos(azimuth) * np.cos(elevation)])
     sunny = rng.random() < (0.45 if real else 0.6)
-    white = rng.random() < (0.65 if real else 0.4)
+    white = rng.random() < (0.65 if real else 0.5)
     sky = (
         np.array([236.0, 240, 244]) * rng.uniform(0.85, 1.1)
         if white
@@ -67,6 +68,7 @@ def make_look(rng: np.random.Generator, style: str) -> Look:
         rng.uniform(0, 0.9),
         rng.uniform(150, 900) if rng.random() < 0.8 else rng.uniform(70, 150),
         np.array([1 + warm, 1.0, 1 - warm]) * (np.array([0.97, 1.02, 0.99]) if real else 1.0),
+        rng.uniform(0.95, 1.35),
         rng.uniform(0.9, 1.5) if real else rng.uniform(0.85, 1.25),
         rng.uniform(0.9, 1.25),
         rng.uniform(0.55, 0.95) if real else rng.uniform(0.75, 1.2),
@@ -78,7 +80,7 @@ def make_look(rng: np.random.Generator, style: str) -> Look:
 
 
 def paint_sky(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
-    """Fill the sky pixels: gradient to the zenith, clouds, glow toward the sun."""
+    """Fill the empty canvas: gradient to the zenith, clouds, glow toward the sun."""
     ray = canvas.rays()
     ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
     up = np.clip(ray[..., 1], 0.0, 1)
@@ -91,9 +93,7 @@ def paint_sky(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
     color = color * (1 - cover) + grey * cover
     glow = np.clip(ray @ look.sun.astype(np.float32), 0, 1)[..., None]
     color += 90 * glow**8
-    sky = canvas.inverse == 0
-    canvas.color[sky] = color[sky]
-    canvas.label[sky] = SKY
+    canvas.color[:] = color
 
 
 def cast_shadows(canvas: Canvas, look: Look, rows: list[Row], rng: np.random.Generator) -> None:
@@ -125,7 +125,7 @@ def develop(canvas: Canvas, look: Look, rng: np.random.Generator, size: tuple[in
     color = cv2.GaussianBlur(color, (0, 0), look.blur * canvas.camera.width / size[0])
     color = cv2.resize(color, size, interpolation=cv2.INTER_AREA)
     v, u = np.mgrid[-1 : 1 : size[1] * 1j, -1 : 1 : size[0] * 1j]
-    color = color * (1 - look.vignette * (u * u + v * v) / 2)[..., None] * look.tint
+    color = color * (1 - look.vignette * (u * u + v * v) / 2)[..., None] * look.tint * look.exposure
     grey = color.mean(-1, keepdims=True)
     color = np.clip((grey + (color - grey) * look.saturation) / 255, 0, None)
     color = np.clip(color, 0, 1.15) ** look.gamma

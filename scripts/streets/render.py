@@ -29,9 +29,9 @@ def render(rng: np.random.Generator, width: int, height: int, style: str = "synt
     look = make_look(rng, style)
     camera = make_camera(rng, width * factor, height * factor)
     canvas = Canvas(camera, look.sun, look.ambient, look.diffuse)
+    paint_sky(canvas, look, rng)
     street = Street(rng, canvas, look)
     street.draw()
-    paint_sky(canvas, look, rng)
     cast_shadows(canvas, look, [street.rows[-1], street.rows[1]], rng)
     image = develop(canvas, look, rng, (width, height))
     inverse, label = canvas.inverse[::factor, ::factor], canvas.label[::factor, ::factor]

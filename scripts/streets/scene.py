@@ -31,8 +31,12 @@ class Street:
         self.rows = {side: Row(side * (self.half + self.walk[side])) for side in (-1, 1)}
         self.busy = rng.uniform(0.4, 1.5)
         self.leaf = np.array([72.0, 92, 40]) * rng.uniform(0.6, 1.2) * rng.uniform(0.85, 1.15, 3)
-        self.bare = rng.random() < 0.4
-        self.taken: list[tuple[float, float]] = []
+        self.bare = rng.choice([0.0, 0.3, 0.7, 1.0])  # the share of trees without leaves
+        brown = self.bare * rng.uniform(0.3, 0.8)
+        self.far_leaf = (1 - brown) * self.leaf + brown * rng.uniform(60, 110) * np.array([1.0, 0.88, 0.78])
+        self.verge = {s: rng.uniform(0.4, 0.7) * self.walk[s] * float(rng.random() < 0.2) for s in (-1, 1)}
+        self.open = {s: bool(rng.random() < 0.15) for s in (-1, 1)}  # a car park instead of a row
+        self.trees: list[tuple[float, float, float]] = []
 
     def draw(self) -> None:
         """Draw everything."""
@@ -44,6 +48,8 @@ class Street:
             self.furniture(side)
             self.people(side)
         self.traffic()
+        for z, x, height in sorted(self.trees, reverse=True):  # last, far ones first: what is behind shines through
+            objects.tree(self.canvas, self.rng, x, z, height, self.leaf, bool(self.rng.random() < self.bare))
 
     def ground(self) -> None:
         """Road, markings, kerbs and pavements."""
@@ -51,6 +57,8 @@ class Street:
         tone = rng.uniform(82, 132) * np.array([1.0, 1.0, 1.02]) * rng.uniform(0.97, 1.03, 3)
         self.canvas.poly(level(-half, half, 0.2, 2 * FAR), asphalt(rng, tone, half), ROAD)
         stone = rng.uniform(105, 165) * np.array([1.02, 1.0, 0.96]) * rng.uniform(0.95, 1.05, 3)
+        lot = asphalt(rng, tone * rng.uniform(0.9, 1.15), 4.0)
+        grass = rough(self.leaf * rng.uniform(1.0, 1.5), 0.15, 2.5, 1)
         spans = [(0.2, 2 * FAR)]
         if self.crossing:
             spans = [(0.2, self.crossing), (self.crossing + 8, 2 * FAR)]
@@ -62,11 +70,18 @@ class Street:
             paving = slabs(rng, stone * rng.uniform(0.9, 1.1))
             for z0, z1 in spans:
                 edge = side * half
-                left, right = sorted((edge, edge + side * 60))
+                back = self.rows[side].x if self.open[side] else edge + side * 60
+                left, right = sorted((edge, back))
                 self.canvas.poly(level(left, right, z0, z1, KERB), paving, SIDEWALK)
                 left, right = sorted((edge, edge + side * 0.15))
                 kerbstone = rough(stone * 1.12, 0.05, 3.0)
                 self.canvas.poly(level(left, right, z0, z1, KERB), kerbstone, SIDEWALK, overlay=True)
+                if self.open[side]:
+                    left, right = sorted((back, back + side * 60))
+                    self.canvas.poly(level(left, right, z0, z1), lot, ROAD)
+                if self.verge[side]:
+                    left, right = sorted((edge + side * 0.15, edge + side * (0.15 + self.verge[side])))
+                    self.canvas.poly(level(left, right, z0, z1, KERB), grass, VEGETATION, overlay=True)
                 self.canvas.poly(beside(edge, z0, z1, 0, KERB), stone * 0.75, SIDEWALK)
 
     def markings(self) -> None:
@@ -110,7 +125,7 @@ class Street:
     def buildings(self, side: int) -> None:
         """A row of houses with gaps; gaps hold walls, fences, hedges and trees."""
         rng, row = self.rng, self.rows[side]
-        z, dense = rng.uniform(-12, 3), rng.choice([0.92, 0.7, 0.35])
+        z, dense = rng.uniform(-12, 3), 0.0 if self.open[side] else rng.choice([0.92, 0.92, 0.7, 0.35])
         tall = rng.uniform(5.5, 16)
         while z < FAR:
             length = rng.uniform(6, 22)
@@ -159,7 +174,9 @@ class Street:
         rng, canvas, x = self.rng, self.canvas, self.rows[side].x
         kind, height = rng.random(), rng.uniform(0.9, 2.4)
         quad = beside(x, z0, z1, 0, height)
-        if kind < 0.4:
+        if self.open[side]:
+            pass
+        elif kind < 0.4:
             stone = np.array([(150, 105, 85), (160, 155, 142), (125, 118, 108)][rng.integers(3)], float)
             canvas.poly(quad, facade(rng, 1.0, stone, self.look.sky, plain=True), WALL)
         elif kind < 0.8:
@@ -167,28 +184,30 @@ class Street:
             canvas.poly(quad, railing(tint, rng.uniform(0.11, 0.17), height, bool(rng.random() < 0.5)), FENCE)
         else:
             canvas.poly(quad, crown(rng, 1e4, 1e4, self.leaf, 9.0), VEGETATION)
-        for z in np.arange(z0 + 1.5, z1, rng.uniform(2.5, 6)):
-            if z > 2:
-                objects.tree(canvas, rng, x + side * rng.uniform(2, 6), z, rng.uniform(4.5, 11), self.leaf, self.bare)
+        for z in np.arange(z0 + 1.5, z1, rng.uniform(3.5, 9)):
+            if z > 2 and rng.random() < (0.35 if self.open[side] else 1.0):
+                self.trees.append((z, x + side * rng.uniform(2, 6), rng.uniform(4.5, 11)))
 
     def backdrop(self) -> None:
         """The end of the street and what rises behind the rows."""
         rng, canvas = self.rng, self.canvas
+        built = rng.choice([0.2, 0.5, 0.8])
         for _ in range(int(rng.integers(8, 16))):
             x, z = rng.uniform(-90, 90), rng.uniform(85, FAR)
             w, h = rng.uniform(12, 30), rng.uniform(5, 16)
-            if rng.random() < 0.5:
+            if rng.random() < built:
                 wall = rng.uniform(90, 190) * rng.uniform(0.9, 1.1, 3)
                 canvas.poly(facing(x, x + w, 0, h, z), facade(rng, h, wall, self.look.sky), BUILDING)
             else:
-                canvas.poly(facing(x, x + w, -h, h, z), crown(rng, w, 2 * h, self.leaf, 3.0), VEGETATION)
+                dense = 3.0 - 1.6 * self.bare
+                canvas.poly(facing(x, x + w, -h, h, z), crown(rng, w, 2 * h, self.far_leaf, dense), VEGETATION)
 
     def furniture(self, side: int) -> None:
         """Trees, lamps, poles, signs, lights and railings along the kerb."""
         rng, canvas, edge = self.rng, self.canvas, side * (self.half + 0.5)
         if rng.random() < 0.45:
-            for z in np.arange(rng.uniform(4, 16), 80, rng.uniform(7, 16)):
-                objects.tree(canvas, rng, edge + side * 0.6, z, rng.uniform(5, 10), self.leaf, self.bare)
+            for z in np.arange(rng.uniform(4, 16), 80, rng.uniform(8, 22)):
+                self.trees.append((float(z), edge + side * 0.6, rng.uniform(5, 10)))
         for z in np.arange(rng.uniform(6, 25), 110, rng.uniform(18, 32)):
             objects.lamp(canvas, rng, edge, z, -side)
         for _ in range(rng.poisson(2.2)):
@@ -232,6 +251,11 @@ class Street:
                     if rng.random() < 0.7:
                         spots.append((side * (half - 1.05), z, 0.0 if rng.random() < 0.5 else np.pi, "parked"))
                     z += rng.uniform(5.4, 7.0)
+            if self.open[side]:
+                for row in (3.0, 14.0, 20.0):
+                    for z in np.arange(rng.uniform(5, 12), 70, 2.7):
+                        if rng.random() < 0.6:
+                            spots.append((self.rows[side].x + side * row, float(z), side * np.pi / 2, "parked"))
         lane = max(half * 0.45 - 0.6, 1.3) if half > 3.8 else 1.4
         for direction in (-1, 1):
             z = rng.uniform(7, 30)

@@ -23,6 +23,7 @@ class Sprite:
     scale: float = 110.0
     color: np.ndarray = field(init=False)
     label: np.ndarray = field(init=False)
+    cover: np.ndarray | None = field(init=False, default=None)  # 0..1 [H, W]; None: all that has a label
 
     def __post_init__(self) -> None:
         shape = (int(self.height * self.scale), int(self.width * self.scale))
@@ -59,7 +60,8 @@ class Sprite:
             row = np.clip(self.label.shape[0] - 1 - (t * self.scale).astype(np.int64), 0, self.label.shape[0] - 1)
             label = self.label[row, column]
             fold = 1 + 0.12 * noise(s, t, 2.0, 1) + light * (0.5 - s / self.width)
-            return self.color[row, column] * fold[:, None], label, label > 0
+            cover = label > 0 if self.cover is None else self.cover[row, column]
+            return self.color[row, column] * fold[:, None], label, cover
 
         return paint
 
@@ -160,7 +162,7 @@ def two_wheeler(rng: np.random.Generator, motor: bool, ridden: bool) -> Sprite:
 
 
 def bare_tree(rng: np.random.Generator, height: float, color: np.ndarray) -> Sprite:
-    """A leafless tree."""
+    """A leafless tree; its twigs are too fine for a pixel, so the crown is a haze around the branches."""
     sprite = Sprite(height * 0.9, height, min(60.0, 420 / height))
 
     def grow(x: float, y: float, angle: float, length: float, width: float, depth: int) -> None:
@@ -172,6 +174,14 @@ def bare_tree(rng: np.random.Generator, height: float, color: np.ndarray) -> Spr
             grow(*tip, angle * 0.9 + turn, length * rng.uniform(0.68, 0.85), width * 0.66, depth - 1)
 
     grow(height * 0.45, 0.0, rng.normal(0, 0.03), height * 0.25, height * 0.035, 6)
+    drawn = (sprite.label > 0).astype(np.float32)
+    near = cv2.GaussianBlur(drawn, (0, 0), 0.035 * height * sprite.scale)
+    t, s = np.indices(drawn.shape) / sprite.scale
+    haze = np.clip(near * rng.uniform(0.8, 1.8), 0, rng.uniform(0.25, 0.65)) * (1 + 0.25 * noise(s, t, 3.1, 1))
+    sprite.cover = np.maximum(drawn, np.where(haze > 0.12, np.clip(haze, 0, 1), 0)).astype(np.float32)
+    twigs = color * rng.uniform(1.0, 1.9)
+    sprite.color[drawn == 0] = twigs
+    sprite.label[sprite.cover > 0] = VEGETATION
     return sprite
 
 

@@ -73,7 +73,7 @@ CASES = {
     "empty list": (train, "quick/dg", ["DATA_LIST_TARGET={root}/list.txt"], overwrite(b"\n\n", "list.txt"), ["list.txt"]),
     "unknown data set": (train, "quick/dg", ["TARGET=Cityscape"], nothing, ["Cityscape", "cityscapes"]),
     "class counts disagree": (train, "quick/dg", ["NUM_CLASSES=5"], nothing, ["5"]),
-    "missing device": (train, "quick/dg", ["--device=cuda:7"], nothing, ["cuda:7", "--device"]),
+    "missing device": (train, "quick/dg", ["--device=cuda:99"], nothing, ["cuda:99", "--device"]),
     "unknown flag": (train, "quick/dg", ["--fast"], nothing, ["--fast"]),
     "start is no checkpoint": (train, "quick/dg", ["TRAIN.RESTORE_FROM={root}/weights.pth"],
                                overwrite(b"nonsense", "weights.pth"), ["weights.pth"]),

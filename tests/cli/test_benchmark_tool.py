@@ -64,6 +64,8 @@ def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert ida["oracle"]["miou"] >= ida["last"]["miou"]
     assert len(ida["snapshots"]) >= 2
     assert 0 <= ida["development"]["miou"] <= 100
+    assert ida["threads"] >= 1
+    assert ida["cpu_seconds"] > 0
     assert record(place, "upper")["settings"]["SOURCE"] == "CamVid"
     ranking = record(place, "rank")["ranking"]
     assert ranking["easy"] + ranking["hard"] == tiny.COUNT
@@ -106,3 +108,12 @@ def test_results_of_other_settings_are_not_taken(place: Path, capsys: pytest.Cap
 def test_an_unknown_cell_is_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place, "--only", "duf") == 2
     assert "--only duf: there is no such cell; did you mean daf" in capsys.readouterr().err
+
+
+def test_missing_images_of_the_clip_are_found_before_training(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    described = yaml.safe_load((place / "own.yml").read_text())
+    described["development"] = {"TARGET": "camvid_dusk", "TEST.SET_TARGET": "dev"}
+    (place / "own.yml").write_text(yaml.safe_dump(described))
+    assert run(place, "--seeds", "1", "--only", "source_only") == 2
+    assert "0001TP_" in capsys.readouterr().err
+    assert not (place / "exp").exists()

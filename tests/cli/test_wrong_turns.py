@@ -83,11 +83,15 @@ def other_suffix(root: Path) -> tuple[str, Path]:
     return "synthia", data
 
 
-def train_ids(root: Path) -> tuple[str, Path]:
+def other_labels(root: Path, kind: str) -> tuple[str, Path]:
     data = make_cityscapes(root)
     for file in (data / "gtFine").rglob("*_labelIds.png"):
-        file.rename(file.with_name(file.name.replace("labelIds", "labelTrainIds")))
+        file.rename(file.with_name(file.name.replace("labelIds", kind)))
     return "cityscapes", data
+
+
+def train_ids(root: Path) -> tuple[str, Path]:
+    return other_labels(root, "labelTrainIds")
 
 
 def train_ids_renamed(root: Path) -> tuple[str, Path]:
@@ -100,10 +104,7 @@ def train_ids_renamed(root: Path) -> tuple[str, Path]:
 
 
 def colour_files(root: Path) -> tuple[str, Path]:
-    data = make_cityscapes(root)
-    for file in (data / "gtFine").rglob("*_labelIds.png"):
-        file.rename(file.with_name(file.name.replace("labelIds", "color")))
-    return "cityscapes", data
+    return other_labels(root, "color")
 
 
 def only_instances(root: Path) -> tuple[str, Path]:

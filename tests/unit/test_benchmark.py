@@ -13,7 +13,16 @@ import pytest
 from advent.errors import ConfigError
 from advent.utils.serialization import read_json, write_json
 from ida.benchmark import Benchmark, cell_stage, load_benchmark, settings
-from ida.benchmark_page import BLOCKS, MARK, differences, differences_table, fill_page, scores_table, spread
+from ida.benchmark_page import (
+    BLOCKS,
+    MARK,
+    differences,
+    differences_table,
+    fill_page,
+    hours_table,
+    scores_table,
+    spread,
+)
 from ida.label_quality import spearman
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +47,7 @@ def own(tmp_path: Path) -> Benchmark:
     benchmark = replace(load_benchmark(written(tmp_path, PLAIN)), results=tmp_path / "results")
     for cell, seed, miou in (("a", 1, 40.0), ("a", 2, 42.0), ("b", 2, 45.0)):
         scores = {"iteration": 9, "miou": miou, "pixel_accuracy": 80.0, "iou": {"flat": miou, "sky": None}}
-        record = {"seconds": 60.0, "last": scores, "oracle": {**scores, "miou": miou + 1}}
+        record = {"seconds": 60.0, "cpu_seconds": 90.0, "last": scores, "oracle": {**scores, "miou": miou + 1}}
         write_json(benchmark.file(benchmark.by_name[cell], seed), record)
     return benchmark
 
@@ -57,6 +66,12 @@ def test_tables_of_what_is_there(own: Benchmark) -> None:
     assert lines[3] == ["method b", "1", "45.0", "46.0", "45.0", "-"]
     assert differences(own, "b", "a") == {2: 3.0}  # only the seed that both have
     assert "| method b - method a |      - |   +3.0 | +3.0 |" in differences_table(own, table)
+
+
+def test_minutes_by_the_clock_and_of_computing(own: Benchmark) -> None:
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in hours_table(own, own.tables[0]).splitlines()]
+    assert lines[2] == ["method a", "2", "1.0 ± 0.0", "1.5 ± 0.0"]
+    assert hours_table(own, own.tables[0]).endswith("All together: 0.1 hours, 0.1 core hours.")
 
 
 def test_a_page_is_renewed_between_its_marks(own: Benchmark, tmp_path: Path) -> None:
@@ -84,7 +99,11 @@ def test_a_page_is_renewed_between_its_marks(own: Benchmark, tmp_path: Path) -> 
     ({"cells": [PLAIN["cells"][1]]}, "after: no cell 'a' before it"),
     ({"cells": [PLAIN["cells"][0], PLAIN["cells"][0]]}, "is there twice"),
     ({"cells": [{**PLAIN["cells"][0], "script": "test.py"}]}, "test.py is no stage"),
+    ({"cells": [{**PLAIN["cells"][0], "source": "elsewhere"}]}, "source: want target or nothing, got 'elsewhere'"),
     ({"tables": [{"name": "main", "rows": ["c"]}]}, "there is no cell 'c'"),
+    ({"tables": [{"rows": ["a"]}]}, "want a name and a list of cells"),
+    ({"tables": [{"name": "main", "rows": "a"}]}, "want a name and a list of cells"),
+    ({"tables": [{"name": "main", "differences": [["a", "b", "a"]]}]}, "table main: differences: want pairs"),
 ])  # fmt: skip
 def test_a_wrong_description_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):

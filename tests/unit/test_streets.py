@@ -9,9 +9,11 @@ import pytest
 from PIL import Image
 
 import make_streets
-from streets.canvas import ROAD, SKY, Camera, Canvas
+from streets.canvas import ROAD, SKY, VEGETATION, Camera, Canvas
 from streets.layouts import BASELINE
+from streets.objects import place
 from streets.render import render
+from streets.sprites import bare_tree
 
 SIXTEEN = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 17, 19, 21}
 SIZE = "96x72"
@@ -131,3 +133,24 @@ def test_bad_arguments(tmp_path, capsys, arguments, word):
 def test_a_folder_made_in_another_way_is_refused(streets, capsys):
     assert make(streets, seed=9) == 2
     assert "seed" in capsys.readouterr().err
+
+
+def test_a_folder_of_another_version_is_refused(tmp_path, capsys):
+    assert make(tmp_path, count=0) == 0
+    manifest = tmp_path / "streets.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "version": 1}))
+    assert make(tmp_path, count=0) == 2
+    assert "made by another version of this tool; remove the folder" in capsys.readouterr().err
+
+
+def test_twigs_let_the_sky_through_and_are_vegetation():
+    rng = np.random.default_rng(0)
+    canvas = Canvas(Camera(64, 64, 64.0, 1.5), np.array([0, 1, 0]), 1.0, 0.0)
+    canvas.color[:] = 250
+    place(canvas, bare_tree(rng, 8.0, np.array([60.0, 50, 40])), 0.0, 12.0, 0.0, 0.0)
+    tree = canvas.label == VEGETATION
+    tone = canvas.color[tree].mean(-1)
+    assert (canvas.color[~tree & (canvas.inverse == 0)] == 250).all()
+    assert (tone < 90).any()  # branches
+    assert ((tone > 120) & (tone < 245)).mean() > 0.3  # twigs before the sky
+    assert np.allclose(canvas.inverse[tree], 1 / 12, rtol=0.05)
