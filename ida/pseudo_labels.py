@@ -13,10 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from advent.domain_adaptation.steps import Parts, Prediction
+from advent.domain_adaptation.steps import Method, Parts, Prediction, supervised_step
 from advent.engine.precision import AMP_DTYPES, runner
 from advent.engine.progress import tracked
-from advent.engine.registry import find_method
 from advent.engine.streams import in_order, loader
 from advent.utils.loss import IGNORE_LABEL
 from advent.utils.serialization import write_atomically
@@ -59,7 +58,8 @@ def predictions(
     """(names, prediction at input size) of every batch of a data set, network in eval mode meanwhile."""
     was_training = net.training
     net.eval()
-    parts = Parts(runner(net, config.TRAIN, device), find_method(config), amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
+    method = Method("predict", supervised_step)  # whichever trained it: TRAIN.DA_METHOD need not fit the network here
+    parts = Parts(runner(net, config.TRAIN, device), method, amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
     order = in_order(len(dataset), config.TRAIN.BATCH_SIZE_TARGET)
     for batch in tracked(loader(dataset, config.NUM_WORKERS, device, order), what, len(order)):
         yield batch["name"], parts.predict(batch["image"])

@@ -184,3 +184,11 @@ def test_stages_start_where_a_flag_says(trained, tmp_path):
     assert train_isl.main(line) == 0
     record = json.loads((tmp_path / "quick/isl/provenance.json").read_text())
     assert record["inputs"]["start"]["path"] == str(start)
+
+
+def test_self_learning_does_not_ask_which_method_came_before(data):
+    """A network without depth head learns from its own labels whatever TRAIN.DA_METHOD says."""
+    network = ["MODEL.NAME=DeepLabv2"]
+    assert train.main(tiny.command_line(data, "quick/dg", *network, "TRAIN.DA_METHOD=SourceOnly")) == 0
+    assert train_isl.main(tiny.command_line(data, "quick/isl", *network)) == 0
+    assert (data / "exp/quick/isl/finished.json").is_file()
