@@ -113,6 +113,9 @@ def load_benchmark(path_or_name: str | Path) -> Benchmark:
     missing = [key for key in SHAPES if key not in raw]
     if missing:
         raise ConfigError(f"{path}: the key {missing[0]!r} is missing")
+    empty = [key for key in ("seeds", "cells", "tables") if not raw[key]]
+    if empty:
+        raise ConfigError(f"{path}: {empty[0]}: holds nothing; give at least one")
     cells: dict[str, Cell] = {}
     for entry in raw["cells"]:
         cell = _cell(path, entry, cells)

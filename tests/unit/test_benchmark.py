@@ -93,6 +93,7 @@ def test_a_page_is_renewed_between_its_marks(own: Benchmark, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("change", "words"), [
+    ({"tables": []}, "tables: holds nothing"),
     ({"cell": []}, "unknown key 'cell'; did you mean cells"),
     ({"seeds": ["one"]}, "not of the right form"),
     ({"cells": [{"name": "a", "label": "", "script": "train.py"}]}, "cell a: the key 'cfg' is missing"),
