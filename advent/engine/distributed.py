@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar
 
@@ -64,13 +65,16 @@ def launcher() -> str | None:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Meet the other processes, and leave together when the work inside has succeeded.
+    """Meet the other processes, and leave them: together when the work inside has succeeded, else at once.
 
-    Raises ConfigError when they cannot be met. After an error nobody is waited for: the others notice.
+    The others notice that this one is gone. Raises ConfigError when they cannot be met.
     """
     if not launched():
         yield
         return
+    # Its functions take the group of their import for a default: imported later (the first optimizer does), it would
+    # keep the group alive, whose threads abort a process that ends.
+    importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
         _World.store, rank_, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
@@ -81,9 +85,12 @@ def joined() -> Iterator[None]:
             f"the processes do not meet at {place} ({str(error).splitlines()[0][:160]}); check torchrun's --nnodes "
             "and --rdzv-endpoint, and that the machines reach each other"
         ) from None
-    yield
-    barrier()
-    dist.destroy_process_group()
+    try:
+        yield
+        barrier()
+    finally:
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
 
 
 def rank() -> int:
