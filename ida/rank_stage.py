@@ -23,7 +23,7 @@ from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
 from advent.engine.lock import FolderLock
 from advent.engine.precision import placed
-from advent.engine.provenance import provenance
+from advent.engine.provenance import names_digest, provenance
 from advent.engine.registry import find_network
 from advent.engine.runlog import StageFolder, starting_snapshot
 from advent.errors import ConfigError, MissingStage
@@ -48,6 +48,7 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
     rare = rare_classes(config.RANK.NORMALIZE, classes)
     checkpoint = _checkpoint(config, best_iter)
     target = target_data(config)
+    distributed.require_same(config=config_digest(config), images=names_digest(target.names))
     check_before({"target": target}, config.DATA_CHECK)
     split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # refuses an empty half before the work
     device = pick_device(config.DEVICE)

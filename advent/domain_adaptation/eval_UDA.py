@@ -39,6 +39,7 @@ ORACLE = "best (oracle)"  # chosen by its score on the very labels it is reporte
 LABEL_FREE = "least entropy (no labels)"
 CACHE = "scores.json"
 WAIT_SECONDS = 30.0
+OF_A_MACHINE = ("DEVICE", "NUM_WORKERS", "DATA_ROOT", "DATA_CACHE")  # keys that may differ between machines
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ class Scorer:
     def __init__(self, config: Any, labelled: bool = True) -> None:
         self.config, self.device, self.classes = config, pick_device(config.DEVICE), class_set(config)
         self.dataset: StreetDataset = evaluation_data(config, labelled)
+        distributed.require_same(config=config_digest(config, OF_A_MACHINE), images=names_digest(self.dataset.names))
         check_before({"target": self.dataset}, config.DATA_CHECK)
         self.cache = StageFolder.of(config).path / CACHE
 

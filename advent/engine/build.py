@@ -13,7 +13,7 @@ from advent.dataset.place import resolve_root
 from advent.dataset.protocol import class_set
 from advent.dataset.spec import load_spec
 from advent.doctor.examine import check_before
-from advent.domain_adaptation.config import dump_config
+from advent.domain_adaptation.config import config_digest, dump_config
 from advent.domain_adaptation.steps import Method
 from advent.engine import distributed
 from advent.engine.device import pick_device, seed_everything, seed_rank
@@ -118,6 +118,9 @@ def open_run(
     optimizers); without it the start is TRAIN.RESTORE_FROM (ImageNet weights) or random. `inputs`: role -> further
     file to record in the provenance. A continued run needs neither: all it needs lies in its folder.
     """
+    names = {role: dataset.names for role, dataset in data.items()}
+    digests = {role: names_digest(listed) for role, listed in names.items()}
+    distributed.require_same(config=config_digest(config), **{f"{role}'s images": d for role, d in digests.items()})
     check_before(data, config.DATA_CHECK)
     device = pick_device(config.DEVICE)
     seed_everything(config.TRAIN.RANDOM_SEED, config.TRAIN.DETERMINISTIC)
@@ -131,8 +134,6 @@ def open_run(
             start = None if config.TRAIN.RESTORE_FROM == FETCH else Path(config.TRAIN.RESTORE_FROM)
     learner = Learner(net, method, find_network(config).supervised, config.TRAIN, device)
     seed_rank(config.TRAIN.RANDOM_SEED)  # only now: all start from the same networks
-    names = {role: dataset.names for role, dataset in data.items()}
-    digests = {role: names_digest(listed) for role, listed in names.items()}
     loop = Loop(config, learner, folder, resume=resume, overwrite=overwrite, data=digests)
     if continues(config, resume):
         folder.continued(loop.iteration, batch=effective_batch(config, method.uses_target))

@@ -213,6 +213,16 @@ def gathered(value: T) -> list[T]:
     return found
 
 
+def require_same(**facts: str) -> None:
+    """Refuse to go on where machines were started with different things. Raises ConfigError naming which."""
+    everywhere = gathered(facts)
+    for name in facts:
+        if len({one[name] for one in everywhere}) > 1:
+            raise ConfigError(
+                f"the {name} differs between the processes; start every machine with the same command, on the same data"
+            )
+
+
 def in_turn(shares: Sequence[Sequence[T]]) -> list[T]:
     """The list whose `share`s these are, by rank."""
     length = max(map(len, shares), default=0)

@@ -197,7 +197,7 @@ def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
     ("train", ["TRAIN.MAX_ITERS=x"], "TRAIN.MAX_ITERS: want int"),
     ("train", [], "holds the results of an earlier run"),
     ("train", ["TRAIN.SYNC_BN=true", "--resume"], "PyTorch synchronises batch norm on CUDA only"),
-    ("test", ["TEST.RESTORE_FROM=nowhere.pth"], "no such checkpoint"),
+    ("test", ["TEST.RESTORE_FROM=nowhere.pth"], "nowhere.pth: No such file"),
 ])  # fmt: skip
 def test_a_mistake_is_said_once(two, copy, name, more, words):
     found = two.run(impatient, name, tiny.command_line(copy, "quick/dg", *more))
@@ -210,13 +210,10 @@ def test_a_mistake_is_said_once(two, copy, name, more, words):
 
 
 def test_a_file_that_one_process_cannot_read_ends_both(two, copy):
-    for index in range(1, 8, 2):  # of batches of one image the second process has these
-        (copy / f"CamVid/val/{index:04d}.png").unlink(missing_ok=True)
+    for index in range(1, 7, 2):  # of batches of one image the second process has these
         (copy / f"CamVid/val/{index:04d}.png").write_bytes(b"no picture")
     line = tiny.command_line(copy, "quick/dg", "DATA_CHECK=0", "TEST.BATCH_SIZE_TARGET=1")
-    shutil.rmtree(copy / "exp/quick/daf/scores.json", ignore_errors=True)
     (copy / "exp/quick/daf/scores.json").unlink(missing_ok=True)
-    (copy / "CamVid/val/0007.png").unlink()
     found = two.run(impatient, "test", line)
     assert [code for code, _, _ in found] == [1, 2]
     assert found[0][2] == ""
