@@ -14,6 +14,7 @@ from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.place import resolve_root
 from advent.dataset.spec import load_spec
 from advent.domain_adaptation.eval_UDA import candidates
+from advent.engine import distributed
 from advent.engine.build import build_network, class_set
 from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
@@ -75,12 +76,14 @@ def evaluate_depth(config: Any) -> dict[str, float]:
     truths = dict(
         zip(dataset.names, zip(dataset.depth_files or [], dataset.camera_files or [], strict=True), strict=True)
     )
-    scores = []
-    order = in_order(len(dataset), test.BATCH_SIZE_TARGET)
+    found: list[list[dict[str, float] | None]] = []
+    order = distributed.share(in_order(len(dataset), test.BATCH_SIZE_TARGET))
     for batch in tracked(loader(dataset, config.NUM_WORKERS, device, order), "depth", len(order)):
+        found.append([])
         for name, inverse in zip(batch["name"], _depth(net, batch["image"], config), strict=True):
             truth = read_depth_metres(*truths[name])
-            scores.append(depth_scores(metres(_sized(inverse, truth.shape)), truth))
+            found[-1].append(depth_scores(metres(_sized(inverse, truth.shape)), truth))
+    scores = [one for batch in distributed.in_turn(distributed.gathered(found)) for one in batch]
     counted = [score for score in scores if score is not None]
     if not counted:
         raise ConfigError(f"{spec.name}: no image of {test.SET_TARGET} has a valid depth up to {CAP_M:.0f} m")
@@ -89,7 +92,8 @@ def evaluate_depth(config: Any) -> dict[str, float]:
         "schema": 1, **environment(), "snapshot": str(candidate), "sha256": digest(candidate.files[0]),
         "images": len(counted), "without truth": len(scores) - len(counted), "depth": means,
     }  # fmt: skip
-    write_json(Path(StageFolder.of(config).path) / "depth.json", record)
+    if distributed.is_main():
+        write_json(Path(StageFolder.of(config).path) / "depth.json", record)
     return means
 
 

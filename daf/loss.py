@@ -6,22 +6,40 @@ import torch
 from torch import Tensor
 
 
-def berhu(pred: Tensor, target: Tensor, known: Tensor | None = None) -> Tensor:
+def berhu(
+    pred: Tensor,
+    target: Tensor,
+    known: Tensor | None = None,
+    *,
+    count: Tensor | None = None,
+    greatest: Tensor | None = None,
+) -> Tensor:
     """Reverse Huber loss of DADA: e where e <= c, else (e^2 + c^2) / (2c), e = |pred - target|, c = 0.2 max(e).
 
     pred: (B, 1, H, W) or (B, H, W); target: (B, H, W), same size, same unit. Mean over all pixels, with `known`
     (B, H, W) bool over those that have a target (0 if none has). c is a constant for the gradient; a perfect prediction
-    (c = 0) gives 0. Raises ValueError when the sizes differ.
+    (c = 0) gives 0. Where the batch is a part of a larger one: `count` to divide by instead of the known pixels'
+    number, and the larger one's `greatest` error. Raises ValueError when the sizes differ.
     """
+    error = _errors(pred, target, known)
+    threshold = 0.2 * (error.detach().max() if greatest is None else greatest)
+    # With c = 0 every e is 0 and takes the linear branch; the clamp keeps the other branch's 0 / 0 out of the gradient.
+    quadratic = (error**2 + threshold**2) / (2 * threshold.clamp(min=torch.finfo(error.dtype).tiny))
+    losses = torch.where(error <= threshold, error, quadratic)
+    if known is None:
+        return losses.mean()
+    return losses.sum() / (known.sum().clamp(min=1) if count is None else count.to(losses.dtype))
+
+
+def greatest_error(pred: Tensor, target: Tensor, known: Tensor | None = None) -> Tensor:
+    """max(e) as `berhu` takes it, without a gradient."""
+    return _errors(pred.detach(), target, known).max()
+
+
+def _errors(pred: Tensor, target: Tensor, known: Tensor | None) -> Tensor:
     if pred.dim() == target.dim() + 1:
         pred = pred.squeeze(1)
     if pred.shape != target.shape:
         raise ValueError(f"prediction is {tuple(pred.shape)}, target {tuple(target.shape)}")
     error = (pred - target).abs()
-    if known is not None:
-        error = error * known
-    threshold = 0.2 * error.detach().max()
-    # With c = 0 every e is 0 and takes the linear branch; the clamp keeps the other branch's 0 / 0 out of the gradient.
-    quadratic = (error**2 + threshold**2) / (2 * threshold.clamp(min=torch.finfo(error.dtype).tiny))
-    losses = torch.where(error <= threshold, error, quadratic)
-    return losses.mean() if known is None else losses.sum() / known.sum().clamp(min=1)
+    return error if known is None else error * known

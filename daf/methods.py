@@ -13,17 +13,18 @@ from advent.domain_adaptation.steps import (
     MapFunction,
     Method,
     Prediction,
+    Supervision,
     adversarial_step,
     segmentation_losses,
 )
 from advent.engine.registry import NetworkEntry, register_method, register_network
 from daf.interaction import depth_aware_map
-from daf.loss import berhu
+from daf.loss import berhu, greatest_error
 from daf.model.dada import DeeplabV2DADA
 from daf.model.deeplabv2_depth import DeeplabV2Depth
 
 
-def segmentation_and_depth_losses(prediction: Prediction, batch: Batch) -> Losses:
+def _losses(prediction: Prediction, batch: Batch) -> Losses:
     """Cross entropy, and BerHu against `batch["depth"]` (B, H, W inverse depth) where the batch has one.
 
     `batch["depth_known"]`, where the source's depth has gaps, says which pixels count.
@@ -31,8 +32,19 @@ def segmentation_and_depth_losses(prediction: Prediction, batch: Batch) -> Losse
     losses = segmentation_losses(prediction, batch)
     if "depth" in batch:
         assert prediction.depth is not None
-        losses["depth"] = berhu(prediction.depth, batch["depth"], batch.get("depth_known"))
+        losses["depth"] = berhu(
+            prediction.depth, batch["depth"], batch.get("depth_known"),
+            count=batch.get("depth_count"), greatest=batch.get("depth_greatest"),
+        )  # fmt: skip
     return losses
+
+
+def _greatest_error(prediction: Prediction, batch: Batch) -> Tensor:
+    assert prediction.depth is not None
+    return greatest_error(prediction.depth, batch["depth"], batch.get("depth_known"))
+
+
+segmentation_and_depth_losses = Supervision(_losses, _greatest_error, of="depth", name="depth_greatest")
 
 
 def _map_of_power(power: int) -> MapFunction:

@@ -10,7 +10,7 @@ import daf.dataset.synthia
 import daf.methods  # noqa: F401  (these three register depth kinds, data sets, networks and methods)
 from advent.domain_adaptation.config import load_config
 from advent.domain_adaptation.eval_UDA import evaluate_stage, predict_stage
-from advent.engine import options
+from advent.engine import distributed, options
 from advent.engine.options import config_from_args, make_parser, normalize_mode, quoted, run_door
 from advent.engine.results import row_name
 from advent.engine.tables import markdown_table, results_table
@@ -39,14 +39,19 @@ def evaluate_and_print(args: argparse.Namespace) -> None:
     if args.no_labels:
         if not config.TEST.SAVE_PREDS:
             raise ConfigError("--no-labels: there is nothing to score; say where predictions go with --save-preds DIR")
-        print(f"predictions: {predict_stage(config)}")
+        _print(f"predictions: {predict_stage(config)}")
         return
     if args.depth:
         scores = evaluate_depth(config)
-        print(markdown_table(["depth", *scores], [["error", *[f"{value:.4f}" for value in scores.values()]]]))
+        _print(markdown_table(["depth", *scores], [["error", *[f"{value:.4f}" for value in scores.values()]]]))
         return
     results = evaluate_stage(config)
-    print(results_table({row_name(result): result for result in results}, accuracy=True))
+    _print(results_table({row_name(result): result for result in results}, accuracy=True))
+
+
+@distributed.main_only
+def _print(text: str) -> None:
+    print(text)
 
 
 def pipeline_from_args(args: argparse.Namespace) -> tuple[Any, list[str]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from advent.domain_adaptation.steps import Method, supervised_step
 from advent.domain_adaptation.train_UDA import finish, run_to_end
+from advent.engine import distributed
 from advent.engine.build import continues, open_run, settle_seed, target_data
 from advent.engine.checkpoint import state_digest
 from advent.engine.loop import Loop
@@ -51,9 +52,10 @@ def pseudo_labels(loop: Loop, target: Any, first: int) -> Path:
         loop.notes["labels_by"] = state_digest(loop.learner.net)
         if first:
             loop.checkpoint()  # the network that makes the labels: a run killed meanwhile makes the same ones
-        if not _made_by(folder, label_record(loop, target)):
+        record = label_record(loop, target)
+        if not distributed.decided(lambda: _made_by(folder, record)):
             relabel(loop, target, folder)
-    elif (folder / RECORD).is_file():
+    elif distributed.decided((folder / RECORD).is_file):
         made, check = read_json(folder / RECORD).get("weights", ""), loop.config.STAGE.CHECK_ORIGIN
         what = f"{folder}: was made by another network than this run's at iteration {first}"
         check_same(
@@ -90,11 +92,13 @@ def current_round(iteration: int, refresh_every: int) -> tuple[int, int]:
 
 
 def relabel(loop: Loop, target: Any, folder: Path) -> None:
-    """Make one round of pseudo labels with the network as it is; the folder appears whole, older rounds go."""
-    if folder.exists():
-        shutil.rmtree(folder)
+    """Make one round of pseudo labels with the network as it is; the folder appears whole, older rounds go.
+
+    Each process makes its share of the labels; rank 0 makes room before and the folder after.
+    """
     unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    _make_room(folder, unfinished)
+    distributed.barrier()
     share = label_dataset(loop.learner.net, target, loop.config, loop.learner.device, unfinished, folder.name)
     log.info("%s: %.1f %% of the pixels keep a label", folder, 100 * share)
     if share == 0:
@@ -103,6 +107,19 @@ def relabel(loop: Loop, target: Any, folder: Path) -> None:
             "from a better network"
         )
     record = {**label_record(loop, target), **environment(), "iteration": loop.iteration, "kept": share}
+    _publish(unfinished, folder, record)
+    distributed.barrier()
+
+
+@distributed.main_only
+def _make_room(folder: Path, unfinished: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@distributed.main_only
+def _publish(unfinished: Path, folder: Path, record: dict[str, Any]) -> None:
     write_json(unfinished / RECORD, record)
     unfinished.rename(folder)
     for other in folder.parent.glob("round_*"):

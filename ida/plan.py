@@ -95,7 +95,7 @@ def _measure(stage: Stage, steps: int) -> Needs:
     kept = min(snapshots, train.KEEP) if train.KEEP else snapshots
     weights = sum(tensor.nbytes for tensor in net.state_dict().values())
     state = 2 * weights + 3 * sum(tensor.nbytes for tensor in learner.parts.discriminators.state_dict().values())
-    seconds: float | None = iterations * step
+    seconds: float | None = iterations * train.ACCUMULATE * step
     scored = _count(evaluation_data, config)
     if scored is not None and seconds is not None:
         seconds += scored * forward * (snapshots if config.TEST.MODE == "best" else 1)

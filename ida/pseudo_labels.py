@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from advent.domain_adaptation.steps import Method, Parts, Prediction, supervised_step
+from advent.engine import distributed
 from advent.engine.precision import AMP_DTYPES, runner
 from advent.engine.progress import tracked
 from advent.engine.streams import in_order, loader
@@ -55,12 +56,12 @@ def class_thresholds(counts: np.ndarray, threshold: float, share: float) -> np.n
 def predictions(
     net: nn.Module, dataset: Any, config: Any, device: torch.device, what: str
 ) -> Iterator[tuple[Any, Prediction]]:
-    """(names, prediction at input size) of every batch of a data set, network in eval mode meanwhile."""
+    """(names, prediction at input size) of every batch of this process's share of a data set, network in eval mode."""
     was_training = net.training
     net.eval()
     method = Method("predict", supervised_step)  # whichever trained it: TRAIN.DA_METHOD need not fit the network here
     parts = Parts(runner(net, config.TRAIN, device), method, amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
-    order = in_order(len(dataset), config.TRAIN.BATCH_SIZE_TARGET)
+    order = distributed.share(in_order(len(dataset), config.TRAIN.BATCH_SIZE_TARGET))
     for batch in tracked(loader(dataset, config.NUM_WORKERS, device, order), what, len(order)):
         yield batch["name"], parts.predict(batch["image"])
     net.train(was_training)
@@ -83,7 +84,8 @@ def write_label(
 def label_dataset(net: nn.Module, dataset: Any, config: Any, device: torch.device, folder: Path, what: str) -> float:
     """Write thresholded pseudo labels of a whole data set, files written by threads meanwhile.
 
-    Returns the share of pixels that keep a label.
+    Of several processes each writes its share. Returns the share of pixels that keep a label, of all images, when all
+    are written.
     """
     kept, total = 0, 0
     threshold = _threshold(net, dataset, config, device, what)
@@ -96,6 +98,7 @@ def label_dataset(net: nn.Module, dataset: Any, config: Any, device: torch.devic
             pending += [writers.submit(write_label, folder, n, one) for n, one in zip(names, labels, strict=True)]
         for job in pending:
             job.result()
+    kept, total = distributed.summed(torch.tensor([kept, total])).tolist()
     return kept / total
 
 
@@ -109,6 +112,7 @@ def _threshold(net: nn.Module, dataset: Any, config: Any, device: torch.device, 
         confidence, labels = prediction.main.softmax(1).max(1)
         at = labels * BINS + (confidence * BINS).long().clamp(max=BINS - 1)
         counts += torch.bincount(at.flatten(), minlength=classes * BINS)
-    found = class_thresholds(counts.view(classes, BINS).cpu().numpy(), config.ISL.THRESHOLD, config.ISL.CLASS_SHARE)
+    counts = distributed.summed(counts.cpu()).view(classes, BINS)
+    found = class_thresholds(counts.numpy(), config.ISL.THRESHOLD, config.ISL.CLASS_SHARE)
     log.info("%s: thresholds %s", what, " ".join(f"{value:.3f}" for value in found))
     return torch.tensor(found, dtype=torch.float32, device=device)

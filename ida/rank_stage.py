@@ -17,12 +17,13 @@ from advent.dataset.classes import ClassSet
 from advent.doctor.examine import check_before
 from advent.domain_adaptation.config import config_digest, dump_config
 from advent.domain_adaptation.steps import Prediction
+from advent.engine import distributed
 from advent.engine.build import build_network, class_set, target_data
 from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
 from advent.engine.lock import FolderLock
 from advent.engine.precision import placed
-from advent.engine.provenance import provenance
+from advent.engine.provenance import names_digest, provenance
 from advent.engine.registry import find_network
 from advent.engine.runlog import StageFolder, starting_snapshot
 from advent.errors import ConfigError, MissingStage
@@ -47,6 +48,7 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
     rare = rare_classes(config.RANK.NORMALIZE, classes)
     checkpoint = _checkpoint(config, best_iter)
     target = target_data(config)
+    distributed.require_same(config=config_digest(config), images=names_digest(target.names))
     check_before({"target": target}, config.DATA_CHECK)
     split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # refuses an empty half before the work
     device = pick_device(config.DEVICE)
@@ -54,24 +56,36 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
     folder = StageFolder.of(config)
     lock = FolderLock(folder.path).acquire()
     try:
-        (folder.path / "finished.json").unlink(missing_ok=True)
-        folder.remove_leftovers()
-        folder.begin(dump_config(config), provenance(config, {"start": checkpoint}, {"target": target.names}))
+        _begin(config, folder, checkpoint, target)
+        distributed.barrier()  # rank 0 has the folder
         scores = _score_all(config, net, target, classes, rare, device, folder.path / MASKS)
-        easy, hard = _write_split(folder.path, scores, config.RANK.LAMBDA1)
-        splits = {file: digest(folder.path / file) for file in (EASY, HARD)}
-        folder.finish(
-            stage=config.STAGE.NAME, config=config_digest(config), easy=len(easy), hard=len(hard), **splits
-        )  # fmt: skip
+        _finish(config, folder, scores)
     finally:
         lock.release()
     return folder
 
 
+@distributed.main_only
+def _begin(config: Any, folder: StageFolder, checkpoint: Path, target: Any) -> None:
+    (folder.path / "finished.json").unlink(missing_ok=True)
+    folder.remove_leftovers()
+    folder.begin(dump_config(config), provenance(config, {"start": checkpoint}, {"target": target.names}))
+
+
+@distributed.main_only
+def _finish(config: Any, folder: StageFolder, scores: list[tuple[str, float]]) -> None:
+    easy, hard = _write_split(folder.path, scores, config.RANK.LAMBDA1)
+    splits = {file: digest(folder.path / file) for file in (EASY, HARD)}
+    folder.finish(stage=config.STAGE.NAME, config=config_digest(config), easy=len(easy), hard=len(hard), **splits)
+
+
 def _score_all(
     config: Any, net: nn.Module, target: Any, classes: ClassSet, rare: Sequence[int], device: torch.device, masks: Path
 ) -> list[tuple[str, float]]:
-    """(name, score) of every image; their pseudo labels are written by threads meanwhile."""
+    """(name, score) of every image; their pseudo labels are written by threads meanwhile.
+
+    Several processes share the images; all have all scores when all labels are written.
+    """
     scores: list[tuple[str, float]] = []
     write = partial(write_label, masks, colors=partial(colorize_mask, colors=classes.colors))
     with ThreadPoolExecutor(2) as writers:
@@ -84,7 +98,7 @@ def _score_all(
             pending += [writers.submit(write, name, mask) for name, mask in zip(names, arrays, strict=True)]
         for job in pending:
             job.result()
-    return scores
+    return [one for part in distributed.gathered(scores) for one in part]
 
 
 def _scores(config: Any, names: Sequence[str], prediction: Prediction) -> list[float]:

@@ -21,6 +21,7 @@ from advent.dataset.versions import settle_version
 from advent.doctor.facts import Facts, Files, look
 from advent.doctor.findings import Findings, named, weigh
 from advent.doctor.wrong_turns import around, in_folders
+from advent.engine.distributed import main_only
 from advent.engine.progress import tracked
 from advent.errors import DataError, UserError
 
@@ -76,11 +77,12 @@ def examine(subject: Subject, quick: int = 0, workers: int = 0) -> tuple[Finding
     return found, {one.digest: one.name for one in facts if one.digest}
 
 
+@main_only
 def check_before(datasets: Mapping[str, StreetDataset], count: int) -> None:
     """The quick form before a stage: read `count` images of every data set, refuse what could not be worked with.
 
     datasets: role -> data set, whose files are paired already. Raises DataError with the first trouble; warnings are
-    logged. 0 images: nothing is read.
+    logged. 0 images: nothing is read. Of several processes rank 0 looks.
     """
     for role, dataset in datasets.items():
         nothing: list[None] = [None] * len(dataset)

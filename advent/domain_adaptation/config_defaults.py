@@ -52,6 +52,11 @@ TRAIN:
   SET_TARGET: train
   BATCH_SIZE_SOURCE: 1
   BATCH_SIZE_TARGET: 1
+  ACCUMULATE: 1                # so many batches of each domain make one iteration, one after another: a batch of
+                               # BATCH_SIZE x ACCUMULATE x processes (torchrun) in the memory of BATCH_SIZE. The
+                               # learning rate stays as it is configured
+  SYNC_BN: false               # true: batch norm takes its statistics over all processes (CUDA); false: each process
+                               # over its own batch, as the release does
   INPUT_SIZE_SOURCE: [1280, 760]
   INPUT_SIZE_TARGET: [1024, 512]
   IMG_MEAN: [104.00698793, 116.66876762, 122.67891434]  # BGR
@@ -152,7 +157,7 @@ LENGTHS = {"MODEL.LAYERS": 4, "TRAIN.IMG_MEAN": 3, "TRAIN.DEPTH_POWER": 2, **dic
 # Least values; for floats the bound itself is excluded where `positive` would be wrong at it.
 AT_LEAST = {
     "NUM_CLASSES": 2, "NUM_WORKERS": 0, "DATA_CHECK": 0, "MODEL.WIDTH": 4, "MODEL.OUTPUT_STRIDE": 8,
-    "TRAIN.BATCH_SIZE_SOURCE": 1, "TRAIN.BATCH_SIZE_TARGET": 1,
+    "TRAIN.BATCH_SIZE_SOURCE": 1, "TRAIN.BATCH_SIZE_TARGET": 1, "TRAIN.ACCUMULATE": 1,
     "MODEL.FEATURE_SCALE": 0.0, "TRAIN.LEARNING_RATE": 0.0, "TRAIN.HEAD_RATE": 0.0, "TRAIN.MOMENTUM": 0.0,
     "TRAIN.WEIGHT_DECAY": 0.0, "TRAIN.POWER": 0.0,
     "TRAIN.LEARNING_RATE_D": 0.0, "TRAIN.MAX_ITERS": 1, "TRAIN.EARLY_STOP": 1, "TRAIN.SAVE_PRED_EVERY": 1,

@@ -19,6 +19,7 @@ from torch import nn
 from advent.dataset.base_dataset import StreetDataset
 from advent.doctor.examine import check_before
 from advent.domain_adaptation.config import config_digest, plain
+from advent.engine import distributed
 from advent.engine.build import build_network, class_set, evaluation_data, target_data
 from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
@@ -38,6 +39,7 @@ ORACLE = "best (oracle)"  # chosen by its score on the very labels it is reporte
 LABEL_FREE = "least entropy (no labels)"
 CACHE = "scores.json"
 WAIT_SECONDS = 30.0
+OF_A_MACHINE = ("DEVICE", "NUM_WORKERS", "DATA_ROOT", "DATA_CACHE")  # keys that may differ between machines
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Scorer:
     def __init__(self, config: Any, labelled: bool = True) -> None:
         self.config, self.device, self.classes = config, pick_device(config.DEVICE), class_set(config)
         self.dataset: StreetDataset = evaluation_data(config, labelled)
+        distributed.require_same(config=config_digest(config, OF_A_MACHINE), images=names_digest(self.dataset.names))
         check_before({"target": self.dataset}, config.DATA_CHECK)
         self.cache = StageFolder.of(config).path / CACHE
 
@@ -100,10 +103,10 @@ class Scorer:
         sha256 = candidate.sha256
         head = {"iteration": candidate.iteration, "snapshot": str(candidate), "sha256": sha256}
         key = self._key(sha256, candidate.weights)
-        known = read_json(self.cache) if self.cache.is_file() else {}
+        known = distributed.decided(lambda: read_json(self.cache) if self.cache.is_file() else {})
         if key not in known or self.config.TEST.SAVE_PREDS:
             known[key] = self._score(candidate)
-            if self.dataset.label_files is not None:
+            if self.dataset.label_files is not None and distributed.is_main():
                 write_json(self.cache, known)
         return head | known[key]
 
@@ -171,6 +174,10 @@ def evaluation_hook(config: Any, net: nn.Module, device: torch.device) -> Callab
 
 def candidates(config: Any) -> list[Candidate]:
     """What TEST asks to be scored, the last snapshot last. Raises MissingStage where there is none."""
+    return distributed.decided(lambda: _candidates(config))
+
+
+def _candidates(config: Any) -> list[Candidate]:
     test, folder = config.TEST, StageFolder.of(config)
     if test.ENSEMBLE:
         return [Candidate(None, tuple(map(Path, test.ENSEMBLE)), tuple(test.WEIGHTS))]

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from advent.engine import distributed
 from advent.utils.loss import SOURCE_LABEL, TARGET_LABEL, bce_loss, cross_entropy_2d, entropy_loss, self_information
 
 Losses = dict[str, Tensor]
@@ -44,10 +45,35 @@ def information_map(logits: Tensor, depth: Tensor | None) -> Tensor:
 
 def segmentation_losses(prediction: Prediction, batch: Batch) -> Losses:
     """Cross entropy of main (and auxiliary) logits, at label size, against `batch["label"]` (B, H, W)."""
-    losses = {"seg": cross_entropy_2d(prediction.main, batch["label"])}
+    count = batch.get("label_count")
+    losses = {"seg": cross_entropy_2d(prediction.main, batch["label"], count)}
     if prediction.aux is not None:
-        losses["seg_aux"] = cross_entropy_2d(prediction.aux, batch["label"])
+        losses["seg_aux"] = cross_entropy_2d(prediction.aux, batch["label"], count)
     return losses
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """Supervised losses that also depend on a maximum over the whole batch, of which a process may hold a part.
+
+    `maximum` finds a part's; `losses` takes the whole batch's from the entry `name`, else its own batch's. Only
+    batches with the entry `of` have one.
+    """
+
+    losses: Supervised
+    maximum: Callable[[Prediction, Batch], Tensor]
+    of: str
+    name: str
+
+    def lacks(self, batch: Batch) -> bool:
+        """Whether the maximum over the whole batch is wanted and not yet known."""
+        return self.of in batch and self.name not in batch
+
+    def __call__(self, prediction: Prediction, batch: Batch) -> Losses:
+        """The losses; of several processes, by the greatest of their maxima."""
+        if distributed.world_size() > 1 and self.lacks(batch):
+            batch = {**batch, self.name: distributed.greatest(self.maximum(prediction, batch))}
+        return self.losses(prediction, batch)
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,12 @@ def run_to_end(loop: Loop, source: Any, target: Any | None, until: int | None = 
     started = time.monotonic()
     if train.EVAL_EVERY and not loop.hooks:
         loop.hooks.append(evaluation_hook(config, loop.learner.net, device))
-    batches_src = stream(source, train.BATCH_SIZE_SOURCE, train.RANDOM_SEED, config.NUM_WORKERS, device, loop.iteration)
+    where = (config.NUM_WORKERS, device, loop.iteration, train.ACCUMULATE)
+    batches_src = stream(source, train.BATCH_SIZE_SOURCE, train.RANDOM_SEED, *where)
     batches_trg = None
     if target is not None:
         seed_trg = train.RANDOM_SEED + 1  # or two sets of one size would be visited in one order
-        batches_trg = stream(target, train.BATCH_SIZE_TARGET, seed_trg, config.NUM_WORKERS, device, loop.iteration)
+        batches_trg = stream(target, train.BATCH_SIZE_TARGET, seed_trg, *where)
     loop.run(batches_src, batches_trg, until)
     if final:
         finish(loop, time.monotonic() - started)

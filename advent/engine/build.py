@@ -13,9 +13,11 @@ from advent.dataset.place import resolve_root
 from advent.dataset.protocol import class_set
 from advent.dataset.spec import load_spec
 from advent.doctor.examine import check_before
-from advent.domain_adaptation.config import dump_config
+from advent.domain_adaptation.config import config_digest, dump_config
 from advent.domain_adaptation.steps import Method
-from advent.engine.device import pick_device, seed_everything
+from advent.engine import distributed
+from advent.engine.device import pick_device, seed_everything, seed_rank
+from advent.engine.effective import effective_batch
 from advent.engine.learner import Learner
 from advent.engine.loading import FETCH, load_network, load_start
 from advent.engine.loop import Loop
@@ -116,6 +118,9 @@ def open_run(
     optimizers); without it the start is TRAIN.RESTORE_FROM (ImageNet weights) or random. `inputs`: role -> further
     file to record in the provenance. A continued run needs neither: all it needs lies in its folder.
     """
+    names = {role: dataset.names for role, dataset in data.items()}
+    digests = {role: names_digest(listed) for role, listed in names.items()}
+    distributed.require_same(config=config_digest(config), **{f"{role}'s images": d for role, d in digests.items()})
     check_before(data, config.DATA_CHECK)
     device = pick_device(config.DEVICE)
     seed_everything(config.TRAIN.RANDOM_SEED, config.TRAIN.DETERMINISTIC)
@@ -128,14 +133,14 @@ def open_run(
             load_start(net, config.TRAIN.RESTORE_FROM, config.TRAIN.IMG_MEAN)
             start = None if config.TRAIN.RESTORE_FROM == FETCH else Path(config.TRAIN.RESTORE_FROM)
     learner = Learner(net, method, find_network(config).supervised, config.TRAIN, device)
-    names = {role: dataset.names for role, dataset in data.items()}
-    digests = {role: names_digest(listed) for role, listed in names.items()}
+    seed_rank(config.TRAIN.RANDOM_SEED)  # only now: all start from the same networks
     loop = Loop(config, learner, folder, resume=resume, overwrite=overwrite, data=digests)
     if continues(config, resume):
-        folder.continued(loop.iteration)
+        folder.continued(loop.iteration, batch=effective_batch(config, method.uses_target))
     else:
         files = {**({"start": start} if start else {}), **(inputs or {})}
-        folder.begin(dump_config(config), provenance(config, files, names))
+        record = {**provenance(config, files, names), "batch": effective_batch(config, method.uses_target)}
+        folder.begin(dump_config(config), record)
     return loop
 
 
@@ -149,7 +154,7 @@ def settle_seed(config: Any, resume: bool) -> None:
     if not config.TRAIN.RANDOM_TRAIN:
         return
     record = recorded(StageFolder.of(config).path) if continues(config, resume) else None
-    drawn = random.SystemRandom().randrange(2**31)
+    drawn = distributed.decided(lambda: random.SystemRandom().randrange(2**31))
     config.TRAIN.RANDOM_SEED = record["seed"] if record else drawn
 
 

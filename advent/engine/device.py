@@ -8,15 +8,20 @@ import random
 import numpy as np
 import torch
 
+from advent.engine import distributed
 from advent.errors import DeviceError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA, else Apple's MPS, else the CPU; any other name is a PyTorch device that must be there."""
+    """`auto` takes CUDA, else Apple's MPS, else the CPU; any other name is a PyTorch device that must be there.
+
+    Of several processes each takes the GPU of its own number on its machine.
+    """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        other = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else other
+    if distributed.world_size() > 1 and name.startswith("cuda") and torch.cuda.is_available():
+        return _own_gpu(name)
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
@@ -24,6 +29,26 @@ def pick_device(name: str = "auto") -> torch.device:
         reason = str(error).splitlines()[0][:120]
         raise DeviceError(f"--device {name}: not available here ({reason}); use --device auto or cpu") from None
     return device
+
+
+def _own_gpu(name: str) -> torch.device:
+    """cuda:LOCAL_RANK, made the current one, as NCCL wants it."""
+    if name != "cuda":
+        raise DeviceError(f"--device {name}: is one GPU for several processes; with torchrun use --device cuda")
+    index, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if index >= count:
+        raise DeviceError(
+            f"{os.environ.get('LOCAL_WORLD_SIZE', 'several')} processes on a machine with {count} GPUs; use "
+            f"torchrun --nproc_per_node={count}, or --device cpu"
+        )
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def seed_rank(seed: int) -> None:
+    """Random numbers of their own for every process but rank 0, which draws what a single process draws."""
+    if distributed.rank():
+        seed_everything(seed + 1_000_003 * distributed.rank(), torch.are_deterministic_algorithms_enabled())
 
 
 def seed_everything(seed: int, deterministic: bool = False) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from advent.domain_adaptation.steps import Batch, Losses, Method, Parts, Supervised
+from advent.engine import distributed
 from advent.engine.guard import Guard
 from advent.engine.memory import recompute_activations
 from advent.engine.optim import discriminator_optimizer, network_optimizer, poly_rate, set_rate
-from advent.engine.precision import AMP_DTYPES, LossScale, placed, runner
+from advent.engine.precision import AMP_DTYPES, LossScale, placed, runner, synchronised
+from advent.engine.whole import step_on_parts
 from advent.model.deeplabv2 import SegmentationNetwork
 from advent.model.discriminator import get_fc_discriminator
 
@@ -43,6 +46,8 @@ class Learner:
         if method.adversarial:
             for level in ("main", "aux") if net.multi_level else ("main",):
                 discriminators[level] = get_fc_discriminator(net.num_classes)
+        if train.SYNC_BN:
+            net = synchronised(net, device)
         self.net = placed(net, device).train()
         if train.CHECKPOINT_ACTIVATIONS:
             recompute_activations(net)
@@ -66,18 +71,31 @@ class Learner:
             set_rate(optimizer, lr if name == "net" else lr_d)
         return {"lr": lr, "lr_d": lr_d} if self.parts.discriminators else {"lr": lr}
 
-    def update(self, iteration: int, source: Batch, target: Batch | None = None) -> Losses:
+    def update(
+        self, iteration: int, source: Batch | Sequence[Batch], target: Batch | Sequence[Batch] | None = None
+    ) -> Losses:
         """One whole iteration; returns named losses and gradient norms as tensors on the device, without a wait.
 
-        An iteration in which one of them is not finite changes nothing.
+        Of each domain one batch, or several micro-batches that count as one (TRAIN.ACCUMULATE). An iteration in which
+        one of them is not finite changes nothing.
         """
         self.rates(iteration)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
         self._guard.before()
-        values = self._guard.judge(self.method.step(self.parts, source, target))
+        values = self._guard.judge(self._step(_listed(source), _listed(target)))
         self._guard.update(values)
         return values
+
+    def _step(self, sources: Sequence[Batch], targets: Sequence[Batch]) -> Losses:
+        if len(sources) == distributed.world_size() == 1:
+            return self.method.step(self.parts, sources[0], targets[0] if targets else None)
+        return step_on_parts(self.parts, self.net, self.optimizers, sources, targets or [None] * len(sources))
+
+    def same_everywhere(self) -> None:
+        """Give every process rank 0's networks."""
+        networks = (self.net, self.parts.discriminators)
+        distributed.copy_from_main([tensor for one in networks for tensor in one.state_dict().values()])
 
     def state_dict(self) -> dict[str, Any]:
         """What an exact continuation needs of networks and optimizers."""
@@ -95,3 +113,9 @@ class Learner:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.scale.load_state_dict(state.get("scale", {}))
+
+
+def _listed(batches: Batch | Sequence[Batch] | None) -> Sequence[Batch]:
+    if batches is None:
+        return []
+    return [batches] if isinstance(batches, Mapping) else batches

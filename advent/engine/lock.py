@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from advent.engine import distributed
 from advent.errors import FolderInUse
 
 try:
@@ -35,7 +36,9 @@ class FolderLock:
         self._handle: int | None = None
 
     def acquire(self) -> FolderLock:
-        """Take the lock. Raises FolderInUse naming who holds it."""
+        """Take the lock, of several processes rank 0 for all. Raises FolderInUse naming who holds it."""
+        if not distributed.is_main():
+            return self
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while self._handle is None:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

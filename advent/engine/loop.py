@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from advent.domain_adaptation.config import config_digest
-from advent.engine import stopping
+from advent.engine import distributed, stopping
 from advent.engine.checkpoint import read, save
 from advent.engine.device import rng_state, set_rng_state
+from advent.engine.effective import as_begun
 from advent.engine.learner import Learner
 from advent.engine.lock import FolderLock
 from advent.engine.progress import Progress
@@ -53,6 +55,7 @@ class Loop:
             )
         self.iteration = 0
         self.digest = config_digest(config)
+        self.parts = (distributed.world_size(), train.ACCUMULATE)  # of a batch, as the run began
         # Called after an iteration; what they return (evaluation) goes into the metrics.
         self.hooks: list[Callable[[int], dict[str, float]]] = []
         self.notes: dict[str, str] = {}  # what a stage wants to find again when it continues
@@ -69,10 +72,12 @@ class Loop:
                 self._restore()
             else:
                 folder.refuse_or_clear(overwrite)
+            distributed.barrier()  # rank 0 has the lock, and has made room
         except BaseException:
             self.close()
             raise
         folder.remove_leftovers()
+        learner.same_everywhere()
 
     def __enter__(self) -> Loop:
         return self
@@ -98,29 +103,31 @@ class Loop:
         were skipped than TRAIN.SKIP_NONFINITE allows.
         """
         until = self.end if until is None else min(until, self.end)
-        if self.config.TRAIN.TENSORBOARD and self._board is None:
+        if self.config.TRAIN.TENSORBOARD and self._board is None and distributed.is_main():
             self._board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.iteration)
         with Progress(self.config.STAGE.NAME, self.end, self.iteration) as progress, stopping.deferred():
             while self.iteration < until or self._hooks_due:
                 note = "" if self._hooks_due else self._iterate(*self._fetch(source, target))
                 self._run_hooks()
                 progress.step(note)
-                if stopping.requested():
+                # All processes agree, by way of their CPUs: whoever was told to stop stops all after one iteration.
+                if signal := distributed.highest(stopping.received()):
                     self.checkpoint()
-                    stopping.check()
+                    raise stopping.Stopped(signal)
 
-    def _fetch(self, source: Batches, target: Batches | None) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """The next batches, and how long they were waited for."""
+    def _fetch(self, source: Batches, target: Batches | None) -> list[list[dict[str, Any]]]:
+        """The next batches of each domain, and how long they were waited for."""
         began = time.monotonic()
-        batches = next(source), next(target) if target else None
+        domains = [source, target] if target else [source]
+        batches = [[next(domain) for _ in range(self.config.TRAIN.ACCUMULATE)] for domain in domains]
         self.waited += time.monotonic() - began
         return batches
 
-    def _iterate(self, source: dict[str, Any], target: dict[str, Any] | None) -> str:
+    def _iterate(self, source: Sequence[dict[str, Any]], target: Sequence[dict[str, Any]] = ()) -> str:
         """One iteration with all that it leaves on disk; returns the losses to show, if they were fetched."""
-        values = self.learner.update(self.iteration, source, target)
-        files = [f"source {name}" for name in source.get("name", ())]
-        files += [f"target {name}" for name in (target or {}).get("name", ())]
+        values = self.learner.update(self.iteration, source, target or None)
+        files = [f"source {name}" for batch in source for name in batch.get("name", ())]
+        files += [f"target {name}" for batch in target for name in batch.get("name", ())]
         self._window.add(self.iteration, values, files)
         note = self._log()
         self.iteration += 1
@@ -129,11 +136,14 @@ class Loop:
         return note
 
     def _run_hooks(self) -> None:
-        """Hooks may take minutes: a signal acts at once there, and they are run again when the run continues."""
+        """Hooks may take minutes: a signal acts at once there, and they are run again when the run continues.
+
+        But where other processes take part in them, since they may not have been told.
+        """
         if not self._hooks_due:
             return
         try:
-            with stopping.deferred(False):
+            with stopping.deferred(distributed.world_size() > 1):
                 found = [hook(self.iteration - 1) for hook in self.hooks]
         except stopping.Stopped:
             self.checkpoint()
@@ -152,7 +162,7 @@ class Loop:
         counted = {"skipped": self._skipped} if self._skipped else {}
         self._record(self.iteration, report.means | self.learner.rates(self.iteration) | counted)
         if report.skipped:
-            self._refuse(report.skipped)
+            self._refuse([replace(one, files=_of_all(one.files)) for one in report.skipped])
         return " ".join(f"{name} {value:.3g}" for name, value in report.means.items())
 
     def _refuse(self, skipped: list[NonFinite]) -> None:
@@ -188,6 +198,8 @@ class Loop:
 
     def _settle(self) -> None:
         """Bring the snapshots on disk to what the resume state says: write the newest, remove those beyond KEEP."""
+        if not distributed.is_main():
+            return
         if self._saved and self._saved[-1] == self.iteration - 1:
             self.folder.save_snapshot(self._saved[-1], self.learner.net)
         keep = self.config.TRAIN.KEEP
@@ -196,8 +208,12 @@ class Loop:
 
     def checkpoint(self) -> None:
         """Write `resume.pth`: from here a run continues as if it had never stopped."""
+        rng = distributed.gathered(rng_state(self.learner.device))
+        if not distributed.is_main():
+            return
         state = {
             "iteration": self.iteration,
+            "parts": self.parts,
             "config": self.digest,
             "data": self.data,
             "metrics": self.metrics.flush(),
@@ -207,7 +223,8 @@ class Loop:
             "skipped": self._skipped,
             "saved": self._saved,
             "learner": self.learner.state_dict(),
-            "rng": rng_state(self.learner.device),
+            "rng": rng[0],
+            "rng_of_others": rng[1:],
         }
         save(self.folder.path / RESUME, state)
 
@@ -221,7 +238,9 @@ class Loop:
         state = read(path)
         if not isinstance(state, dict) or not state.keys() >= STATE:
             raise CheckpointError(f"{path}: not a resume state of this project; remove it or start with --overwrite")
-        if not self.folder.has_config(self.config, state["config"]):
+        self.parts = tuple(state.get("parts", (1, 1)))
+        began = as_begun(self.config, self.parts, path)
+        if not self.folder.has_config(began, state["config"]):
             raise ConfigError(
                 f"{path}: was written under another config (see config.yml beside it); resume with that one, or start "
                 "anew with --overwrite or --exp-suffix NAME"
@@ -236,10 +255,18 @@ class Loop:
         self.iteration, self._hooks_due = state["iteration"], state["hooks_due"]
         self._window = Window.from_state(state["window"], self.learner.device)
         self._skipped, self._saved, self.notes = state["skipped"], state["saved"], state["notes"]
+        self.digest = config_digest(began)
         self.metrics.truncate(state["metrics"])
-        set_rng_state(self.learner.device, state["rng"])
+        rng = [state["rng"], *state.get("rng_of_others", [])]
+        if distributed.rank() < len(rng):
+            set_rng_state(self.learner.device, rng[distributed.rank()])
         self._settle()
         log.info("%s: resumed at iteration %d", self.folder.path, self.iteration)
+
+
+def _of_all(files: list[str]) -> list[str]:
+    """The images of all processes."""
+    return list(dict.fromkeys(name for part in distributed.gathered(files) for name in part))
 
 
 # What resume.pth holds.

@@ -59,7 +59,8 @@ def _contexts(run: Sequence[nn.Module]) -> tuple[AbstractContextManager[None], A
 @contextmanager
 def _statistics_stand_still(run: Sequence[nn.Module]) -> Iterator[None]:
     """Batch norms use the batch's statistics as before, but their running ones do not move a second time."""
-    norms = [part for block in run for part in block.modules() if isinstance(part, nn.BatchNorm2d)]
+    kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
+    norms = [part for block in run for part in block.modules() if isinstance(part, kinds)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
         norm.momentum, norm.num_batches_tracked = 0.0, None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
+import os
 import re
 import shlex
 import sys
@@ -14,8 +15,10 @@ from typing import Any, NoReturn
 import torch
 
 from advent.domain_adaptation.config import load_config
-from advent.engine import stopping
-from advent.errors import UserError
+from advent.engine import distributed, stopping
+from advent.engine.provenance import recorded
+from advent.engine.runlog import StageFolder
+from advent.errors import ConfigError, UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What only the user can mend: a full or broken disk, a folder that is a file, no permission.
@@ -76,8 +79,21 @@ def overrides_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> l
 
 
 def config_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> Any:
-    """The stage's config: file, then flags, then KEY=VALUE."""
-    return load_config(args.cfg, overrides_from_args(args, more), default=args.default_cfg)
+    """The stage's config: file, then flags, then KEY=VALUE. Started again by torchrun, a stage goes on by itself."""
+    config = load_config(args.cfg, overrides_from_args(args, more), default=args.default_cfg)
+    if distributed.restarted():
+        args.resume = distributed.decided(lambda: _goes_on(args, config))
+        if "overwrite" in args and args.resume:
+            args.overwrite = False
+    return config
+
+
+def _goes_on(args: argparse.Namespace, config: Any) -> bool:
+    """Whether a restarted stage continues: but for --overwrite that the failed start had no time to obey."""
+    if not getattr(args, "overwrite", False):
+        return True
+    record = recorded(StageFolder.of(config).path)
+    return record is not None and record.get("launcher") == distributed.launcher()
 
 
 def quoted(text: str) -> str:
@@ -99,13 +115,17 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
     """Run a stage's body with logging on standard error; a user's mistake becomes one line and exit code 2.
 
     A signal ends it with 128 plus its number and the command that continues: the same one, with `--resume` where the
-    door has it (`resumes`).
+    door has it (`resumes`). Of several processes that torchrun started, rank 0 logs and one says why the run ended.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    level = logging.INFO if distributed.launched_rank() == 0 else logging.ERROR
+    logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     again = _command(prog, sys.argv[1:] if argv is None else argv, resumes)
     with stopping.listening():
         try:
-            body()
+            if distributed.launched() and "/" in prog:
+                raise ConfigError(f"{prog} works in one process; start it with python, not with torchrun")
+            with distributed.joined():
+                body()
             return 0
         except UserError as error:
             words, code = f"error: {error}", error.exit_code
@@ -122,11 +142,19 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
             words, code = f"stopped by {stop}; continue with: {again}", stop.exit_code
         except KeyboardInterrupt:
             words, code = f"stopped at once; continue with: {again}", 130
+        except distributed.LostPeer as lost:
+            words, code = f"error: {lost}; what that one said, or torchrun's report, tells why", lost.exit_code
+            stopping.ignore_from_now()
+            distributed.await_end()
         stopping.ignore_from_now()
-        print(f"{prog}: {words}", file=sys.stderr)
+        if distributed.speaks():
+            print(f"{prog}: {words}", file=sys.stderr, flush=True)
         return code
 
 
 def _command(prog: str, argv: Sequence[str], resumes: bool) -> str:
     kept = [argument for argument in argv if argument not in ("--resume", "--overwrite")]
-    return shlex.join(["python", prog, *kept, *(["--resume"] if resumes else [])])
+    launcher = ["python"]
+    if distributed.launched():
+        launcher = ["torchrun", f"--nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', '1')}"]
+    return shlex.join([*launcher, prog, *kept, *(["--resume"] if resumes else [])])

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advent.engine import distributed
 from advent.errors import ConfigError
+from advent.model.deeplabv2 import SegmentationNetwork
 
 AMP_DTYPES: dict[str, torch.dtype | None] = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 FIRST_SCALE = 2.0**16
@@ -66,6 +68,22 @@ def memory_format(device: torch.device) -> torch.memory_format:
 def placed(net: nn.Module, device: torch.device) -> nn.Module:
     """The network on its device, in the memory format that suits it."""
     return net.to(device).to(memory_format=memory_format(device))
+
+
+def synchronised(net: SegmentationNetwork, device: torch.device) -> SegmentationNetwork:
+    """The network with batch norms that take their statistics over all processes (TRAIN.SYNC_BN).
+
+    Raises ConfigError where PyTorch cannot. In a single process they are plain ones.
+    """
+    if distributed.world_size() > 1 and device.type != "cuda":
+        raise ConfigError(
+            f"TRAIN.SYNC_BN: PyTorch synchronises batch norm on CUDA only, not on {device.type}; set it to false"
+        )
+    if any(type(part).__name__ == "BatchNormAct2d" for part in net.modules()):
+        from timm.layers import convert_sync_batchnorm  # timm's own batch norms hold their activation
+
+        return convert_sync_batchnorm(net)
+    return nn.SyncBatchNorm.convert_sync_batchnorm(net)
 
 
 def runner(net: nn.Module, train: Any, device: torch.device) -> nn.Module:

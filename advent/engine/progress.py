@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from advent.engine import distributed
+
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 20.0
 
@@ -23,7 +25,7 @@ class Progress:
         self.what, self.total, self.done = what, total, done
         self._first, self._started = done, time.monotonic()
         self._next_line = self._started + SECONDS_BETWEEN_LINES
-        terminal = sys.stderr.isatty()
+        terminal = sys.stderr.isatty() and distributed.is_main()
         self._bar = tqdm(total=total, initial=done, desc=what, dynamic_ncols=True) if terminal else None
 
     def __enter__(self) -> Progress:

@@ -17,6 +17,7 @@ import torch
 
 import advent
 from advent.domain_adaptation.config import config_digest
+from advent.engine import distributed
 from advent.engine.checkpoint import digest
 from advent.errors import StaleInput
 from advent.utils.serialization import read_json
@@ -39,6 +40,7 @@ def provenance(config: Any, inputs: Mapping[str, Path], names: Mapping[str, Sequ
         **environment(),
         "inputs": {role: {"path": str(path), "sha256": digest(path)} for role, path in inputs.items()},
         "data": {role: {"images": len(n), "sha256": names_digest(n)} for role, n in names.items()},
+        **({"launcher": distributed.launcher()} if distributed.launcher() else {}),
     }
 
 

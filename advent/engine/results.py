@@ -14,6 +14,7 @@ from PIL import Image
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import ClassSet
 from advent.dataset.place import Place
+from advent.engine.distributed import is_main, main_only
 from advent.engine.metrics import intersection_over_union, mean_iou
 from advent.engine.tables import results_table
 from advent.utils.serialization import write_atomically, write_json, write_text
@@ -33,6 +34,7 @@ def summary(hist: np.ndarray, classes: ClassSet) -> dict[str, Any]:
     }
 
 
+@main_only
 def write_results(folder: Path, record: Mapping[str, Any]) -> None:
     """`results.json`, and its table as `.md`, `.csv` and `.tex`."""
     write_json(folder / "results.json", record)
@@ -97,7 +99,8 @@ class PredictionFolder:
         ids = range(len(classes)) if of_class is None else [of_class.get(name, (0,))[0] for name in classes.names]
         self.ids = np.array(ids, np.uint8)
         legend = [(i, name, *color) for i, name, color in zip(ids, classes.names, classes.colors, strict=True)]
-        write_text(folder / "classes.csv", _csv([("id", "name", "red", "green", "blue"), *legend]))
+        if is_main():
+            write_text(folder / "classes.csv", _csv([("id", "name", "red", "green", "blue"), *legend]))
 
     def write(self, name: str, predicted: np.ndarray, size_hw: Sequence[int]) -> None:
         """(H, W) uint8 train ids of one image; padding beyond the image's own size is cut off."""

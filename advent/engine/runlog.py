@@ -14,6 +14,7 @@ import torch
 from advent.domain_adaptation.config import config_digest, load_config
 from advent.engine import provenance
 from advent.engine.checkpoint import save
+from advent.engine.distributed import main_only
 from advent.errors import ConfigError, MissingStage
 from advent.utils.serialization import is_temporary, read_json, write_json, write_text
 
@@ -29,7 +30,7 @@ def experiment_folder(config: Any) -> Path:
 
 
 class StageFolder:
-    """What one stage leaves behind, under the experiment's folder."""
+    """What one stage leaves behind, under the experiment's folder. Of several processes rank 0 writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -53,6 +54,7 @@ class StageFolder:
         """Whether there is a run to continue."""
         return (self.path / RESUME).is_file()
 
+    @main_only
     def begin(self, config_text: str, record: dict[str, Any]) -> None:
         """Write config.yml and provenance.json."""
         write_text(self.path / "config.yml", config_text)
@@ -74,19 +76,22 @@ class StageFolder:
         except ConfigError:
             return False
 
-    def continued(self, iteration: int) -> None:
-        """Add to provenance.json that the run went on at `iteration`, by which code and libraries."""
+    @main_only
+    def continued(self, iteration: int, **facts: Any) -> None:
+        """Add to provenance.json that the run went on at `iteration`, by which code and libraries, and more facts."""
         record = provenance.recorded(self.path)
         if record is not None:
-            more = [*record.get("continued", []), {"iteration": iteration, **provenance.environment()}]
+            more = [*record.get("continued", []), {"iteration": iteration, **provenance.environment(), **facts}]
             write_json(self.path / provenance.FILE, {**record, "continued": more})
 
+    @main_only
     def remove_leftovers(self) -> None:
         """Remove what a killed run left half-written. Only for the holder of the folder's lock."""
         for path in self.path.glob(".*"):
             if is_temporary(path):
                 path.unlink(missing_ok=True)
 
+    @main_only
     def refuse_or_clear(self, overwrite: bool) -> None:
         """Make room for a run from the start: refuse where results lie, unless told to overwrite our own files."""
         # What claims that all is well goes first, should removing be interrupted.
@@ -108,6 +113,7 @@ class StageFolder:
                 "another folder with --exp-suffix NAME"
             )
 
+    @main_only
     def finish(self, **facts: Any) -> None:
         """Say that the stage is complete; `facts` go into finished.json."""
         write_json(self.path / "finished.json", facts)
@@ -124,6 +130,7 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
 
+    @main_only
     def append(self, row: dict[str, Any]) -> None:
         """Add one row."""
         with open(self.path, "a", encoding="utf-8") as handle:
@@ -137,6 +144,7 @@ class MetricsFile:
             os.fsync(handle.fileno())
             return handle.seek(0, os.SEEK_END)
 
+    @main_only
     def truncate(self, size: int) -> None:
         """Back to the `size` that `flush` returned: what comes later is written again by a continued run."""
         now = self.path.stat().st_size if self.path.exists() else 0

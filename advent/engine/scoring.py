@@ -13,6 +13,7 @@ from torch.nn import functional
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.geometry import GEOMETRIES
 from advent.dataset.reading import picture_size
+from advent.engine import distributed
 from advent.engine.metrics import confusion_counts
 from advent.engine.predictor import Predictor
 from advent.engine.progress import tracked
@@ -41,12 +42,13 @@ def score(
 ) -> np.ndarray:  # fmt: skip
     """(C, C) int64 confusion matrix; logits are resized to each label's own size, whatever the batch.
 
-    `keep` also gets every prediction. Without labels in the data set the matrix is empty, and predictions have the
+    Several processes share the images and get the same matrix. `keep` also gets every prediction, on the process that
+    made it. Without labels in the data set the matrix is empty, and predictions have the
     size at which the data set is scored, else the image's own.
     """
     num_classes = len(dataset.classes)
     hist = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
-    order = in_order(len(dataset), batch_size)
+    order = distributed.share(in_order(len(dataset), batch_size))
     for batch in tracked(loader(dataset, workers, device, order), what, len(order)):
         for index, (name, logits) in enumerate(zip(batch["name"], predictor(batch["image"]), strict=True)):
             label = batch["label"][index].to(device, non_blocking=True) if "label" in batch else None
@@ -55,7 +57,7 @@ def score(
                 hist += confusion_counts(label, ids, num_classes)
             if keep is not None:
                 keep(name, ids.cpu().numpy())
-    return hist.cpu().numpy()
+    return distributed.summed(hist.cpu()).numpy()
 
 
 @torch.inference_mode()
@@ -106,9 +108,10 @@ def mean_entropy(
     count = min(images or len(dataset), len(dataset))
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
     subset = torch.utils.data.Subset(dataset, chosen)
-    order = in_order(count, batch_size)
-    total = 0.0
+    order = distributed.share(in_order(count, batch_size))
+    found: list[list[float]] = []
     for batch in tracked(loader(subset, workers, device, order), what, len(order)):
         logits = predictor(batch["image"])
-        total += sum(float(entropy_loss(one[None].softmax(1))) for one in logits)
-    return total / count
+        found.append([float(entropy_loss(one[None].softmax(1))) for one in logits])
+    # Added up in the order of one process: a sum of floats depends on it.
+    return sum(sum(batch) for batch in distributed.in_turn(distributed.gathered(found))) / count

@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+# On Ctrl-C the terminal and torchrun both tell a process; a person who presses it twice takes longer.
+SECONDS_OF_ONE_CTRL_C = 1.0
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
 
 
@@ -29,6 +32,7 @@ class _State:
     owner = 0  # the process that listens; children inherit the handlers, not the duty
     deferred = False
     received: int | None = None
+    at = 0.0  # when, monotonic
     ending = False  # the last words are being said
 
 
@@ -69,6 +73,11 @@ def requested() -> bool:
     return _State.received is not None
 
 
+def received() -> int:
+    """The remembered signal's number, or 0."""
+    return _State.received or 0
+
+
 def check() -> None:
     """Raise Stopped if a signal has been remembered."""
     if _State.received is not None:
@@ -87,12 +96,16 @@ def _handle(number: int, frame: FrameType | None) -> None:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         return
-    if _State.ending:
-        return
     first, _State.received = _State.received is None, _State.received or number
+    now, relayed = time.monotonic(), "TORCHELASTIC_RUN_ID" in os.environ
+    if first:
+        _State.at = now
+    if _State.ending or (relayed and not first and now - _State.at < SECONDS_OF_ONE_CTRL_C):
+        return
     if not first and number == signal.SIGINT:
         raise KeyboardInterrupt
     if not _State.deferred:
         raise Stopped(number)
-    # os.write, since a handler may interrupt a write to the buffered stream.
-    os.write(2, f"\n{signal.Signals(number).name}: stopping after this iteration; Ctrl-C stops at once\n".encode())
+    if int(os.environ.get("RANK", 0)) == 0:  # of several processes one is enough to say so
+        # os.write, since a handler may interrupt a write to the buffered stream.
+        os.write(2, f"\n{signal.Signals(number).name}: stopping after this iteration; Ctrl-C stops at once\n".encode())

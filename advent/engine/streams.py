@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
 
 from advent.dataset.base_dataset import network_images
+from advent.engine import distributed
 from advent.engine.stopping import ignore_in_worker
 from advent.errors import DataError, UserError
 
@@ -21,11 +22,15 @@ class EndlessBatches(Sampler[list[int]]):
     """Batches of indices without end: one seeded permutation per epoch, batches run on across epochs.
 
     The order depends on (length, batch size, seed) alone, so a run continued at iteration i sees the batches that an
-    undisturbed one sees.
+    undisturbed one sees. An iteration's batch is cut into `parts` of `batch_size`; the sampler gives `count` of them,
+    from number `first` on: a process's own. All parts together are what one process with the whole batch sees.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, start: int = 0) -> None:
+    def __init__(
+        self, length: int, batch_size: int, seed: int, start: int = 0, *, parts: int = 1, first: int = 0, count: int = 1
+    ) -> None:
         self.length, self.batch_size, self.seed, self.start = length, batch_size, seed, start
+        self.parts, self.first, self.count = parts, first, count
 
     def order(self, epoch: int) -> list[int]:
         """The permutation of one epoch."""
@@ -33,17 +38,18 @@ class EndlessBatches(Sampler[list[int]]):
         return torch.randperm(self.length, generator=generator).tolist()
 
     def __iter__(self) -> Iterator[list[int]]:
-        position = self.start * self.batch_size
+        part = self.start * self.parts + self.first
         epoch, order = -1, []
         while True:
-            batch = []
-            for at in range(position, position + self.batch_size):
-                if at // self.length != epoch:
-                    epoch = at // self.length
-                    order = self.order(epoch)
-                batch.append(order[at % self.length])
-            position += self.batch_size
-            yield batch
+            for one in range(part, part + self.count):
+                batch = []
+                for at in range(one * self.batch_size, (one + 1) * self.batch_size):
+                    if at // self.length != epoch:
+                        epoch = at // self.length
+                        order = self.order(epoch)
+                    batch.append(order[at % self.length])
+                yield batch
+            part += self.parts
 
 
 class _Guarded(Dataset):
@@ -100,7 +106,7 @@ def loader(
         _Guarded(dataset, THREADS if workers else 1), num_workers=workers, collate_fn=_collate_each,
         batch_sampler=_Groups(batches, 2 * THREADS if workers else 1),
         pin_memory=device.type == "cuda", worker_init_fn=ignore_in_worker if workers else None,
-        generator=torch.Generator(),  # its own: a loader draws a number at every start, a continued run starts oftener
+        generator=_generator(),  # its own: a loader draws a number at every start, a continued run starts oftener
     )  # fmt: skip
     mean = torch.tensor(_mean(dataset), dtype=torch.float32, device=device)
     for batch in chain.from_iterable(groups):
@@ -111,7 +117,10 @@ def loader(
 
 
 def in_order(length: int, batch_size: int) -> list[range]:
-    """Every index once, in order, in batches; the last one may be smaller."""
+    """Every index once, in order, in batches; the last one may be smaller. For several processes: `share` it.
+
+    Whole batches are shared, so that a batch, and with it every bit of a prediction, is what one process makes.
+    """
     return [range(at, min(at + batch_size, length)) for at in range(0, length, batch_size)]
 
 
@@ -132,6 +141,12 @@ class _Groups:
             yield group
 
 
+def _generator() -> torch.Generator:
+    """Of the workers' seeds, which differ by worker and by process."""
+    generator = torch.Generator()
+    return generator.manual_seed(generator.initial_seed() + distributed.rank())
+
+
 def _mean(dataset: Any) -> Sequence[float]:
     return _mean(dataset.dataset) if isinstance(dataset, Subset) else dataset.mean
 
@@ -142,8 +157,12 @@ def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
 
 
 def stream(
-    dataset: Any, batch_size: int, seed: int, workers: int, device: torch.device, start: int = 0
+    dataset: Any, batch_size: int, seed: int, workers: int, device: torch.device, start: int = 0, accumulate: int = 1
 ) -> Iterator[dict[str, Any]]:
-    """Batches on `device` without end, from iteration `start` on; the workers live as long as the stream."""
-    sampler = EndlessBatches(len(dataset), batch_size, seed, start)
+    """This process's batches on `device` without end, `accumulate` for every iteration, from iteration `start` on.
+
+    The workers live as long as the stream.
+    """
+    parts, first = accumulate * distributed.world_size(), accumulate * distributed.rank()
+    sampler = EndlessBatches(len(dataset), batch_size, seed, start, parts=parts, first=first, count=accumulate)
     return loader(dataset, workers, device, sampler)

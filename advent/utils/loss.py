@@ -12,11 +12,17 @@ IGNORE_LABEL = 255
 SOURCE_LABEL, TARGET_LABEL = 0, 1  # ADVENT's order; other libraries use the reverse
 
 
-def cross_entropy_2d(predict: Tensor, target: Tensor) -> Tensor:
+def valid_pixels(target: Tensor) -> Tensor:
+    """Which labels count: those that are neither 255 nor negative; bool of the same shape."""
+    return (target != IGNORE_LABEL) & (target >= 0)
+
+
+def cross_entropy_2d(predict: Tensor, target: Tensor, count: Tensor | None = None) -> Tensor:
     """Mean cross entropy over pixels whose label is neither 255 nor negative.
 
     predict: (B, C, H, W) logits; target: (B, H, W) integer train ids. Without a valid pixel the result is 0 and
-    still has a gradient (of zeros), never NaN. Raises ValueError when the sizes differ.
+    still has a gradient (of zeros), never NaN. `count`: a number to divide the sum by instead of the valid pixels'
+    (where the batch is a part of a larger one). Raises ValueError when the sizes differ.
     """
     if predict.dim() != 4 or target.dim() != 3 or predict.shape[0] != target.shape[0]:
         raise ValueError(f"want (B, C, H, W) and (B, H, W), got {tuple(predict.shape)} and {tuple(target.shape)}")
@@ -25,7 +31,7 @@ def cross_entropy_2d(predict: Tensor, target: Tensor) -> Tensor:
     target = target.long()
     target = target.masked_fill(target < 0, IGNORE_LABEL)
     total = functional.cross_entropy(predict, target, ignore_index=IGNORE_LABEL, reduction="sum")
-    return total / (target != IGNORE_LABEL).sum().clamp(min=1)
+    return total / ((target != IGNORE_LABEL).sum().clamp(min=1) if count is None else count.to(total.dtype))
 
 
 def self_information(probs: Tensor) -> Tensor:

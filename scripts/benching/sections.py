@@ -21,6 +21,7 @@ from advent.engine.scoring import predicted
 from advent.model.deeplabv2 import initialise
 from benching.networks import Bench, bench, count_bytes, count_flops, tensors_bytes
 from benching.reading import reading
+from benching.scaling import scaling
 from benching.straightforward import Straightforward
 from benching.timing import Timing, alternate, peak_memory
 from ida.pseudo_labels import pseudo_label, write_label
@@ -244,4 +245,5 @@ def operations(device: torch.device, rounds: int) -> list[Row]:
 SECTIONS: dict[str, Callable[[torch.device, int], Sequence[Row]]] = {
     "machine": machine, "step": step, "formats": formats, "memory": memory, "compile": compiled,
     "evaluation": evaluation, "labels": pseudo_label_size, "data": reading, "operations": operations,
+    "scaling": scaling,
 }  # fmt: skip

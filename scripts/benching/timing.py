@@ -43,7 +43,7 @@ def alternate(variants: Mapping[str, Callable[[], object]], rounds: int, device:
             wait_for(device)
             if turn:
                 seconds[name].append(time.perf_counter() - began)
-    return {name: _timing(values) for name, values in seconds.items()}
+    return {name: timing_of(values) for name, values in seconds.items()}
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
@@ -71,6 +71,7 @@ def _status(key: str) -> int:
     return 1024 * int(text.partition(f"{key}:")[2].split()[0])
 
 
-def _timing(seconds: list[float]) -> Timing:
+def timing_of(seconds: list[float]) -> Timing:
+    """Median and quartiles of measured seconds."""
     median, low, high = np.percentile(seconds, (50, 25, 75))
     return Timing(float(median), float(low), float(high), len(seconds))

@@ -11,6 +11,7 @@ from PIL import Image
 
 import bench
 from benching import networks
+from benching.scaling import scaling
 from benching.straightforward import Straightforward
 from benching.timing import alternate, peak_memory
 
@@ -99,3 +100,12 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err
     assert words in error
     assert "Traceback" not in error
+
+
+def test_scaling_from_one_process_to_two() -> None:
+    small = ["MODEL.LAYERS=[1,1,1,1]", "MODEL.WIDTH=8", "TRAIN.INPUT_SIZE_SOURCE=[64,48]",
+             "TRAIN.INPUT_SIZE_TARGET=[64,48]"]  # fmt: skip
+    one, _, two, _, message = scaling(torch.device("cpu"), 1, overrides=small)
+    assert two["times"] == pytest.approx(2 * one["seconds"] / two["seconds"])
+    assert 0 < message["seconds"] < two["seconds"]
+    assert message["bytes"] > 1e6  # the discriminator alone has as much

@@ -1,0 +1,149 @@
+"""Real torchrun, real deaths: four processes, fifty steps, restarts, signals, spawned workers."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import equality
+import kills
+import tiny
+from ranks import Ranks, torchrun
+
+LONG = ["TRAIN.EARLY_STOP=12", "TRAIN.SAVE_PRED_EVERY=3", "TRAIN.LOG_EVERY=5", "TRAIN.BATCH_SIZE_SOURCE=1",
+        "TRAIN.BATCH_SIZE_TARGET=1"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def four():
+    ranks = Ranks(4)
+    yield ranks
+    ranks.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["AdvEnt", "DAF", "ISL", "IDA"])
+def test_four_processes_are_one_batch_of_four(four, method):
+    whole = four.alone(equality.train, method, 4)
+    parts = [four.run(equality.together, "train", method, 4)[0], four.alone(equality.train, method, 4, 4)]
+    for one in parts:
+        for what in ("gradients", "weights"):
+            assert equality.largest_difference(one, whole, what) < 1e-10
+        assert equality.loss_difference(one, whole) < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["DAF", "IDA"])
+def test_weights_are_identical_after_fifty_steps(four, method):
+    found = four.run(equality.together, "train", method, 4, 1, True, 50)
+    for other in found[1:]:
+        for what in ("weights", "statistics"):
+            assert all(torch.equal(tensor, other[what][name]) for name, tensor in found[0][what].items())
+
+
+def started(data: Path, how: str, rank: int, iteration: int, *more: str, door: str = "train", cfg: str = "quick/dg",
+            restarts: int = 0, processes: int = 2, **environment: str):  # fmt: skip
+    line = tiny.command_line(data, cfg, *LONG, *more)
+    flags = [f"--max-restarts={restarts}"]
+    arguments = [how, str(rank), str(iteration), door, *line]
+    return torchrun("tests/faulty.py", arguments, processes, *flags, **environment)
+
+
+def ended(run, seconds: float = 300) -> tuple[int, str]:
+    try:
+        said = run.communicate(timeout=seconds)[1]
+    finally:
+        run.kill()
+    return run.returncode, said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("door", [("train", "quick/dg", "daf"), ("train_isl", "quick/isl", "isl"),
+                                  ("train_intra", "quick/intrada", "ida")], ids=lambda door: door[2])  # fmt: skip
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_process_is_restarted_to_the_same_weights(trained, tmp_path, door, rank):
+    name, cfg, stage = door
+    roots = [shutil.copytree(trained, tmp_path / which) for which in ("undisturbed", "disturbed")]
+    for root in roots:
+        shutil.rmtree(root / "exp/quick" / stage)
+    assert ended(started(roots[0], "none", 0, 0, door=name, cfg=cfg))[0] == 0
+    note = tmp_path / "iterations"
+    code, said = ended(started(roots[1], "kill", rank, 8, door=name, cfg=cfg, restarts=1, NOTE=str(note)))
+    assert code == 0, said
+    begun = [int(line) for line in note.read_text().split()]
+    assert begun[:8] == list(range(8))
+    assert begun[-1] == max(begun)
+    assert begun[8:] in ([7, *range(8, begun[-1] + 1)], [8, *range(7, begun[-1] + 1)])  # from resume.pth of iteration 6
+    for file in sorted((roots[0] / "exp/quick" / stage).glob("model_*.pth")):
+        other = roots[1] / "exp/quick" / stage / file.name
+        assert file.read_bytes() == other.read_bytes(), file.name
+    contents = [kills.contents(root / "exp/quick" / stage) for root in roots]
+    assert contents[0]["metrics.jsonl"] == contents[1]["metrics.jsonl"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "cause"), [("kill", "Signal 9 (SIGKILL)"), ("raise", "ZeroDivisionError: a bug of")])
+def test_a_process_that_dies_ends_all(data, how, cause):
+    began = time.monotonic()
+    code, said = ended(started(data, how, 1, 4))
+    assert code != 0
+    assert time.monotonic() - began < 120
+    assert cause in said
+    assert "Root Cause" in said
+    assert said.count("ended or does not answer") <= 1
+    assert not (data / "exp/quick/daf/run.lock").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["torchrun", "one process"])
+def test_a_signal_stops_all_after_one_iteration(data, tmp_path, who):
+    note = tmp_path / "iterations"
+    if who == "torchrun":
+        run = started(data, "none", 0, 0, "TRAIN.EARLY_STOP=40", NOTE=str(note))
+        while not note.exists() or len(note.read_text().split()) < 5:
+            time.sleep(0.02)
+            assert run.poll() is None
+        os.kill(run.pid, signal.SIGTERM)
+    else:
+        run = started(data, "term", 1, 5, "TRAIN.EARLY_STOP=40", NOTE=str(note))
+    code, said = ended(run)
+    assert code != 0
+    assert said.count("stopped by SIGTERM; continue with: torchrun --nproc_per_node=2 train.py") == 1
+    last = int(note.read_text().split()[-1])
+    state = torch.load(data / "exp/quick/daf/resume.pth", weights_only=True)
+    assert state["iteration"] == last + 1
+    if who != "torchrun":
+        assert last == 5
+    assert ended(started(data, "none", 0, 0, "TRAIN.EARLY_STOP=40", "--resume"))[0] == 0
+    assert ended(started(data, "none", 0, 0, "TRAIN.EARLY_STOP=40", "--exp-suffix=whole"))[0] == 0
+    folder, reference = data / "exp/quick/daf", data / "exp/quick_whole/daf"
+    for file in ("model_39.pth", "metrics.jsonl"):
+        assert (folder / file).read_bytes() == (reference / file).read_bytes()
+
+
+@pytest.mark.slow
+def test_overwrite_is_obeyed_once(data):
+    """A restart goes on with what this torchrun began; it does not go on with what lay there before."""
+    assert ended(started(data, "none", 0, 0))[0] == 0
+    assert ended(started(data, "kill", 1, 8, "--overwrite", "TRAIN.POWER=0.5", restarts=1))[0] == 0
+    assert "POWER: 0.5" in (data / "exp/quick/daf/config.yml").read_text()
+    record = json.loads((data / "exp/quick/daf/provenance.json").read_text())
+    assert [more["iteration"] for more in record["continued"]] == [7]
+
+
+@pytest.mark.slow
+def test_spawned_workers(data):
+    """As on macOS and Windows: each worker imports everything anew and must not take itself for a rank."""
+    for suffix, how, workers in (("fork", "none", 0), ("spawn", "spawn", 2)):
+        run = started(data, how, 0, 0, f"--exp-suffix={suffix}", f"NUM_WORKERS={workers}", "TRAIN.EARLY_STOP=6")
+        code, said = ended(run)
+        assert code == 0, said
+    one, other = (data / f"exp/quick_{suffix}/daf/model_6.pth" for suffix in ("fork", "spawn"))
+    assert one.read_bytes() == other.read_bytes()
