@@ -41,17 +41,17 @@ def heat(values: np.ndarray, limits: tuple[float, float] | None = None) -> np.nd
     return cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
-def sheet(columns: Sequence[Column]) -> Image.Image:
-    """The columns side by side, every tile at TILE's size."""
+def sheet(columns: Sequence[Column], tile: tuple[int, int] = TILE) -> Image.Image:
+    """The columns side by side, every picture at the size `tile` (width, height)."""
     rows = len(columns[0][1])
-    width, height = TILE[0] + MARGIN, TILE[1] + MARGIN
+    width, height = tile[0] + MARGIN, tile[1] + MARGIN
     picture = Image.new("RGB", (width * len(columns) + MARGIN, height * rows + CAPTION + MARGIN), "white")
     draw: Any = ImageDraw.Draw(picture)
     for c, (title, tiles) in enumerate(columns):
         draw.text((MARGIN + c * width, 3), title, fill="black")
-        for r, tile in enumerate(tiles):
+        for r, one in enumerate(tiles):
             corner = (MARGIN + c * width, CAPTION + r * height)
-            picture.paste(Image.fromarray(np.ascontiguousarray(tile)).resize(TILE, Image.Resampling.NEAREST), corner)
+            picture.paste(Image.fromarray(np.ascontiguousarray(one)).resize(tile, Image.Resampling.NEAREST), corner)
     return picture
 
 
