@@ -19,6 +19,7 @@ from advent.engine.build import build_network, class_set
 from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
 from advent.engine.precision import AMP_DTYPES, placed
+from advent.engine.predictor import outputs
 from advent.engine.progress import tracked
 from advent.engine.provenance import environment
 from advent.engine.registry import find_network
@@ -99,9 +100,9 @@ def evaluate_depth(config: Any) -> dict[str, float]:
 
 @torch.inference_mode()
 def _depth(net: torch.nn.Module, images: Tensor, config: Any) -> Tensor:
-    dtype = AMP_DTYPES[config.TRAIN.AMP]
-    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-        return net(images)[2].float()
+    depth = outputs(net, images, AMP_DTYPES[config.TRAIN.AMP])[1]
+    assert depth is not None
+    return depth
 
 
 def _sized(inverse: Tensor, size_hw: tuple[int, ...]) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from advent.dataset.reading import read_ids
 from advent.dataset.spec import load_spec
 from advent.engine.build import class_set, target_data
 from advent.engine.metrics import confusion_matrix, intersection_over_union, mean_iou
-from advent.errors import DataError
+from advent.errors import UserError
 from advent.utils.loss import IGNORE_LABEL
 from ida.rank_stage import MASKS
 from ida.stage import Stage
@@ -30,25 +30,30 @@ def label_quality(stage: Stage) -> dict[str, Any] | None:
     kept: of all pixels. coverage, precision: per true class the share of its pixels that keep a label, per predicted
     class the share of its labels that are right; null where there are none.
     """
-    folder = max((stage.folder.path / "pseudo_labels").glob("round_*"), key=lambda p: int(p.name.split("_")[1]))
-    names = class_set(stage.config).names
-    labels = _labels(stage.config, folder)
-    if labels is None:
+    folder, names = _newest_round(stage), class_set(stage.config).names
+    counts = np.zeros((len(names) + 1, len(names) + 1), np.int64)  # truth x label; the last of each: none
+    pairs = _labels(stage.config, folder)
+    if pairs is None:
         return None
-    made, truth = labels
-    known = truth != IGNORE_LABEL
-    kept = made != IGNORE_LABEL
-    right = made == truth
-    coverage, precision = {}, {}
-    for index, name in enumerate(names):
-        coverage[name] = _percent(kept[truth == index])
-        precision[name] = _percent(right[(made == index) & known])
+    for made, truth in pairs:
+        counts += confusion_matrix(_none_last(truth, len(names)), _none_last(made, len(names)), len(names) + 1)
+    known = counts[:-1]
+    kept, right = known[:, :-1].sum(1), np.diag(counts)[:-1]
     return {
-        "kept": _percent(kept),
-        "right": _percent(right[kept & known]),
-        "coverage": coverage,
-        "precision": precision,
+        "kept": _percent(counts[:, :-1].sum(), counts.sum()),
+        "right": _percent(right.sum(), kept.sum()),
+        "coverage": {name: _percent(k, t) for name, k, t in zip(names, kept, known.sum(1), strict=True)},
+        "precision": {name: _percent(r, m) for name, r, m in zip(names, right, known[:, :-1].sum(0), strict=True)},
     }
+
+
+def label_shares(stage: Stage) -> dict[str, float | None]:
+    """Class -> percent of all pixels that the newest pseudo labels of a self-learning stage give it. Needs no truth."""
+    names = class_set(stage.config).names
+    counts = np.zeros(IGNORE_LABEL + 1, np.int64)
+    for file in collect_pseudo_labels(_newest_round(stage), target_data(stage.config).names):
+        counts += np.bincount(read_ids(file).reshape(-1), minlength=IGNORE_LABEL + 1)
+    return {name: _percent(count, counts.sum()) for name, count in zip(names, counts, strict=False)}
 
 
 def ranking_quality(stage: Stage) -> dict[str, Any] | None:
@@ -58,12 +63,10 @@ def ranking_quality(stage: Stage) -> dict[str, Any] | None:
     with open(stage.folder.path / "ranking.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     names = [row["name"] for row in rows]
-    labels = _labels(stage.config, stage.folder.path / MASKS, names)
-    if labels is None:
+    pairs = _labels(stage.config, stage.folder.path / MASKS, names)
+    if pairs is None:
         return None
-    made, truth = labels
-    classes = stage.config.NUM_CLASSES
-    hists = [confusion_matrix(t, m, classes) for t, m in zip(truth, made, strict=True)]
+    hists = [confusion_matrix(truth, made, stage.config.NUM_CLASSES) for made, truth in pairs]
     error = [1 - np.trace(hist) / max(hist.sum(), 1) for hist in hists]
     easy = np.array([row["half"] == "easy" for row in rows])
 
@@ -93,8 +96,13 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
     return float(np.corrcoef(*ranked)[0, 1])
 
 
-def _labels(config: Any, folder: Path, names: Sequence[str] | None = None) -> tuple[np.ndarray, np.ndarray] | None:
-    """(N, H, W) pseudo labels of the target's training images, and their ground truth at the same size, if any."""
+def _labels(
+    config: Any, folder: Path, names: Sequence[str] | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]] | None:
+    """(pseudo label, ground truth), (H, W) each, of one training image of the target after another; None without truth.
+
+    One at a time: those of Cityscapes fill three gigabytes.
+    """
     names = list(names if names is not None else target_data(config).names)
     spec = load_spec(config.TARGET)
     root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)
@@ -104,12 +112,20 @@ def _labels(config: Any, folder: Path, names: Sequence[str] | None = None) -> tu
             spec, root, config.TRAIN.SET_TARGET, class_set(config), size=size, label_size=size, names=names,
             with_labels=True,
         )  # fmt: skip
-    except DataError as error:
+    except UserError as error:  # no files, or no table for these classes
         log.warning("the target's training images have no labels to compare with (%s)", error)
         return None
-    made = np.stack([read_ids(file) for file in collect_pseudo_labels(folder, names)])
-    return made, np.stack([truth.decode(index)["label"] for index in range(len(truth))])
+    files = collect_pseudo_labels(folder, names)
+    return ((read_ids(file), truth.label(index)) for index, file in enumerate(files))
 
 
-def _percent(flags: np.ndarray) -> float | None:
-    return 100 * float(flags.mean()) if flags.size else None
+def _newest_round(stage: Stage) -> Path:
+    return max((stage.folder.path / "pseudo_labels").glob("round_*"), key=lambda p: int(p.name.split("_")[1]))
+
+
+def _none_last(ids: np.ndarray, num_classes: int) -> np.ndarray:
+    return np.where(ids == IGNORE_LABEL, num_classes, ids)
+
+
+def _percent(part: int, whole: int) -> float | None:
+    return 100 * float(part / whole) if whole else None

@@ -17,6 +17,7 @@ from advent.engine.build import evaluation_data
 from advent.engine.runlog import StageFolder, experiment_folder
 from advent.engine.tables import results_table
 from advent.utils.serialization import write_json, write_text
+from ida.gallery import leave_gallery
 from ida.isl import isl_stage
 from ida.methods import intra_stage
 from ida.origin import check_finished
@@ -36,7 +37,8 @@ def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, An
     """Run what is not finished, score every trained stage on the target's labelled set, write and return the results.
 
     A stage that was stopped is continued from its last resume state. `results` holds each stage's last snapshot,
-    `oracle` the best one where TEST.MODE is `best`.
+    `oracle` the best one where TEST.MODE is `best`, `stages` all of them in order with the script of each. What a
+    report shows besides is left in `gallery/`.
     """
     for stage in stages:  # found now, not after days of the stages before
         check_finished(stage)
@@ -58,11 +60,13 @@ def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, An
             if results[0]["selected"] == ORACLE:
                 oracle[stage.name] = results[0]
         seconds[stage.name] = round(time.monotonic() - started, 1)
-    record = {"schema": 1, "results": rows, "oracle": oracle, "seconds": seconds}
+    listed = [{"name": stage.name, "script": stage.script, "folder": stage.config.STAGE.NAME} for stage in stages]
+    record = {"schema": 1, "results": rows, "oracle": oracle, "seconds": seconds, "stages": listed}
     if rows:
         folder = experiment_folder(stages[-1].config)
         write_json(folder / "results.json", record)
         write_text(folder / "results.md", results_table(rows) + "\n")
+    leave_gallery(stages)
     return record
 
 

@@ -163,12 +163,17 @@ class StreetDataset(Dataset[dict[str, Any]]):
         picture = read_image(self.place.images / self.names[index])
         arrays = {"image": geometry.resize_image(picture, self.size, self.spec.geometry)}
         if self.label_files is not None:
-            arrays["label"] = self._label(self.label_files[index])
+            arrays["label"] = self.label(index)
         if self._read_depth is not None and self.depth_files is not None:
             camera = self.camera_files[index] if self.camera_files else None
             depth = self._read_depth(self.depth_files[index], camera)
             arrays["depth"] = geometry.resize_depth(depth, self.label_size or self.size, self.spec.geometry)
         return arrays
+
+    def label(self, index: int) -> np.ndarray:
+        """The ground truth of one image alone, (H, W) uint8 train ids."""
+        assert self.label_files is not None, "for a data set with_labels"
+        return self._label(self.label_files[index])
 
     def files(self, index: int) -> list[Path]:
         """The files that `decode` reads for one image."""

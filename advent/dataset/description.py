@@ -50,7 +50,10 @@ class Mistake:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """One data set. Sizes are (width, height); `ids` is class set -> class name -> label ids."""
+    """One data set. Sizes are (width, height); `ids` is class set -> class name -> label ids.
+
+    `credit`: whose pictures these are, and their licence; it stands beside them wherever they are shown.
+    """
 
     name: str
     folder: str
@@ -71,6 +74,7 @@ class DatasetSpec:
     mistakes: tuple[Mistake, ...] = ()
     versions: tuple[str, ...] = ()
     catalogue: tuple[str, ...] = ()
+    credit: str | None = None
 
     @property
     def wrong_id(self) -> str:

@@ -42,6 +42,7 @@ SHAPES: dict[str, Any] = {
     "mistakes": ([dict], None),
     "versions": ([str], None),
     "catalogue": ([str], None),
+    "credit": (str, None),
 }
 REQUIRED = ("name", "folder", "layouts")
 # What the keys of nested mappings hold.

@@ -92,6 +92,7 @@ TRAIN:
   CHECKPOINT_ACTIVATIONS: false  # true: keep less of the encoder for the backward pass and compute it again: less
                                # memory, more time, the same gradients
   TENSORBOARD: false
+  PICTURES_EVERY: 500          # TensorBoard gets pictures of both domains so often; 0: never. Changes no result
   DETERMINISTIC: false         # true: the same bits every time where the device allows it; the CPU's are anyway
   SKIP_NONFINITE: 0            # so many iterations whose losses or gradients are not finite are skipped and counted;
                                # one more ends the run
@@ -161,7 +162,7 @@ AT_LEAST = {
     "MODEL.FEATURE_SCALE": 0.0, "TRAIN.LEARNING_RATE": 0.0, "TRAIN.HEAD_RATE": 0.0, "TRAIN.MOMENTUM": 0.0,
     "TRAIN.WEIGHT_DECAY": 0.0, "TRAIN.POWER": 0.0,
     "TRAIN.LEARNING_RATE_D": 0.0, "TRAIN.MAX_ITERS": 1, "TRAIN.EARLY_STOP": 1, "TRAIN.SAVE_PRED_EVERY": 1,
-    "TRAIN.KEEP": 0, "TRAIN.LOG_EVERY": 1, "TRAIN.EVAL_EVERY": 0,
+    "TRAIN.KEEP": 0, "TRAIN.PICTURES_EVERY": 0, "TRAIN.LOG_EVERY": 1, "TRAIN.EVAL_EVERY": 0,
     "TRAIN.SKIP_NONFINITE": 0, "TRAIN.RANDOM_SEED": 0, "ISL.REFRESH_EVERY": 1,
     "ISL.THRESHOLD": 0.0, "ISL.CLASS_SHARE": 0.0, "RANK.LAMBDA1": 0.0, "TEST.BATCH_SIZE_TARGET": 1,
     "TEST.SELECT_IMAGES": 0,
@@ -174,7 +175,8 @@ AT_MOST = {
 WITHOUT_EFFECT = (
     "DEVICE", "NUM_WORKERS", "DATA_ROOT", "DATA_CACHE", "DATA_CHECK", "CLASSES.colors",
     "EXP_ROOT", "EXP_NAME", "EXP_SUFFIX", "STAGE.SCRIPT_AFTER",
-    "STAGE.CONFIG_AFTER", "STAGE.CONFIG_RANKING", "TRAIN.KEEP", "TRAIN.TENSORBOARD", "TRAIN.RANDOM_TRAIN",
+    "STAGE.CONFIG_AFTER", "STAGE.CONFIG_RANKING", "TRAIN.KEEP", "TRAIN.TENSORBOARD", "TRAIN.PICTURES_EVERY",
+    "TRAIN.RANDOM_TRAIN",
     "TRAIN.DETERMINISTIC", "TRAIN.SKIP_NONFINITE", "TRAIN.CHECKPOINT_ACTIVATIONS",
     "STAGE.CHECK_ORIGIN", "TEST.", "PIPELINE.",
 )  # fmt: skip

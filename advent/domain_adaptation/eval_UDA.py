@@ -160,14 +160,19 @@ class Scorer:
 
 
 def evaluation_hook(config: Any, net: nn.Module, device: torch.device) -> Callable[[int], dict[str, float]]:
-    """A loop hook that scores the network every TRAIN.EVAL_EVERY iterations (its rows read `test_miou`)."""
+    """A loop hook that scores the network every TRAIN.EVAL_EVERY iterations.
+
+    Its rows hold `test_miou` and, of every class that occurs, `test_iou/<class>`, in percent.
+    """
     dataset, classes = evaluation_data(config), class_set(config)
     measure = partial(confusion, net, dataset, device, workers=0, amp=config.TRAIN.AMP)
 
     def hook(iteration: int) -> dict[str, float]:
         if (iteration + 1) % config.TRAIN.EVAL_EVERY:
             return {}
-        return {"test_miou": summary(measure(), classes)["miou"]}
+        found = summary(measure(), classes)
+        each = {f"test_iou/{name}": value for name, value in found["iou"].items() if value is not None}
+        return {"test_miou": found["miou"], **each}
 
     return hook
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from advent.domain_adaptation.eval_UDA import evaluation_hook
+from advent.engine.board import pictures_view
 from advent.engine.build import open_run, settle_seed, source_data, target_data
 from advent.engine.learner import Learner
 from advent.engine.loop import Loop
@@ -38,6 +39,8 @@ def run_to_end(loop: Loop, source: Any, target: Any | None, until: int | None = 
     started = time.monotonic()
     if train.EVAL_EVERY and not loop.hooks:
         loop.hooks.append(evaluation_hook(config, loop.learner.net, device))
+    if train.TENSORBOARD and train.PICTURES_EVERY:
+        loop.views = [pictures_view(config, loop.learner, source, target)]
     where = (config.NUM_WORKERS, device, loop.iteration, train.ACCUMULATE)
     batches_src = stream(source, train.BATCH_SIZE_SOURCE, train.RANDOM_SEED, *where)
     batches_trg = None

@@ -9,10 +9,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from torch.utils.tensorboard import SummaryWriter
-
 from advent.domain_adaptation.config import config_digest
 from advent.engine import distributed, stopping
+from advent.engine.board import Board, View
 from advent.engine.checkpoint import read, save
 from advent.engine.device import rng_state, set_rng_state
 from advent.engine.effective import as_begun
@@ -58,12 +57,13 @@ class Loop:
         self.parts = (distributed.world_size(), train.ACCUMULATE)  # of a batch, as the run began
         # Called after an iteration; what they return (evaluation) goes into the metrics.
         self.hooks: list[Callable[[int], dict[str, float]]] = []
+        self.views: list[View] = []  # called after an iteration when there is a board; they leave nothing else behind
         self.notes: dict[str, str] = {}  # what a stage wants to find again when it continues
         self._hooks_due = False
         self._window = Window()
         self._skipped = 0
         self.waited = 0.0  # seconds for data, since this start; of clock times nothing goes into the metrics
-        self._board: SummaryWriter | None = None
+        self._board: Board | None = None
         self._saved: list[int] = []  # iterations of our snapshots, ascending: what TRAIN.KEEP may remove
         self.metrics = MetricsFile(folder.path / "metrics.jsonl")
         self._lock = FolderLock(folder.path).acquire()
@@ -104,11 +104,12 @@ class Loop:
         """
         until = self.end if until is None else min(until, self.end)
         if self.config.TRAIN.TENSORBOARD and self._board is None and distributed.is_main():
-            self._board = SummaryWriter(str(self.folder.path / "tensorboard"), purge_step=self.iteration)
+            self._board = Board(self.folder.path / "tensorboard", self.iteration)
         with Progress(self.config.STAGE.NAME, self.end, self.iteration) as progress, stopping.deferred():
             while self.iteration < until or self._hooks_due:
                 note = "" if self._hooks_due else self._iterate(*self._fetch(source, target))
                 self._run_hooks()
+                self._show()
                 progress.step(note)
                 # All processes agree, by way of their CPUs: whoever was told to stop stops all after one iteration.
                 if signal := distributed.highest(stopping.received()):
@@ -152,6 +153,11 @@ class Loop:
         for values in found:
             self._record(self.iteration - 1, values)
 
+    def _show(self) -> None:
+        if self._board is not None:
+            for view in self.views:
+                view(self._board, self.iteration - 1)
+
     def _log(self) -> str:
         """Every LOG_EVERY iterations, and after the last one, fetch the window, write its means and clear it."""
         if (self.iteration + 1) % self.config.TRAIN.LOG_EVERY and self.iteration + 1 < self.end:
@@ -161,6 +167,8 @@ class Loop:
         self._skipped += len(report.skipped)
         counted = {"skipped": self._skipped} if self._skipped else {}
         self._record(self.iteration, report.means | self.learner.rates(self.iteration) | counted)
+        if self._board is not None:
+            self._board.waiting(self.iteration, self.waited)
         if report.skipped:
             self._refuse([replace(one, files=_of_all(one.files)) for one in report.skipped])
         return " ".join(f"{name} {value:.3g}" for name, value in report.means.items())
@@ -181,8 +189,7 @@ class Loop:
             return
         self.metrics.append({"iteration": iteration, **values})
         if self._board is not None:
-            for name, value in values.items():
-                self._board.add_scalar(name, value, iteration)
+            self._board.scalars(iteration, values)
 
     def _save(self, iteration: int) -> None:
         """`model_i` is saved after iteration i, for every multiple of SAVE_PRED_EVERY but 0."""

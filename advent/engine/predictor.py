@@ -11,6 +11,13 @@ from torch.nn import functional
 from advent.engine.precision import AMP_DTYPES
 
 
+def outputs(net: nn.Module, images: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
+    """Main logits (B, C, h, w) and depth (B, 1, h', w'), None without a depth head, both float32; `dtype`: autocast."""
+    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+        found = net(images)
+    return found[1].float(), found[2].float() if len(found) > 2 else None
+
+
 class Predictor:
     """The weighted sum of the networks' main logits (ADVENT's ensemble; one network of weight 1 is itself).
 
@@ -52,9 +59,8 @@ class Predictor:
     def _sum(self, images: Tensor) -> Tensor:
         total: Tensor | None = None
         for net, weight in zip(self.nets, self.weights, strict=True):
-            with torch.autocast(images.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-                logits = net(images)[1]
-            logits = logits.float() if weight == 1.0 else weight * logits.float()
+            logits, _ = outputs(net, images, self.dtype)
+            logits = logits if weight == 1.0 else weight * logits
             total = logits if total is None else total + _sized(logits, total)
         assert total is not None
         return total

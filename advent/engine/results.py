@@ -69,18 +69,19 @@ def _csv(rows: Iterable[Sequence[Any]]) -> str:
     return sheet.getvalue()
 
 
+def latex_text(word: str) -> str:
+    """Text as LaTeX takes it."""
+    return "".join(f"\\{c}" if c in "_%&#$" else c for c in word)
+
+
 def _latex(header: Sequence[str], lines: Sequence[tuple[str, list[float | None]]]) -> str:
     """A booktabs table, one decimal, as the paper prints it."""
-
-    def text(word: str) -> str:
-        return "".join(f"\\{c}" if c in "_%&#" else c for c in word)
-
     body = []
     for name, values in lines:
         cells = ["--" if value is None else f"{value:.1f}" for value in values]
-        body.append(" & ".join([text(name), *cells]) + r" \\")
+        body.append(" & ".join([latex_text(name), *cells]) + r" \\")
     return "\n".join(
-        [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", " & ".join(map(text, header)) + r" \\",
+        [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", " & ".join(map(latex_text, header)) + r" \\",
          r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""]
     )  # fmt: skip
 

@@ -156,11 +156,6 @@ def test_ida_runs_the_figure_variant(trained, tmp_path):
     assert "depth" not in row
 
 
-def test_tensorboard_on_request(data):
-    assert train.main(tiny.command_line(data, "quick/dg", "--tensorboard")) == 0
-    assert list((data / "exp/quick/daf/tensorboard").glob("events*"))
-
-
 def test_a_drawn_seed_is_recorded(data):
     assert train.main(tiny.command_line(data, "quick/dg", "--random-train")) == 0
     seed = yaml.safe_load((data / "exp/quick/daf/config.yml").read_text())["TRAIN"]["RANDOM_SEED"]

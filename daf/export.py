@@ -1,0 +1,151 @@
+"""A trained network as ONNX: any batch and size, checked against PyTorch, its conventions in the file's metadata."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+import advent
+from advent.engine.checkpoint import digest
+from advent.errors import ConfigError, DataError
+from daf.inference import Model
+
+log = logging.getLogger(__name__)
+OPSET = 18
+TOLERANCE = 1e-4  # of the largest output
+EXAMPLE_HW = (96, 160)  # that the network is traced with; unequal, and no size that code could mistake for another
+
+
+class Exported(nn.Module):
+    """What the file computes: images (B, 3, H, W) -> logits (B, C, H, W), and inverse depth (B, 1, H, W) if any."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Every output resized to the image, as evaluation does: bilinear, corners aligned."""
+        found = self.net(image)
+        size = image.shape[-2:]
+        return tuple(
+            functional.interpolate(one, size=size, mode="bilinear", align_corners=True)
+            for one in (found[1], *found[2:])
+        )
+
+
+def export_onnx(model: Model, path: Path, checkpoint: Path, opset: int = OPSET) -> dict[str, float]:
+    """Write an ONNX file, whole and checked or not at all; returns the largest relative error per size checked.
+
+    Raises ConfigError where a library is missing, DataError where the file differs from PyTorch by more than 1e-4.
+    """
+    onnx = _libraries()
+    if model.device.type != "cpu":
+        raise ConfigError("--device: a network is exported on the CPU; leave it out")
+    net = Exported(model.net).eval()
+    names = ["logits", *(["depth"] if model.gives_depth else [])]
+    image = torch.zeros(2, 3, *EXAMPLE_HW)
+    axes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with _quietly(), torch.no_grad():
+            program = torch.onnx.export(
+                net, (image,), dynamo=True, opset_version=opset, input_names=["image"], output_names=names,
+                dynamic_shapes=({**axes},), optimize=True, verbose=False,
+            )  # fmt: skip
+        assert program is not None
+        proto = program.model_proto
+        for key, value in conventions(model, checkpoint, opset).items():
+            proto.metadata_props.add(key=key, value=value)
+        onnx.checker.check_model(proto)
+        onnx.save(proto, str(temporary))
+        errors = compare(net, temporary)
+        worst = max(errors.values())
+        if not worst <= TOLERANCE:
+            raise DataError(f"{path}: not written, it differs from PyTorch by {worst:.1e}; allowed is {TOLERANCE:.0e}")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return errors
+
+
+def conventions(model: Model, checkpoint: Path, opset: int) -> dict[str, str]:
+    """What whoever runs the file must know, as its metadata."""
+    size = " x ".join(map(str, model.size))
+    depth = {"depth": "inverse depth 65536 / (centimetres + 1), (batch, 1, height, width) float32; large is near"}
+    return {
+        "opset": str(opset),
+        "input": "image, (batch, 3, height, width) float32; any size from 32 x 32 on",
+        "color_order": "BGR",
+        "range": "0..255, minus mean",
+        "mean": json.dumps([float(value) for value in model.mean]),
+        "preprocessing": f"resize to {size} (width x height; {model.geometry}), RGB to BGR, subtract mean per channel",
+        "trained_size": json.dumps(list(model.size)),
+        "geometry": model.geometry,
+        "output": f"logits, (batch, {len(model.classes)}, height, width) float32; argmax over axis 1 is the train id",
+        **(depth if model.gives_depth else {}),
+        "classes": json.dumps(list(model.classes.names)),
+        "colors": json.dumps([list(color) for color in model.classes.colors]),
+        "network": model.config.MODEL.NAME,
+        "encoder": model.config.MODEL.ENCODER,
+        "checkpoint_sha256": digest(checkpoint),
+        "made_by": f"depth-guided-adaptation {advent.__version__}, torch {torch.__version__}",
+    }
+
+
+def compare(net: nn.Module, path: Path, sizes: Sequence[tuple[int, int]] = ((64, 96), (75, 101))) -> dict[str, float]:
+    """onnxruntime beside PyTorch on random images of (height, width): the largest difference over the largest value.
+
+    "64x96 logits" -> error, for every size and output.
+    """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    generator, errors = torch.Generator().manual_seed(1), {}
+    for batch, (height, width) in enumerate(sizes, start=1):
+        image = 255 * torch.rand(batch, 3, height, width, generator=generator) - 110
+        with torch.no_grad():
+            wanted = [one.numpy() for one in net(image)]
+        found = session.run(None, {"image": image.numpy()})
+        for output, ours, theirs in zip(session.get_outputs(), wanted, found, strict=True):
+            error = np.abs(ours - theirs).max() / max(float(np.abs(ours).max()), 1e-12)
+            errors[f"{width}x{height} {output.name}"] = float(error)
+    return errors
+
+
+def _libraries() -> Any:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  (PyTorch's exporter needs it)
+    except ImportError as error:
+        raise ConfigError(f"export: needs {error.name}; pip install -e '.[export]'") from None
+    onnxruntime.set_default_logger_severity(3)
+    return onnx
+
+
+@contextlib.contextmanager
+def _quietly() -> Any:
+    """PyTorch's exporter speaks of its own deprecations and of every step; none of it is the user's to mend."""
+    chatty = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch._export")]
+    levels = [one.level for one in chatty]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for one in chatty:
+            one.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for one, level in zip(chatty, levels, strict=True):
+                one.setLevel(level)

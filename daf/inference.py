@@ -1,0 +1,232 @@
+"""A trained network on anyone's images: no data set, no stage, the same numbers as evaluation.
+
+from daf import load_model, predict
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+from torch.nn import functional
+
+import daf.methods  # noqa: F401  (registers the networks that a checkpoint may hold)
+from advent.dataset import geometry as geometries
+from advent.dataset.base_dataset import network_images
+from advent.dataset.classes import ClassSet
+from advent.dataset.geometry import GEOMETRIES, Size
+from advent.dataset.protocol import class_set
+from advent.dataset.reading import read_image
+from advent.dataset.spec import load_spec
+from advent.domain_adaptation.config import load_config
+from advent.engine.build import build_network
+from advent.engine.device import pick_device
+from advent.engine.precision import AMP_DTYPES, placed
+from advent.engine.predictor import outputs
+from advent.engine.registry import find_network
+from advent.engine.scoring import predicted
+from advent.errors import ConfigError
+from advent.utils.loss import self_information
+from advent.utils.viz_segmask import colorize_mask
+
+log = logging.getLogger(__name__)
+CONFIG = "config.yml"  # what every stage leaves beside its snapshots
+
+T = TypeVar("T")
+Picture = str | Path | Image.Image | np.ndarray
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network with what its numbers mean.
+
+    `size`: (width, height) that images are brought to, as `geometry` says (stretch, or keep the aspect and pad);
+    `mean`: BGR, subtracted from 0..255; `amp`: off, bf16 or fp16. With a depth head (`gives_depth`) it predicts inverse
+    depth, 65536 / (centimetres + 1), in the source's scale, whatever unit the source's files had.
+    """
+
+    net: nn.Module
+    config: Any
+    classes: ClassSet
+    size: Size
+    mean: tuple[float, ...]
+    geometry: str
+    device: torch.device
+    amp: str
+    gives_depth: bool
+
+    def colors(self, prediction: Prediction) -> Image.Image:
+        """The class map in the classes' colours, as a paletted picture."""
+        return colorize_mask(prediction.classes, self.classes.colors)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of one image, everything at the image's own height and width.
+
+    classes: (H, W) uint8 train ids; depth: (H, W) float32 inverse depth, large is near, None where the network has no
+    depth head. On request: entropy (H, W) float32 in [0, 1]; depth_aware (H, W) float32, the paper's depth-aware map
+    summed over the classes (entropy x depth at the input's size); probabilities (C, H, W) float32.
+    """
+
+    classes: np.ndarray
+    depth: np.ndarray | None
+    entropy: np.ndarray | None = None
+    depth_aware: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+
+
+def load_model(
+    checkpoint: str | Path,
+    cfg: str | Path | None = None,
+    device: str = "auto",
+    *,
+    amp: str | None = None,
+    size: Sequence[int] | None = None,
+    geometry: str | None = None,
+) -> Model:
+    """A trained network, ready to predict.
+
+    Network, classes, input size and mean are read from `cfg` (a path, or a name under configs/), else from the
+    `config.yml` beside the checkpoint. `amp`, `size` (width, height) and `geometry` replace the config's. Raises
+    ConfigError, CheckpointError or DeviceError in one line.
+    """
+    config = load_config(cfg if cfg is not None else _config_beside(Path(checkpoint)))
+    chosen = amp if amp is not None else config.TRAIN.AMP
+    if chosen not in AMP_DTYPES:
+        raise ConfigError(f"amp: {chosen!r} is none of {', '.join(AMP_DTYPES)}")
+    where = pick_device(device)
+    net = placed(build_network(config, checkpoint), where).eval()
+    wide, high = size if size is not None else config.TEST.INPUT_SIZE_TARGET
+    if min(wide, high) < 32:
+        raise ConfigError(f"size: {wide} x {high} (width, height) is too small; at least 32 x 32")
+    return Model(
+        net, config, class_set(config), (int(wide), int(high)), tuple(config.TRAIN.IMG_MEAN),
+        _known_geometry(geometry) if geometry is not None else _geometry_of(config), where, chosen,
+        find_network(config).gives_depth,
+    )  # fmt: skip
+
+
+@overload
+def predict(  # type: ignore[overload-overlap]  # to a type checker a str is also a sequence of str
+    model: Model, images: Picture, *, batch_size: int = 1, maps: bool = False, probabilities: bool = False
+) -> Prediction: ...
+@overload
+def predict(
+    model: Model, images: Sequence[Picture], *, batch_size: int = 1, maps: bool = False, probabilities: bool = False
+) -> list[Prediction]: ...
+def predict(
+    model: Model,
+    images: Picture | Sequence[Picture],
+    *,
+    batch_size: int = 1,
+    maps: bool = False,
+    probabilities: bool = False,
+) -> Prediction | list[Prediction]:
+    """Predict one image, or a sequence of them in batches; images may differ in size.
+
+    images: files, Pillow pictures, or (H, W, 3) uint8 RGB arrays. `maps` adds entropy and depth-aware map. Raises
+    DataError on a file that cannot be read.
+    """
+    if isinstance(images, (str, Path, Image.Image, np.ndarray)):
+        return predict(model, [images], maps=maps, probabilities=probabilities)[0]
+    found: list[Prediction] = []
+    for batch in in_batches(map(upright, images), batch_size):
+        found += predict_batch(model, batch, maps=maps, probabilities=probabilities)
+    return found
+
+
+def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The same items in lists of `size`; the last one may be shorter."""
+    left = iter(items)
+    while batch := list(islice(left, max(size, 1))):
+        yield batch
+
+
+@torch.inference_mode()
+def predict_batch(
+    model: Model, pictures: Sequence[Image.Image], *, maps: bool = False, probabilities: bool = False
+) -> list[Prediction]:
+    """One forward pass over RGB pictures of any sizes; each prediction comes back at its picture's own size."""
+    bgr = np.stack([cv2.cvtColor(_resized(model, picture), cv2.COLOR_RGB2BGR) for picture in pictures])
+    mean = torch.tensor(model.mean, dtype=torch.float32, device=model.device)
+    logits, depth = outputs(
+        model.net, network_images(torch.from_numpy(bgr).to(model.device), mean), AMP_DTYPES[model.amp]
+    )
+    return [
+        _at_own_size(model, picture, logits[i], None if depth is None else depth[i], maps, probabilities)
+        for i, picture in enumerate(pictures)
+    ]
+
+
+def _at_own_size(
+    model: Model, picture: Image.Image, logits: Tensor, depth: Tensor | None, maps: bool, probabilities: bool
+) -> Prediction:
+    wide, high = picture.size
+    canvas_w, canvas_h = GEOMETRIES[model.geometry].native_canvas(picture.size, model.size)
+
+    def at(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
+        return functional.interpolate(x[None], size=size_hw, mode="bilinear", align_corners=True)[0]
+
+    def own(x: Tensor) -> np.ndarray:
+        return at(x, (canvas_h, canvas_w))[:, :high, :wide].cpu().numpy()
+
+    classes = predicted(logits, (canvas_h, canvas_w))[:high, :wide].cpu().numpy()
+    entropy = aware = None
+    if maps:  # at the input's size, as adaptation and ranking see them; at the image's own they may not fit in memory
+        seen_hw = model.size[::-1]
+        information = self_information(at(logits, seen_hw).softmax(0)[None])[0].sum(0, keepdim=True)
+        entropy = own(information)[0]
+        aware = None if depth is None else own(information * at(depth, seen_hw))[0]
+    return Prediction(
+        np.ascontiguousarray(classes), None if depth is None else own(depth)[0], entropy, aware,
+        at(logits, (canvas_h, canvas_w)).softmax(0)[:, :high, :wide].cpu().numpy() if probabilities else None,
+    )  # fmt: skip
+
+
+def upright(image: Picture) -> Image.Image:
+    """Any form of an image as an RGB picture, turned as its camera says (EXIF). Raises DataError naming the file."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"want (H, W, 3) uint8 RGB, got {image.dtype} {image.shape}")
+        return Image.fromarray(image)
+    picture = read_image(Path(image)) if isinstance(image, (str, Path)) else image.convert("RGB")
+    return ImageOps.exif_transpose(picture)
+
+
+def _resized(model: Model, picture: Image.Image) -> np.ndarray:
+    return geometries.resize_image(picture, model.size, model.geometry)
+
+
+def _config_beside(checkpoint: Path) -> Path:
+    beside = checkpoint.parent / CONFIG
+    if not beside.is_file():
+        raise ConfigError(
+            f"{checkpoint}: no {CONFIG} beside it, so nothing says which network and classes it has; name its config "
+            f"with --cfg (python scripts/checkpoint.py {checkpoint} says which fits)"
+        )
+    return beside
+
+
+def _geometry_of(config: Any) -> str:
+    """How the target's images meet the input size: its spec says."""
+    try:
+        return load_spec(config.TARGET).geometry
+    except ConfigError as error:
+        log.warning("TARGET: %s; its images are taken to be stretched to the input size", error)
+        return "stretch"
+
+
+def _known_geometry(name: str) -> str:
+    if name not in GEOMETRIES:
+        raise ConfigError(f"geometry: {name!r} is none of {', '.join(GEOMETRIES)}")
+    return name

@@ -1,0 +1,175 @@
+"""What a report shows of an experiment, left beside its results: small pictures, and how right its labels are.
+
+Made once, when a pipeline is done, while networks and data are there; a report needs neither. The target's ground truth
+is read for it as evaluation reads it: to look at, nothing is chosen by it.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from advent.dataset.spec import load_spec
+from advent.domain_adaptation.steps import Parts, Prediction
+from advent.engine.build import build_network, class_set, evaluation_data, target_data
+from advent.engine.checkpoint import digest
+from advent.engine.device import pick_device
+from advent.engine.precision import placed
+from advent.engine.provenance import recorded
+from advent.engine.registry import find_method
+from advent.engine.runlog import experiment_folder
+from advent.errors import DataError, UserError
+from advent.utils.loss import self_information
+from advent.utils.serialization import read_json, write_atomically, write_json
+from advent.utils.sheet import heat, photograph
+from advent.utils.viz_segmask import colorize_mask
+from daf.interaction import depth_aware_map
+from daf.products import visible_depth
+from ida.label_quality import label_quality, label_shares, ranking_quality
+from ida.pseudo_labels import label_path
+from ida.rank_stage import MASKS
+from ida.stage import Stage
+
+log = logging.getLogger(__name__)
+FOLDER, FILE = "gallery", "gallery.json"
+EXAMPLES, EXTREMES = 6, 3  # images of the labelled set; of each end of the ranking
+WIDTH = 320  # pixels: small enough to be many on a page
+SCHEMA = 1
+
+
+def leave_gallery(stages: Sequence[Stage]) -> Path | None:
+    """Write `gallery/` into the experiment's folder, unless one of the same networks is there; returns the folder.
+
+    gallery.json: `examples` (name, files of image, truth, prediction per stage, depth, map), `ranking` (the easiest and
+    hardest images with their maps and scores), `label_shares`, and `labels` and `ranking_quality` where the target's
+    training images have labels, `classes`, `credit` of the pictures. What cannot be made (data or
+    snapshots are gone) is left out and said.
+    """
+    trained = [stage for stage in stages if stage.trains and stage.folder.snapshots()]
+    if not trained:
+        return None
+    folder = experiment_folder(trained[-1].config) / FOLDER
+    made_from = {stage.name: digest(stage.folder.snapshots()[-1][1]) for stage in trained}
+    known = read_json(folder / FILE) if (folder / FILE).is_file() else {}
+    if (known.get("schema"), known.get("made_from")) == (SCHEMA, made_from):
+        return folder
+    classes = class_set(trained[-1].config)
+    record: dict[str, Any] = {
+        "schema": SCHEMA, "made_from": made_from, "classes": classes.as_mapping(), "missing": [],
+        "credit": load_spec(trained[-1].config.TARGET).credit, "examples": [],
+    }  # fmt: skip
+    parts = [("examples", lambda: _examples(trained, folder, classes.colors))]
+    for stage in stages:
+        if stage.script == "train_isl.py":
+            parts.append(("label_shares", lambda s=stage: label_shares(s)))  # type: ignore[misc]
+            parts.append(("labels", lambda s=stage: label_quality(s)))  # type: ignore[misc]
+        elif stage.script == "entropy.py":
+            parts.append(("ranking", lambda s=stage: _extremes(s, folder, classes.colors)))  # type: ignore[misc]
+            parts.append(("ranking_quality", lambda s=stage: ranking_quality(s)))  # type: ignore[misc]
+    for what, make in parts:
+        try:
+            record[what] = make()
+        except UserError as error:
+            log.warning("%s: without %s (%s)", folder, what, error)
+            record["missing"].append(f"{what}: {error}")
+    write_json(folder / FILE, record)
+    return folder
+
+
+def _examples(trained: Sequence[Stage], folder: Path, colors: Any) -> list[dict[str, Any]]:
+    """Images spread evenly over the labelled set, and what the last snapshot of every stage makes of them."""
+    config = trained[-1].config
+    try:
+        dataset = evaluation_data(config)
+    except DataError:  # a target without labels
+        dataset = evaluation_data(config, labelled=False)
+    chosen = _spread(len(dataset), EXAMPLES)
+    items = [dataset[index] for index in chosen]
+    rows: list[dict[str, Any]] = [{"name": item["name"], "stages": {}} for item in items]
+    stems = [f"examples/{row['name']}" for row in rows]
+    for row, item, stem in zip(rows, items, stems, strict=True):
+        row["image"] = _photo(folder, stem, "image", photograph(item["image"].numpy(), dataset.mean))
+        if "label" in item:
+            row["truth"] = _labels(folder, stem, "truth", item["label"].numpy(), colors)
+    for stage in trained:
+        predictions = _predict(stage, stage.folder.snapshots()[-1][1], items)
+        for row, stem, found in zip(rows, stems, predictions, strict=True):
+            drawn = {"classes": _labels(folder, stem, stage.name, found.main.argmax(1)[0].numpy(), colors)}
+            if found.depth is not None:
+                depth = heat(visible_depth(found.depth[0, 0].numpy()))
+                drawn["depth"] = _photo(folder, stem, f"{stage.name}_depth", depth)
+            row["stages"][stage.name] = drawn
+    return rows
+
+
+def _extremes(stage: Stage, folder: Path, colors: Any) -> dict[str, list[dict[str, Any]]]:
+    """The images at both ends of a ranking, with score, map and pseudo label."""
+    with open(stage.folder.path / "ranking.csv", newline="", encoding="utf-8") as handle:
+        table = list(csv.DictReader(handle))
+    count = min(EXTREMES, len(table) // 2)
+    ends = {"easiest": table[:count], "hardest": table[-count:]}
+    record = recorded(stage.folder.path)
+    made = Path(record["inputs"]["start"]["path"]) if record else None
+    found: dict[str, list[dict[str, Any]]] = {}
+    for end, rows in ends.items():
+        dataset = target_data(stage.config, [row["name"] for row in rows])
+        items = [dataset[index] for index in range(len(dataset))]
+        maps = _predict(stage, made, items) if made is not None and made.is_file() else [None] * len(items)
+        found[end] = []
+        for row, item, one in zip(rows, items, maps, strict=True):
+            stem = f"rank/{row['name']}"
+            entry = {"name": row["name"], "score": float(row["score"])}
+            entry["image"] = _photo(folder, stem, "image", photograph(item["image"].numpy(), dataset.mean))
+            with Image.open(label_path(stage.folder.path / MASKS, row["name"])) as label:
+                entry["label"] = _labels(folder, stem, "label", np.asarray(label), colors)
+            if one is not None:
+                entry["map"] = _photo(folder, stem, "map", heat(_ranking_map(stage.config, one)))
+            found[end].append(entry)
+    return found
+
+
+def _ranking_map(config: Any, found: Prediction) -> np.ndarray:
+    """What the score is the mean of: the depth-aware map, or self-information alone, summed over the classes."""
+    if found.depth is not None and config.RANK.MAP == "depth":
+        return depth_aware_map(found.main, found.depth)[0].sum(0).numpy()
+    return self_information(found.main.softmax(1))[0].sum(0).numpy()
+
+
+@torch.inference_mode()
+def _predict(stage: Stage, snapshot: Path, items: Sequence[dict[str, Any]]) -> list[Prediction]:
+    """Predictions at the size of the network's input."""
+    device = pick_device(stage.config.DEVICE)
+    net = placed(build_network(stage.config, snapshot), device).eval()
+    parts = Parts(net, find_method(stage.config))
+    return [parts.predict(item["image"][None].to(device)).each(lambda x: x.float().cpu()) for item in items]
+
+
+def _spread(length: int, count: int) -> list[int]:
+    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+
+
+def _photo(folder: Path, name: str, what: str, rgb: np.ndarray) -> str:
+    picture = Image.fromarray(np.ascontiguousarray(rgb))
+    small = picture.resize(_small(picture.size), Image.Resampling.LANCZOS) if picture.width > WIDTH else picture
+    file = Path(name).with_suffix("") / f"{what}.jpg"
+    write_atomically(folder / file, lambda handle: small.save(handle, "JPEG", quality=85))
+    return file.as_posix()
+
+
+def _labels(folder: Path, name: str, what: str, ids: np.ndarray, colors: Any) -> str:
+    picture = colorize_mask(ids, colors)
+    small = picture.resize(_small(picture.size), Image.Resampling.NEAREST) if picture.width > WIDTH else picture
+    file = Path(name).with_suffix("") / f"{what}.png"
+    write_atomically(folder / file, lambda handle: small.save(handle, "PNG", optimize=True))
+    return file.as_posix()
+
+
+def _small(size: tuple[int, int]) -> tuple[int, int]:
+    return WIDTH, max(1, round(WIDTH * size[1] / size[0]))

@@ -1,0 +1,48 @@
+"""Export a trained network as ONNX, with any batch and size, checked against PyTorch by onnxruntime.
+
+    python scripts/export.py --checkpoint experiments/ep1/ida/model_118000.pth --out model.onnx
+
+The file's metadata say what goes in and what comes out: colour order, mean, classes, depth, opset. Needs the extra
+`export`: pip install -e '.[export]'
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+
+from daf.own_advent import require_own_advent
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and export; returns the exit code."""
+    require_own_advent()
+    import ida.doors as doors
+    from advent.engine.options import OneLineParser
+    from daf.export import OPSET, export_onnx
+    from daf.inference import load_model
+
+    parser = OneLineParser(prog="export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--checkpoint", metavar="FILE", type=Path, required=True, help="a trained network of any form of this line")
+    add("--out", metavar="FILE", type=Path, required=True, help="the ONNX file")
+    add("--cfg", metavar="FILE", help="its config: a path, or a name under configs/ (default: config.yml beside it)")
+    add("--opset", metavar="N", type=int, default=OPSET, choices=range(18, 24), help=f"18 to 23 (default: {OPSET})")
+    args = parser.parse_args(argv)
+
+    def body() -> None:
+        model = load_model(args.checkpoint, args.cfg, "cpu", amp="off")
+        errors = export_onnx(model, args.out, args.checkpoint, args.opset)
+        print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, opset {args.opset}")
+        for what, error in errors.items():
+            print(f"  differs from PyTorch by {error:.1e} of the largest value ({what})")
+
+    return doors.run_door("scripts/export.py", body, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Predict on anyone's images with a trained network: no data set needed.
+
+    python scripts/predict.py --checkpoint experiments/ep1/ida/model_118000.pth --input photos --output predictions
+    python scripts/predict.py --checkpoint model.pth --cfg dg --input drive.mp4 --output predictions --entropy --map
+
+Leaves in folders of the output: classes (PNG of train ids; classes.csv says what they mean), color, overlay with
+legend, depth (16-bit PNG, centimetres as in SYNTHIA) and depth_color; on request entropy and map (the depth-aware
+map), as pictures and as .npy. A video becomes videos. A file that cannot be read is named and skipped, and the exit
+code is 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+
+from daf.own_advent import require_own_advent
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    from advent.engine.options import OneLineParser
+
+    parser = OneLineParser(prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--checkpoint", metavar="FILE", type=Path, required=True, help="a trained network of any form of this line")
+    add("--input", metavar="PATH", type=Path, required=True, help="an image, a video, or a folder of them")
+    add("--output", metavar="DIR", type=Path, required=True, help="where the products go; it is made")
+    add("--cfg", metavar="FILE", help="its config: a path, or a name under configs/ (default: config.yml beside it)")
+    add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    add("--batch-size", metavar="N", type=int, default=1, help="images in one forward pass (default: 1)")
+    add("--amp", choices=("off", "bf16", "fp16"), help="precision (default: the config's TRAIN.AMP)")
+    add("--size", metavar="N", type=int, nargs=2, help="width and height of the network's input (default: config's)")
+    add("--geometry", choices=("stretch", "pad"), help="pad keeps the aspect (default: as the target's spec says)")
+    depth = parser.add_mutually_exclusive_group()
+    depth.add_argument("--depth", action="store_true", default=None, help="refuse a network that predicts no depth")
+    depth.add_argument("--no-depth", dest="depth", action="store_false", help="leave the depth out")
+    add("--entropy", action="store_true", help="also the entropy of the prediction")
+    add("--map", action="store_true", help="also the depth-aware map")
+    add("--frames", action="store_true", help="of a video also the stills of every frame")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and predict; returns the exit code."""
+    require_own_advent()
+    import ida.doors as doors
+    from advent.errors import ConfigError
+    from daf.inference import load_model
+    from daf.predicting import predict_files
+    from daf.products import Wanted
+
+    args = make_parser().parse_args(argv)
+    skipped: list[str] = []
+
+    def body() -> None:
+        if args.batch_size < 1:
+            raise ConfigError(f"--batch-size: {args.batch_size} is too small; at least 1")
+        model = load_model(
+            args.checkpoint, args.cfg, args.device, amp=args.amp, size=args.size, geometry=args.geometry
+        )  # fmt: skip
+        wanted = Wanted(args.depth, args.entropy, args.map)
+        done = predict_files(
+            model, args.input, args.output, wanted, batch_size=args.batch_size, frames=args.frames
+        )  # fmt: skip
+        skipped.extend(done.skipped)
+        counts = [f"{count} {what}" for count, what in ((done.images, "images"), (done.frames, "frames")) if count]
+        print(f"{args.output}: {' and '.join(counts) or 'nothing'} predicted, {len(skipped)} files skipped")
+
+    code = doors.run_door("scripts/predict.py", body, argv)
+    return code or (1 if skipped else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,44 @@
+"""scripts/export.py: the file computes what PyTorch does at any size, and says what goes in and what comes out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import export
+
+pytest.importorskip("onnxscript", reason="the extra export is not installed")
+onnx = pytest.importorskip("onnx", reason="the extra export is not installed")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the extra export is not installed")
+
+
+def test_equal_to_pytorch_at_two_sizes_and_batches(trained: Path, tmp_path: Path) -> None:
+    from daf.export import Exported, compare
+    from daf.inference import load_model
+
+    checkpoint, out = trained / "exp/quick/daf/model_6.pth", tmp_path / "daf.onnx"
+    assert export.main(["--checkpoint", str(checkpoint), "--out", str(out)]) == 0
+    net = Exported(load_model(checkpoint, device="cpu").net).eval()
+    errors = compare(net, out, ((48, 64), (77, 131), (160, 96)))
+    assert len(errors) == 6
+    assert max(errors.values()) <= 1e-4
+    found = onnx.load(str(out))
+    said = {one.key: one.value for one in found.metadata_props}
+    assert said["color_order"] == "BGR"
+    assert json.loads(said["mean"]) == pytest.approx([104.00698793, 116.66876762, 122.67891434])
+    assert json.loads(said["classes"])[0] == "flat"
+    assert said["opset"] == str(next(one.version for one in found.opset_import if one.domain == ""))
+    assert "inverse depth" in said["depth"]
+
+
+def test_a_missing_library_is_one_line(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    line = ["--checkpoint", str(trained / "exp/quick/daf/model_6.pth"), "--out", str(tmp_path / "daf.onnx")]
+    assert export.main(line) == 2
+    assert ".[export]" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,208 @@
+"""scripts/predict.py and `from daf import load_model, predict`: the same numbers as evaluation, on any file."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import predict as predict_door
+import test as test_door
+import tiny
+import train
+from daf import Model, load_model, predict
+from daf.products import centimetres
+
+ROOT = Path(__file__).parents[2]
+CLASSES = 7
+
+
+@pytest.fixture(scope="module")
+def checkpoint(trained: Path) -> Path:
+    return trained / "exp/quick/daf/model_6.pth"
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint: Path) -> Model:
+    return load_model(checkpoint, device="cpu")
+
+
+def door(checkpoint: Path, source: Path, output: Path, *more: str) -> int:
+    return predict_door.main(
+        ["--checkpoint", str(checkpoint), "--input", str(source), "--output", str(output), "--device", "cpu", *more]
+    )
+
+
+def photo(width: int, height: int, seed: int = 1) -> np.ndarray:
+    return np.random.RandomState(seed).randint(0, 256, (height, width, 3)).astype(np.uint8)
+
+
+def save_video(path: Path, frames: int = 5, size: tuple[int, int] = (64, 48)) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, size)
+    for index in range(frames):
+        writer.write(photo(*size, seed=index))
+    writer.release()
+    return path
+
+
+def test_the_class_map_is_that_of_evaluation(trained: Path, checkpoint: Path, model: Model, tmp_path: Path) -> None:
+    official = tmp_path / "official"
+    more = [
+        "TEST.MODE=single",
+        f"TEST.RESTORE_FROM={checkpoint}",
+        f"TEST.SAVE_PREDS={official}",
+        f"EXP_ROOT={tmp_path}",
+    ]
+    assert test_door.main(tiny.command_line(trained, "quick/dg", *more)) == 0
+    # CamVid's label ids of the 7 classes, as configs/datasets/camvid.yml lists them first.
+    ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
+    files = sorted((trained / "CamVid/val").glob("*.png"))
+    assert len(files) == tiny.COUNT
+    for file, found in zip(files, predict(model, files, batch_size=3), strict=True):
+        wanted = np.asarray(Image.open(official / "labelIds" / f"{file.stem}_pred_labelIds.png"))
+        np.testing.assert_array_equal(ids[found.classes], wanted)
+
+
+def test_everything_has_the_images_own_size(model: Model) -> None:
+    for width, height in ((64, 48), (301, 50), (33, 200), (1, 1)):
+        found = predict(model, photo(width, height), maps=True, probabilities=True)
+        assert found.classes.shape == (height, width)
+        assert found.classes.dtype == np.uint8
+        assert found.depth is not None
+        assert found.entropy is not None
+        assert found.depth_aware is not None
+        assert found.probabilities is not None
+        assert found.depth.shape == found.entropy.shape == found.depth_aware.shape == (height, width)
+        assert found.probabilities.shape == (CLASSES, height, width)
+        np.testing.assert_allclose(found.probabilities.sum(0), 1, rtol=1e-5)
+        assert 0 <= found.entropy.min() <= found.entropy.max() <= 1 + 1e-6
+
+
+def test_at_the_inputs_size_maps_are_the_papers(model: Model) -> None:
+    from daf.interaction import depth_aware_map
+
+    found = predict(model, photo(*model.size), maps=True, probabilities=True)
+    assert found.probabilities is not None
+    assert found.depth is not None
+    logits, depth = torch.from_numpy(found.probabilities).log()[None], torch.from_numpy(found.depth)[None, None]
+    wanted = depth_aware_map(logits, depth)[0].sum(0).numpy()
+    np.testing.assert_allclose(found.depth_aware, wanted, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(found.classes, found.probabilities.argmax(0))
+
+
+def test_padding_keeps_the_aspect_and_is_cut_off(checkpoint: Path) -> None:
+    padded = load_model(checkpoint, device="cpu", geometry="pad", size=(96, 48))
+    found = predict(padded, photo(40, 80))
+    assert found.classes.shape == (80, 40)
+
+
+def test_a_batch_is_its_images_one_by_one(model: Model) -> None:
+    images = [photo(64, 48, 1), photo(100, 30, 2), photo(20, 90, 3)]
+    for one, other in zip(predict(model, images, batch_size=3), predict(model, images), strict=True):
+        assert (one.classes == other.classes).mean() > 0.99  # rounding may differ where two classes are equal
+        np.testing.assert_allclose(one.depth, other.depth, rtol=1e-3, atol=1e-3)
+
+
+def test_photographs_are_turned_as_their_camera_says(model: Model, tmp_path: Path) -> None:
+    picture = Image.fromarray(photo(64, 48))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees
+    picture.save(tmp_path / "turned.png", exif=exif)
+    assert predict(model, tmp_path / "turned.png").classes.shape == (64, 48)
+
+
+def test_a_folder_with_an_unreadable_file(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = tmp_path / "photos"
+    for name, size in (("a.png", (64, 48)), ("deep/b.jpg", (90, 40)), ("deep/b.png", (30, 30))):
+        tiny.write_png(source / name, photo(*size))
+    (source / "broken.jpg").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    assert door(checkpoint, source, out, "--entropy", "--map", "--batch-size", "2") == 1
+    said = capsys.readouterr()
+    assert "broken.jpg" in said.err + said.out
+    assert "3 images predicted, 1 files skipped" in said.out
+    for key, (width, height) in (("a", (64, 48)), ("deep/b.jpg", (90, 40)), ("deep/b.png", (30, 30))):
+        for product in ("classes", "color", "depth", "depth_color", "entropy", "map"):
+            assert Image.open(out / product / f"{key}.png").size == (width, height), product
+        assert Image.open(out / "overlay" / f"{key}.jpg").height > height  # the legend lies beneath
+        assert np.load(out / "entropy" / f"{key}.npy").shape == (height, width)
+        assert np.asarray(Image.open(out / "classes" / f"{key}.png")).max() < CLASSES
+        assert cv2.imread(str(out / "depth" / f"{key}.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
+    assert (out / "classes.csv").read_text().splitlines()[1] == "0,flat,128,64,128"
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_depth_files_are_centimetres_as_in_synthia() -> None:
+    # 65536 / (cm + 1): 1 m, 10 m, the farthest that 16 bits hold, and what is farther or no depth at all.
+    inverse = np.array([65536 / 101, 65536 / 1001, 1.0, 0.5, -3.0], np.float32)
+    np.testing.assert_array_equal(centimetres(inverse), [100, 1000, 65535, 65535, 65535])
+
+
+def test_a_video_becomes_videos(checkpoint: Path, tmp_path: Path) -> None:
+    video = save_video(tmp_path / "drive.mp4")
+    assert door(checkpoint, video, tmp_path / "out", "--batch-size", "2", "--frames") == 0
+    for product in ("color", "overlay", "depth_color"):
+        capture = cv2.VideoCapture(str(tmp_path / "out" / product / "drive.mp4"))
+        assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+        assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
+    assert len(list((tmp_path / "out/classes/drive").glob("*.png"))) == 5
+    (tmp_path / "broken.mp4").write_bytes(b"no video")
+    assert door(checkpoint, tmp_path / "broken.mp4", tmp_path / "out2") == 1
+
+
+def test_a_network_without_depth(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = tiny.command_line(data, "quick/dg", "TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2")
+    assert train.main(line) == 0
+    checkpoint = data / "exp/quick/daf/model_3.pth"
+    assert predict(load_model(checkpoint, device="cpu"), photo(64, 48), maps=True).depth_aware is None
+    assert door(checkpoint, data / "CamVid/val/0000.png", tmp_path / "out", "--entropy") == 0
+    assert not (tmp_path / "out/depth").exists()
+    for flag in ("--depth", "--map"):
+        assert door(checkpoint, data / "CamVid/val/0000.png", tmp_path / "out", flag) == 2
+        assert flag in capsys.readouterr().err
+
+
+def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    tiny.write_png(tmp_path / "photos/classes/a.png", photo(64, 48))
+    lonely = tmp_path / "lonely.pth"
+    shutil.copy(checkpoint, lonely)
+    before = (tmp_path / "photos/classes/a.png").read_bytes()
+    for arguments, words in (
+        ((checkpoint, tmp_path / "nothing", tmp_path / "out"), "no such image, folder or video"),
+        ((checkpoint, tmp_path / "empty", tmp_path / "out"), "holds no image or video"),
+        ((checkpoint, tmp_path / "photos", tmp_path / "photos"), "is the input's folder"),
+        ((checkpoint, tmp_path / "photos/classes", tmp_path / "photos"), "would be overwritten"),
+        ((lonely, tmp_path / "photos", tmp_path / "out"), "--cfg"),
+        ((tmp_path / "none.pth", tmp_path / "photos", tmp_path / "out", "--cfg", "quick/dg"), "no such checkpoint"),
+        ((checkpoint, tmp_path / "photos", tmp_path / "out", "--batch-size", "0"), "--batch-size"),
+    ):
+        capsys.readouterr()
+        assert door(*arguments) == 2
+        said = capsys.readouterr().err.strip().splitlines()
+        assert words in said[-1]
+        assert not any("Traceback" in line for line in said)
+    assert (tmp_path / "photos/classes/a.png").read_bytes() == before
+
+
+def test_the_five_lines_of_readme(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (block,) = [one for one in blocks if "from daf import load_model, predict" in one]
+    assert len([line for line in block.splitlines() if line.strip()]) == 5
+    named = re.findall(r'"([^"]+)"', block)
+    (weights,) = [name for name in named if name.endswith(".pth")]
+    (image,) = [name for name in named if name.endswith(".jpg")]
+    (tmp_path / weights).parent.mkdir(parents=True)
+    shutil.copy(trained / "exp/quick/daf/model_6.pth", tmp_path / weights)
+    shutil.copy(trained / "exp/quick/daf/config.yml", (tmp_path / weights).parent)
+    tiny.write_png(tmp_path / image, photo(80, 60))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+    (left,) = [name for name in named if name.endswith(".png")]
+    assert Image.open(tmp_path / left).size == (80, 60)
