@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,12 @@ import torch
 from PIL import Image
 
 from advent.dataset.spec import load_spec
-from advent.domain_adaptation.steps import Parts, Prediction
+from advent.domain_adaptation.steps import PREDICT, Parts, Prediction
 from advent.engine.build import build_network, class_set, evaluation_data, target_data
 from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
 from advent.engine.precision import placed
 from advent.engine.provenance import recorded
-from advent.engine.registry import find_method
 from advent.engine.runlog import experiment_folder
 from advent.errors import DataError, UserError
 from advent.utils.loss import self_information
@@ -65,14 +65,13 @@ def leave_gallery(stages: Sequence[Stage]) -> Path | None:
         "schema": SCHEMA, "made_from": made_from, "classes": classes.as_mapping(), "missing": [],
         "credit": load_spec(trained[-1].config.TARGET).credit, "examples": [],
     }  # fmt: skip
-    parts = [("examples", lambda: _examples(trained, folder, classes.colors))]
+    parts: list[tuple[str, Callable[[], Any]]] = [("examples", partial(_examples, trained, folder, classes.colors))]
     for stage in stages:
         if stage.script == "train_isl.py":
-            parts.append(("label_shares", lambda s=stage: label_shares(s)))  # type: ignore[misc]
-            parts.append(("labels", lambda s=stage: label_quality(s)))  # type: ignore[misc]
+            parts += [("label_shares", partial(label_shares, stage)), ("labels", partial(label_quality, stage))]
         elif stage.script == "entropy.py":
-            parts.append(("ranking", lambda s=stage: _extremes(s, folder, classes.colors)))  # type: ignore[misc]
-            parts.append(("ranking_quality", lambda s=stage: ranking_quality(s)))  # type: ignore[misc]
+            parts.append(("ranking", partial(_extremes, stage, folder, classes.colors)))
+            parts.append(("ranking_quality", partial(ranking_quality, stage)))
     for what, make in parts:
         try:
             record[what] = make()
@@ -147,7 +146,7 @@ def _predict(stage: Stage, snapshot: Path, items: Sequence[dict[str, Any]]) -> l
     """Predictions at the size of the network's input."""
     device = pick_device(stage.config.DEVICE)
     net = placed(build_network(stage.config, snapshot), device).eval()
-    parts = Parts(net, find_method(stage.config))
+    parts = Parts(net, PREDICT)
     return [parts.predict(item["image"][None].to(device)).each(lambda x: x.float().cpu()) for item in items]
 
 

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advent.domain_adaptation.steps import Parts, Prediction
+from advent.domain_adaptation.steps import PREDICT, Parts, Prediction
 from advent.engine.build import build_network, class_set, evaluation_data, source_data
 from advent.engine.device import pick_device
 from advent.engine.precision import placed
-from advent.engine.registry import find_method
 from advent.engine.streams import in_order, loader
 from advent.utils.serialization import write_atomically
 from advent.utils.sheet import Column, class_colors, heat, photograph, sheet
@@ -59,7 +58,7 @@ def stage_grid(stages: Sequence[Stage], path: str | Path) -> Path:
 def _predict(stage: Any, images: list[Tensor]) -> list[Prediction]:
     device = pick_device(stage.config.DEVICE)
     net = placed(build_network(stage.config, stage.folder.snapshots()[-1][1]), device).eval()
-    parts = Parts(net, find_method(stage.config))
+    parts = Parts(net, PREDICT)
     return [parts.predict(image.to(device)).each(lambda x: x.float().cpu()) for image in images]
 
 

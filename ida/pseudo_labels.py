@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from advent.domain_adaptation.steps import Method, Parts, Prediction, supervised_step
+from advent.domain_adaptation.steps import PREDICT, Parts, Prediction
 from advent.engine import distributed
 from advent.engine.precision import AMP_DTYPES, runner
 from advent.engine.progress import tracked
@@ -59,8 +59,7 @@ def predictions(
     """(names, prediction at input size) of every batch of this process's share of a data set, network in eval mode."""
     was_training = net.training
     net.eval()
-    method = Method("predict", supervised_step)  # whichever trained it: TRAIN.DA_METHOD need not fit the network here
-    parts = Parts(runner(net, config.TRAIN, device), method, amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
+    parts = Parts(runner(net, config.TRAIN, device), PREDICT, amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
     order = distributed.share(in_order(len(dataset), config.TRAIN.BATCH_SIZE_TARGET))
     for batch in tracked(loader(dataset, config.NUM_WORKERS, device, order), what, len(order)):
         yield batch["name"], parts.predict(batch["image"])

@@ -157,6 +157,10 @@ def supervised_step(parts: Parts, source: Batch, target: Batch | None = None) ->
     return learn_source(parts, source)[0]
 
 
+# For networks that only predict: whichever method trained them, TRAIN.DA_METHOD need not fit them here.
+PREDICT = Method("predict", supervised_step)
+
+
 def entropy_step(parts: Parts, source: Batch, target: Batch | None) -> Losses:
     """MinEnt: source supervision plus minimal entropy of the target's predictions."""
     assert target is not None

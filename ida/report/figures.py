@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ try:
 except ImportError:
     raise ConfigError("report: needs matplotlib; pip install -e '.[report]'") from None
 
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells every glyph that it puts into a PDF
 # Paul Tol's bright scheme, which colour-blind people tell apart; some are lighter on a dark page.
 LIGHT = ("#4477aa", "#cc5566", "#228833", "#997700", "#1188aa", "#aa3377")
 DARK = ("#77aadd", "#ee8899", "#66cc77", "#ddcc77", "#77ddee", "#dd77bb")
@@ -37,8 +39,8 @@ class Look:
     faint: str
     colors: tuple[str, ...]
 
-    def settings(self) -> dict[str, Any]:
-        """What matplotlib takes; text becomes outlines, so that no font has to be there."""
+    def settings(self) -> Any:  # Any: matplotlib's own type is a literal of all its keys
+        """What matplotlib takes, a dictionary; text becomes outlines, so that no font has to be there."""
         ink = dict.fromkeys(
             ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor"), self.ink
         )
@@ -202,7 +204,7 @@ def _ranking(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
         axes = figure.subplots()
         for half, color in zip(("easy", "hard"), look.colors, strict=False):
             hatch = "" if half == "easy" else "///"
-            axes.hist(scores[half], edges, color=color, label=f"{half}: {len(scores[half])} images", hatch=hatch,
+            axes.hist(scores[half], edges.tolist(), color=color, label=f"{half}: {len(scores[half])} images", hatch=hatch,
                       edgecolor=look.ink if hatch else color, linewidth=0.4)  # fmt: skip
         axes.axvline(split, color=look.ink, linestyle="--", linewidth=1.2, label=f"split at {split:.3g}")
         axes.set(xlabel="ranking score (low is easy)", ylabel="images")
