@@ -204,8 +204,8 @@ def _ranking(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
         axes = figure.subplots()
         for half, color in zip(("easy", "hard"), look.colors, strict=False):
             hatch = "" if half == "easy" else "///"
-            axes.hist(scores[half], edges.tolist(), color=color, label=f"{half}: {len(scores[half])} images", hatch=hatch,
-                      edgecolor=look.ink if hatch else color, linewidth=0.4)  # fmt: skip
+            axes.hist(scores[half], edges.tolist(), color=color, label=f"{half}: {len(scores[half])} images",
+                      hatch=hatch, edgecolor=look.ink if hatch else color, linewidth=0.4)  # fmt: skip
         axes.axvline(split, color=look.ink, linestyle="--", linewidth=1.2, label=f"split at {split:.3g}")
         axes.set(xlabel="ranking score (low is easy)", ylabel="images")
         figure.legend(loc="outside upper center", ncols=3)
