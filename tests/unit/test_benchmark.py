@@ -145,8 +145,9 @@ def test_the_committed_results_are_of_the_present_cells_and_fill_the_committed_p
         cell = benchmark.by_name[record["cell"]]
         assert file == benchmark.file(cell, record["seed"])
         assert record["settings"] == settings(cell_stage(cell, record["seed"]).config), file
-    page = tmp_path / "results.md"
-    page.write_bytes((ROOT / "docs/results.md").read_bytes())
-    assert {match[1] for match in MARK.findall(page.read_text())} <= set(BLOCKS)
-    fill_page(benchmark, page)
-    assert page.read_text() == (ROOT / "docs/results.md").read_text()
+    for name in ("docs/results.md", "README.md"):
+        page = tmp_path / Path(name).name
+        page.write_bytes((ROOT / name).read_bytes())
+        assert {match[1] for match in MARK.findall(page.read_text())} <= set(BLOCKS)
+        fill_page(benchmark, page)
+        assert page.read_text() == (ROOT / name).read_text(), name
