@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from advent.engine import stopping
+from advent.engine.meeting import fresh_store
 from advent.errors import ConfigError
 
 T = TypeVar("T")
@@ -77,7 +78,8 @@ def joined() -> Iterator[None]:
     importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     try:
-        _World.store, rank_, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        found, rank_, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        _World.store = fresh_store(found, rank_, size, TIMEOUT)
         dist.init_process_group(backend, store=_World.store, rank=rank_, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"

@@ -81,19 +81,22 @@ def overrides_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> l
 def config_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> Any:
     """The stage's config: file, then flags, then KEY=VALUE. Started again by torchrun, a stage goes on by itself."""
     config = load_config(args.cfg, overrides_from_args(args, more), default=args.default_cfg)
-    if distributed.restarted():
-        args.resume = distributed.decided(lambda: _goes_on(args, config))
-        if "overwrite" in args and args.resume:
-            args.overwrite = False
+    if distributed.launcher() is not None:
+        again = distributed.highest(int(distributed.restarted())) > 0  # on several machines each counts its own
+        if distributed.decided(lambda: _goes_on(args, config, again)):
+            args.resume, args.overwrite = True, False
     return config
 
 
-def _goes_on(args: argparse.Namespace, config: Any) -> bool:
-    """Whether a restarted stage continues: but for --overwrite that the failed start had no time to obey."""
-    if not getattr(args, "overwrite", False):
-        return True
+def _goes_on(args: argparse.Namespace, config: Any, again: bool) -> bool:
+    """Whether a stage continues by itself: what this torchrun began, and after a restart whatever lies there.
+
+    But not instead of an --overwrite that the failed start had no time to obey.
+    """
     record = recorded(StageFolder.of(config).path)
-    return record is not None and record.get("launcher") == distributed.launcher()
+    if record is not None and record.get("launcher") == distributed.launcher():
+        return True
+    return again and not getattr(args, "overwrite", False)
 
 
 def quoted(text: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ import equality
 import kills
 import tiny
 from advent.engine import distributed
+from advent.engine.meeting import fresh_store
 from advent.engine.streams import EndlessBatches, in_order
 from ranks import Ranks, door, torchrun
 
@@ -105,6 +108,19 @@ def poisoned(rank_: int) -> tuple[bool, bool]:
 def test_a_number_that_is_not_finite_on_one_process_stops_all(two):
     assert two.run(poisoned, 1) == [(False, False)] * 2
     assert two.run(poisoned, 7) == [(True, True)] * 2
+
+
+def test_the_living_do_not_meet_the_dead():
+    """torchrun keeps its store over restarts: a second start finds what the first one wrote."""
+    store, names = torch.distributed.HashStore(), []
+    for start in range(3):
+        with ThreadPoolExecutor(3) as pool:  # rank 2 comes first, rank 0 last
+            jobs = [pool.submit(fresh_store, store, rank, 3, timedelta(seconds=20)) for rank in (2, 1, 0)]
+            rooms = [job.result() for job in jobs]
+        rooms[0].set("address", f"of start {start}")
+        assert [room.get("address").decode() for room in rooms] == [f"of start {start}"] * 3
+        names.append(rooms)
+    assert names[0][1].get("address") == b"of start 0"
 
 
 @given(st.integers(0, 60), st.integers(1, 5), st.integers(1, 9))

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -56,11 +57,13 @@ def started(data: Path, how: str, rank: int, iteration: int, *more: str, door: s
     return torchrun("tests/faulty.py", arguments, processes, *flags, **environment)
 
 
-def ended(run, seconds: float = 300) -> tuple[int, str]:
+def ended(run, seconds: float = 600) -> tuple[int, str]:
     try:
         said = run.communicate(timeout=seconds)[1]
-    finally:
-        run.kill()
+    except subprocess.TimeoutExpired:
+        run.terminate()  # torchrun ends its processes; killed, it would leave them
+        said = run.communicate(timeout=90)[1]
+        raise AssertionError(f"it hangs: {said}") from None
     return run.returncode, said
 
 
