@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +66,14 @@ def leave_gallery(stages: Sequence[Stage]) -> Path | None:
         "schema": SCHEMA, "made_from": made_from, "classes": classes.as_mapping(), "missing": [],
         "credit": load_spec(trained[-1].config.TARGET).credit, "examples": [],
     }  # fmt: skip
-    parts = [("examples", lambda: _examples(trained, folder, classes.colors))]
+    parts: list[tuple[str, Callable[[], Any]]] = [("examples", partial(_examples, trained, folder, classes.colors))]
     for stage in stages:
         if stage.script == "train_isl.py":
-            parts.append(("label_shares", lambda s=stage: label_shares(s)))  # type: ignore[misc]
-            parts.append(("labels", lambda s=stage: label_quality(s)))  # type: ignore[misc]
+            parts.append(("label_shares", partial(label_shares, stage)))
+            parts.append(("labels", partial(label_quality, stage)))
         elif stage.script == "entropy.py":
-            parts.append(("ranking", lambda s=stage: _extremes(s, folder, classes.colors)))  # type: ignore[misc]
-            parts.append(("ranking_quality", lambda s=stage: ranking_quality(s)))  # type: ignore[misc]
+            parts.append(("ranking", partial(_extremes, stage, folder, classes.colors)))
+            parts.append(("ranking_quality", partial(ranking_quality, stage)))
     for what, make in parts:
         try:
             record[what] = make()

@@ -127,5 +127,5 @@ def _none_last(ids: np.ndarray, num_classes: int) -> np.ndarray:
     return np.where(ids == IGNORE_LABEL, num_classes, ids)
 
 
-def _percent(part: int, whole: int) -> float | None:
+def _percent(part: Any, whole: Any) -> float | None:
     return 100 * float(part / whole) if whole else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -53,6 +54,7 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
     net = placed(build_network(config, checkpoint), device)
     folder = StageFolder.of(config)
     lock = FolderLock(folder.path).acquire()
+    started = time.monotonic()
     try:
         (folder.path / "finished.json").unlink(missing_ok=True)
         folder.remove_leftovers()
@@ -61,7 +63,8 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
         easy, hard = _write_split(folder.path, scores, config.RANK.LAMBDA1)
         splits = {file: digest(folder.path / file) for file in (EASY, HARD)}
         folder.finish(
-            stage=config.STAGE.NAME, config=config_digest(config), easy=len(easy), hard=len(hard), **splits
+            stage=config.STAGE.NAME, config=config_digest(config), easy=len(easy), hard=len(hard), **splits,
+            seconds_of_last_start=round(time.monotonic() - started, 1),
         )  # fmt: skip
     finally:
         lock.release()

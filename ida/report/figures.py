@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +22,14 @@ try:
 except ImportError:
     raise ConfigError("report: needs matplotlib; pip install -e '.[report]'") from None
 
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells of every glyph of a PDF
 # Paul Tol's bright scheme, which colour-blind people tell apart; some are lighter on a dark page.
 LIGHT = ("#4477aa", "#cc5566", "#228833", "#997700", "#1188aa", "#aa3377")
 DARK = ("#77aadd", "#ee8899", "#66cc77", "#ddcc77", "#77ddee", "#dd77bb")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 WIDTH = 5.0  # inches; at this width letters stay readable on a phone
 BINS = 32
+WIDE = 5  # losses that differ by more than this factor are drawn on a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Look:
     faint: str
     colors: tuple[str, ...]
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Any:
         """What matplotlib takes; text becomes outlines, so that no font has to be there."""
         ink = dict.fromkeys(
             ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor"), self.ink
@@ -168,7 +171,12 @@ def _losses(experiment: Experiment) -> Plot:
                 at = names.index(name)
                 style = {"color": look.colors[at % len(look.colors)], "marker": MARKERS[at % len(MARKERS)]}
                 axes.plot(steps, values, **style, linewidth=1.2, markersize=4, markevery=max(1, len(steps) // 6))
-            axes.set(title=stage.label, xlabel="iteration", yscale="log")
+            shown = [value for rows in stage.losses().values() for _, value in rows]
+            if min(shown) > 0 and max(shown) > WIDE * min(shown):
+                axes.set_yscale("log")
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+            axes.set(title=stage.label, xlabel="iteration")
             axes.grid()
         grid[0].set_ylabel("loss")
         handles = [mpl.lines.Line2D([], [], color=look.colors[i % len(look.colors)], marker=MARKERS[i % len(MARKERS)])
@@ -202,10 +210,11 @@ def _ranking(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
         axes = figure.subplots()
         for half, color in zip(("easy", "hard"), look.colors, strict=False):
             hatch = "" if half == "easy" else "///"
-            axes.hist(scores[half], edges, color=color, label=f"{half}: {len(scores[half])} images", hatch=hatch,
+            axes.hist(scores[half], list(edges), color=color, label=f"{half}: {len(scores[half])} images", hatch=hatch,
                       edgecolor=look.ink if hatch else color, linewidth=0.4)  # fmt: skip
         axes.axvline(split, color=look.ink, linestyle="--", linewidth=1.2, label=f"split at {split:.3g}")
         axes.set(xlabel="ranking score (low is easy)", ylabel="images")
+        axes.yaxis.get_major_locator().set_params(integer=True)
         figure.legend(loc="outside upper center", ncols=3)
         return figure
 
