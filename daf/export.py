@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -21,8 +19,8 @@ from advent.engine.checkpoint import digest
 from advent.errors import ConfigError, DataError
 from daf.inference import Model
 
-log = logging.getLogger(__name__)
 OPSET = 18
+OPSETS = range(16, 21)
 TOLERANCE = 1e-4  # of the largest output
 EXAMPLE_HW = (96, 160)  # that the network is traced with; unequal, and no size that code could mistake for another
 
@@ -55,17 +53,18 @@ def export_onnx(model: Model, path: Path, checkpoint: Path, opset: int = OPSET) 
     net = Exported(model.net).eval()
     names = ["logits", *(["depth"] if model.gives_depth else [])]
     image = torch.zeros(2, 3, *EXAMPLE_HW)
-    axes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    axes = {0: "batch", 2: "height", 3: "width"}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with _quietly(), torch.no_grad():
-            program = torch.onnx.export(
-                net, (image,), dynamo=True, opset_version=opset, input_names=["image"], output_names=names,
-                dynamic_shapes=({**axes},), optimize=True, verbose=False,
+        # The tracing exporter: the newer one (dynamo=True) does not come to an end on timm's padding at free sizes.
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # it speaks of its own age and of every constant that it folds
+            torch.onnx.export(
+                net, (image,), str(temporary), dynamo=False, opset_version=opset, input_names=["image"],
+                output_names=names, dynamic_axes=dict.fromkeys(["image", *names], axes),
             )  # fmt: skip
-        assert program is not None
-        proto = program.model_proto
+        proto = onnx.load(str(temporary))
         for key, value in conventions(model, checkpoint, opset).items():
             proto.metadata_props.add(key=key, value=value)
         onnx.checker.check_model(proto)
@@ -128,24 +127,7 @@ def _libraries() -> Any:
     try:
         import onnx
         import onnxruntime
-        import onnxscript  # noqa: F401  (PyTorch's exporter needs it)
     except ImportError as error:
         raise ConfigError(f"export: needs {error.name}; pip install -e '.[export]'") from None
     onnxruntime.set_default_logger_severity(3)
     return onnx
-
-
-@contextlib.contextmanager
-def _quietly() -> Any:
-    """PyTorch's exporter speaks of its own deprecations and of every step; none of it is the user's to mend."""
-    chatty = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch._export")]
-    levels = [one.level for one in chatty]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for one in chatty:
-            one.setLevel(logging.ERROR)
-        try:
-            yield
-        finally:
-            for one, level in zip(chatty, levels, strict=True):
-                one.setLevel(level)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,6 @@ from daf.products import Palette, Wanted, still_paths, write_still
 from daf.video import SUFFIXES as VIDEOS
 from daf.video import predict_video, video_paths
 
-log = logging.getLogger(__name__)
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 THREADS = 2  # that read, and as many that write
 
@@ -36,8 +34,7 @@ class Done:
     skipped: list[str] = field(default_factory=list)
 
     def skip(self, reason: object) -> None:
-        """Name a file that could not be read."""
-        log.warning("skipped: %s", reason)
+        """Remember a file that could not be read; the door names it at the end."""
         self.skipped.append(str(reason))
 
 
@@ -120,9 +117,10 @@ def _keys(source: Path, output: Path) -> dict[str, Path]:
         if source.resolve() == output.resolve():
             raise ConfigError(f"--output {output}: is the input's folder; name another one, it is made")
         names = [name for name in walk(source) if Path(name).suffix.lower() in (*IMAGES, *VIDEOS)]
-        inside = output.resolve()
-        names = sorted(name for name in names if inside not in (source / name).resolve().parents)
-        files = {name: source / name for name in names}
+        own = output.resolve()  # an output within the input holds an earlier run's products: no inputs
+        if source.resolve() in own.parents:
+            names = [name for name in names if own not in (source / name).resolve().parents]
+        files = {name: source / name for name in sorted(names)}
         if not files:
             raise DataError(f"{source}: holds no image or video ({' '.join((*IMAGES, *VIDEOS))})")
     elif source.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -55,11 +56,12 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
     net = placed(build_network(config, checkpoint), device)
     folder = StageFolder.of(config)
     lock = FolderLock(folder.path).acquire()
+    started = time.monotonic()
     try:
         _begin(config, folder, checkpoint, target)
         distributed.barrier()  # rank 0 has the folder
         scores = _score_all(config, net, target, classes, rare, device, folder.path / MASKS)
-        _finish(config, folder, scores)
+        _finish(config, folder, scores, started)
     finally:
         lock.release()
     return folder
@@ -73,10 +75,13 @@ def _begin(config: Any, folder: StageFolder, checkpoint: Path, target: Any) -> N
 
 
 @distributed.main_only
-def _finish(config: Any, folder: StageFolder, scores: list[tuple[str, float]]) -> None:
+def _finish(config: Any, folder: StageFolder, scores: list[tuple[str, float]], started: float) -> None:
     easy, hard = _write_split(folder.path, scores, config.RANK.LAMBDA1)
     splits = {file: digest(folder.path / file) for file in (EASY, HARD)}
-    folder.finish(stage=config.STAGE.NAME, config=config_digest(config), easy=len(easy), hard=len(hard), **splits)
+    folder.finish(
+        stage=config.STAGE.NAME, config=config_digest(config), easy=len(easy), hard=len(hard), **splits,
+        seconds_of_last_start=round(time.monotonic() - started, 1),
+    )  # fmt: skip
 
 
 def _score_all(

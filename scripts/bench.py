@@ -4,8 +4,8 @@
     python scripts/bench.py --only step memory --rounds 3 --device cuda
     python scripts/bench.py --plot bench.json --out docs/performance.png
 
-Sections: machine, step, formats, memory, compile, evaluation, labels, data, operations, scaling. On two cores all of
-them take about 40 minutes. Nothing else should run beside it.
+Sections: machine, step, formats, memory, compile, evaluation, labels, data, predict, operations, scaling. On two cores
+all of them take about 40 minutes. Nothing else should run beside it.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_own_advent()
     import ida.doors as doors
     from advent.engine.options import OneLineParser
-    from daf.export import OPSET, export_onnx
+    from daf.export import OPSET, OPSETS, export_onnx
     from daf.inference import load_model
 
     parser = OneLineParser(prog="export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--checkpoint", metavar="FILE", type=Path, required=True, help="a trained network of any form of this line")
     add("--out", metavar="FILE", type=Path, required=True, help="the ONNX file")
     add("--cfg", metavar="FILE", help="its config: a path, or a name under configs/ (default: config.yml beside it)")
-    add("--opset", metavar="N", type=int, default=OPSET, choices=range(18, 24), help=f"18 to 23 (default: {OPSET})")
+    add("--opset", metavar="N", type=int, default=OPSET, choices=OPSETS, help=f"16 to 20 (default: {OPSET})")
     args = parser.parse_args(argv)
 
     def body() -> None:

@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         skipped.extend(done.skipped)
         counts = [f"{count} {what}" for count, what in ((done.images, "images"), (done.frames, "frames")) if count]
         print(f"{args.output}: {' and '.join(counts) or 'nothing'} predicted, {len(skipped)} files skipped")
+        for reason in skipped:
+            print(f"predict.py: skipped {reason}", file=sys.stderr)
 
     code = doors.run_door("scripts/predict.py", body, argv)
     return code or (1 if skipped else 0)

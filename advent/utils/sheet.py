@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from advent.utils.viz_segmask import colorize_mask
 
 TILE = (240, 180)  # width, height
-MARGIN, CAPTION = 4, 18
+MARGIN, CAPTION = 4, 20
 
 Column = tuple[str, Sequence[np.ndarray]]  # caption, RGB tiles from top to bottom
 
@@ -47,8 +47,9 @@ def sheet(columns: Sequence[Column], tile: tuple[int, int] = TILE) -> Image.Imag
     width, height = tile[0] + MARGIN, tile[1] + MARGIN
     picture = Image.new("RGB", (width * len(columns) + MARGIN, height * rows + CAPTION + MARGIN), "white")
     draw: Any = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(13)
     for c, (title, tiles) in enumerate(columns):
-        draw.text((MARGIN + c * width, 3), title, fill="black")
+        draw.text((MARGIN + c * width, 3), title, fill="black", font=font)
         for r, one in enumerate(tiles):
             corner = (MARGIN + c * width, CAPTION + r * height)
             picture.paste(Image.fromarray(np.ascontiguousarray(one)).resize(tile, Image.Resampling.NEAREST), corner)
@@ -73,6 +74,15 @@ def legend(names: Sequence[str], colors: Sequence[Sequence[int]], width: int) ->
         top = y + gap
         draw.rectangle((x, top, x + box, top + box), fill=tuple(color), outline="#555555")
         draw.text((x + box + gap, top + box / 2), name, font=font, fill="black", anchor="lm")
+    return strip
+
+
+def note(words: str, width: int) -> Image.Image:
+    """A strip of `width` pixels with one small line of text."""
+    font = ImageFont.load_default(12)
+    strip = Image.new("RGB", (width, CAPTION), "white")
+    draw: Any = ImageDraw.Draw(strip)
+    draw.text((MARGIN, 2), words, fill="#444444", font=font)
     return strip
 
 

@@ -29,6 +29,7 @@ DARK = ("#77aadd", "#ee8899", "#66cc77", "#ddcc77", "#77ddee", "#dd77bb")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 WIDTH = 5.0  # inches; at this width letters stay readable on a phone
 BINS = 32
+WIDE = 5  # losses that differ by more than this factor are drawn on a logarithmic axis
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,12 @@ def _losses(experiment: Experiment) -> Plot:
                 at = names.index(name)
                 style = {"color": look.colors[at % len(look.colors)], "marker": MARKERS[at % len(MARKERS)]}
                 axes.plot(steps, values, **style, linewidth=1.2, markersize=4, markevery=max(1, len(steps) // 6))
-            axes.set(title=stage.label, xlabel="iteration", yscale="log")
+            shown = [value for rows in stage.losses().values() for _, value in rows]
+            if min(shown) > 0 and max(shown) > WIDE * min(shown):
+                axes.set_yscale("log")
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter(mpl.ticker.NullFormatter())
+            axes.set(title=stage.label, xlabel="iteration")
             axes.grid()
         grid[0].set_ylabel("loss")
         handles = [mpl.lines.Line2D([], [], color=look.colors[i % len(look.colors)], marker=MARKERS[i % len(MARKERS)])
@@ -208,6 +214,7 @@ def _ranking(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
                       hatch=hatch, edgecolor=look.ink if hatch else color, linewidth=0.4)  # fmt: skip
         axes.axvline(split, color=look.ink, linestyle="--", linewidth=1.2, label=f"split at {split:.3g}")
         axes.set(xlabel="ranking score (low is easy)", ylabel="images")
+        axes.yaxis.get_major_locator().set_params(integer=True)
         figure.legend(loc="outside upper center", ncols=3)
         return figure
 

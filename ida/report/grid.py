@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from advent.utils.sheet import beneath, legend, sheet
+from advent.utils.sheet import beneath, legend, note, sheet
 from ida.gallery import FOLDER as GALLERY
 from ida.report.experiment import LABELS, Experiment
 
@@ -62,4 +62,6 @@ class Grid:
         columns = [(caption, [row[at] for row in tiles]) for at, (caption, _, _) in enumerate(rows[0])]
         picture = sheet(columns, (TILE_WIDTH, max(1, round(TILE_WIDTH * height / width))))
         classes = self._experiments[0].config["CLASSES"]
-        return beneath(picture, legend(classes["names"], classes["colors"], picture.width))
+        picture = beneath(picture, legend(classes["names"], classes["colors"], picture.width))
+        credit = self._experiments[0].gallery.get("credit")
+        return beneath(picture, note(f"Pictures: {credit}", picture.width)) if credit else picture

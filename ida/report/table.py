@@ -47,15 +47,15 @@ def result_table(experiment: Experiment) -> Table:
         return values
 
     for stage in stages:
-        ours = row(f"{stage.label}, last", OURS, columns(stage.last))  # type: ignore[arg-type]
-        if stage is not stages[0] and not published:
-            row(f"difference to {stages[0].label}", DIFFERENCE, _minus(ours, first))
+        last = ours = row(f"{stage.label}, last", OURS, columns(stage.last))  # type: ignore[arg-type]
         if stage.oracle is not None:
             ours = row(f"{stage.label}, best (oracle)", OURS, columns(stage.oracle))
+        if stage is not stages[0] and not published:
+            row(f"last, against {stages[0].label}", DIFFERENCE, _minus(last, first))
         theirs = published.get(ROWS.get(stage.name, ""))
         if theirs is not None:
             row(f"paper: {ROWS[stage.name]} (oracle)", PAPER, theirs)
-            row(f"difference to the paper's {ROWS[stage.name]}", DIFFERENCE, _minus(ours, theirs))
+            row(f"ours against the paper's {ROWS[stage.name]}", DIFFERENCE, _minus(ours, theirs))
     for name, values in published.items():
         if name not in ROWS.values():
             row(f"paper: {name}", PAPER, values)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from advent.domain_adaptation.config import load_config
-from advent.engine.build import build_encoder
+from advent.engine.build import build_encoder, class_set
 from advent.engine.metrics import confusion_counts
 from advent.engine.precision import AMP_DTYPES, placed
 from advent.engine.registry import find_network
@@ -24,6 +26,7 @@ from benching.reading import reading
 from benching.scaling import scaling
 from benching.straightforward import Straightforward
 from benching.timing import Timing, alternate, peak_memory
+from daf.inference import Model, predict_batch
 from ida.pseudo_labels import pseudo_label, write_label
 from ida.ranking import score
 
@@ -231,6 +234,25 @@ def pseudo_label_size(device: torch.device, rounds: int) -> list[Row]:
     return [row("pseudo label 1024x512 as PNG", bytes=size, share=size / (8 * 1024 * 512))]
 
 
+def prediction(device: torch.device, rounds: int) -> list[Row]:
+    """`daf.predict` of one 1024x512 image: reading nothing, resizing, forward pass, class map and depth at its size."""
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (512, 1024, 3), np.uint8))
+    rows = []
+    for cfg, name in (("quick/dg", "quick"), (FULL, "full ResNet-101")):
+        config = load_config(cfg, ["TRAIN.RESTORE_FROM=null", "MODEL.ENCODER_WEIGHTS=null"])
+        net = find_network(config).build(config, build_encoder(config, weights=False))
+        initialise(net, "he", backbone=config.MODEL.ENCODER == "resnet101")
+        plain = Model(
+            placed(net, device).eval(), config, class_set(config), (1024, 512), tuple(config.TRAIN.IMG_MEAN), "stretch",
+            device, "off", True,
+        )  # fmt: skip
+        work = {amp: partial(predict_batch, replace(plain, amp=amp), [picture]) for amp in ("off", "bf16")}
+        for amp, timing in alternate(work, rounds, device).items():
+            words = f"one image 1024x512, {name}, {'fp32' if amp == 'off' else amp}"
+            rows.append(row(words, timing, per_second=1 / timing.median))
+    return rows
+
+
 def operations(device: torch.device, rounds: int) -> list[Row]:
     """Operations of a step's two network passes for each protocol's sizes, and the bytes of the smallest: counted."""
     rows = []
@@ -244,6 +266,6 @@ def operations(device: torch.device, rounds: int) -> list[Row]:
 
 SECTIONS: dict[str, Callable[[torch.device, int], Sequence[Row]]] = {
     "machine": machine, "step": step, "formats": formats, "memory": memory, "compile": compiled,
-    "evaluation": evaluation, "labels": pseudo_label_size, "data": reading, "operations": operations,
-    "scaling": scaling,
+    "evaluation": evaluation, "labels": pseudo_label_size, "data": reading, "predict": prediction,
+    "operations": operations, "scaling": scaling,
 }  # fmt: skip

@@ -10,7 +10,6 @@ import pytest
 
 import export
 
-pytest.importorskip("onnxscript", reason="the extra export is not installed")
 onnx = pytest.importorskip("onnx", reason="the extra export is not installed")
 onnxruntime = pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 
