@@ -19,6 +19,7 @@ from ida.report.experiment import Experiment, StageRecord
 try:
     import matplotlib as mpl
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 except ImportError:
     raise ConfigError("report: needs matplotlib; pip install -e '.[report]'") from None
 
@@ -214,7 +215,7 @@ def _ranking(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
                       hatch=hatch, edgecolor=look.ink if hatch else color, linewidth=0.4)  # fmt: skip
         axes.axvline(split, color=look.ink, linestyle="--", linewidth=1.2, label=f"split at {split:.3g}")
         axes.set(xlabel="ranking score (low is easy)", ylabel="images")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside upper center", ncols=3)
         return figure
 
