@@ -44,12 +44,21 @@ def row(what: str, timing: Timing | None = None, **more: Any) -> Row:
     return {"what": what, **times, **more}
 
 
+LARGE, SECONDS_FOR_LARGE = 2048, 3.0  # rows and columns of a matrix; what one product of them may take
+
+
 def machine(device: torch.device, rounds: int) -> list[Row]:
     """What the device can do: matrix products per number format, and copying memory."""
-    rows, side = [], 2048
+    rows = []
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        side = 256
         one = torch.randn(side, side, device=device).to(dtype)
         timing = alternate({name: partial(torch.matmul, one, one)}, rounds * 3, device)[name]
+        # Without instructions for a format a processor is hundreds of times slower in it: there the small one says enough.
+        if timing.median * (LARGE / side) ** 3 < SECONDS_FOR_LARGE:
+            side = LARGE
+            one = torch.randn(side, side, device=device).to(dtype)
+            timing = alternate({name: partial(torch.matmul, one, one)}, rounds * 3, device)[name]
         rows.append(row(f"matrix product {side}, {name}", timing, gflops_per_second=2 * side**3 / timing.median / 1e9))
     big = torch.empty(2**26, device=device)
     other = torch.empty_like(big)
