@@ -214,7 +214,7 @@ def _ranking(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
                       edgecolor=look.ink if hatch else color, linewidth=0.4)  # fmt: skip
         axes.axvline(split, color=look.ink, linestyle="--", linewidth=1.2, label=f"split at {split:.3g}")
         axes.set(xlabel="ranking score (low is easy)", ylabel="images")
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         figure.legend(loc="outside upper center", ncols=3)
         return figure
 

@@ -265,5 +265,6 @@ def operations(device: torch.device, rounds: int) -> list[Row]:
 
 SECTIONS: dict[str, Callable[[torch.device, int], Sequence[Row]]] = {
     "machine": machine, "step": step, "formats": formats, "memory": memory, "compile": compiled,
-    "evaluation": evaluation, "labels": pseudo_label_size, "data": reading, "predict": prediction, "operations": operations,
+    "evaluation": evaluation, "labels": pseudo_label_size, "data": reading, "predict": prediction,
+    "operations": operations,
 }  # fmt: skip
