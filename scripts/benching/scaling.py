@@ -40,8 +40,10 @@ def scaling(device: torch.device, rounds: int, cfg: str = "ep2_low_dg", override
                 seconds[name] += [value] if turn else []
         size = pair[0].ask("size", half)[0]
     finally:
+        for worker in workers:  # all are told before one is waited for: the pair leaves together
+            worker.pipe.send(None)
         for worker in workers:
-            worker.end()
+            worker.process.join()
     return _rows({name: timing_of(values) for name, values in seconds.items()}, half, cores, int(size))
 
 
@@ -89,11 +91,6 @@ class _Worker:
     def ask(self, what: str, threads: int) -> tuple[float, float]:
         self.pipe.send((what, threads))
         return self.pipe.recv()
-
-    def end(self) -> None:
-        """Let the process go."""
-        self.pipe.send(None)
-        self.process.join()
 
 
 def _serve(pipe: Any, cfg: str, overrides: Sequence[str], place: dict[str, str], threads: int) -> None:

@@ -54,7 +54,7 @@ def machine(device: torch.device, rounds: int) -> list[Row]:
         side = 256
         one = torch.randn(side, side, device=device).to(dtype)
         timing = alternate({name: partial(torch.matmul, one, one)}, rounds * 3, device)[name]
-        # Without instructions for a format a processor is hundreds of times slower in it: there the small one says enough.
+        # Without instructions for a format a processor is hundreds of times slower in it: the small one says enough.
         if timing.median * (LARGE / side) ** 3 < SECONDS_FOR_LARGE:
             side = LARGE
             one = torch.randn(side, side, device=device).to(dtype)
