@@ -4,8 +4,8 @@
     python scripts/bench.py --only step memory --rounds 3 --device cuda
     python scripts/bench.py --plot bench.json --out docs/performance.png
 
-Sections: machine, step, formats, memory, compile, evaluation, labels, data, predict, operations. On two cores all of them
-take about half an hour. Nothing else should run beside it.
+Sections: machine, step, formats, memory, compile, evaluation, labels, data, predict, operations. On two cores all of
+them take about half an hour. Nothing else should run beside it.
 """
 
 from __future__ import annotations
