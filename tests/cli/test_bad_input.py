@@ -1,6 +1,8 @@
 """A user's mistakes: one line that names the thing and the mend, exit code 2, no traceback, nothing left behind."""
 # ruff: noqa: E501  (a row of the table is one line, however long)
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -165,6 +167,7 @@ CASES = {
 }  # fmt: skip
 
 STREETS = ["--out", "{root}/out", "--count", "1", "--size", "64x48"]
+RECIPE = json.dumps({"seed": 9, "version": make_streets.VERSION}).encode()
 TOOLS = {
     "streets: size of one number": (make_streets, [*STREETS, "--size", "64"], nothing, ["--size 64", "WIDTHxHEIGHT"]),
     "streets: size too small": (make_streets, [*STREETS, "--size", "8x8"], nothing, ["--size 8x8", "32"]),
@@ -172,8 +175,10 @@ TOOLS = {
     "streets: unknown style": (make_streets, [*STREETS, "--style", "dream"], nothing, ["--style", "dream", "real"]),
     "streets: no count": (make_streets, ["--out", "{root}/out", "--size", "64x48"], nothing, ["--count"]),
     "streets: validation in SYNTHIA's layout": (make_streets, [*STREETS, "--val-count", "2"], nothing, ["--val-count", "--layout"]),
-    "streets: another recipe lies there": (make_streets, STREETS, overwrite(b'{"seed": 9}', "out", "streets.json"),
+    "streets: another recipe lies there": (make_streets, STREETS, overwrite(RECIPE, "out", "streets.json"),
                                            ["streets.json", "seed 9", "--out"]),
+    "streets: another version's recipe": (make_streets, STREETS, overwrite(b'{"seed": 9}', "out", "streets.json"),
+                                          ["streets.json", "version", "--out"]),
     "streets: damaged recipe": (make_streets, STREETS, overwrite(b"{", "out", "streets.json"), ["streets.json", "JSON"]),
     "streets: out is a file": (make_streets, STREETS, overwrite(b"", "out"), ["out"]),
     "show: no data": (show_source, ["--cfg", "quick", "--out", "{root}/x.png", "--data-root", "{root}/no"], nothing, ["no"]),
