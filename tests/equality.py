@@ -80,7 +80,7 @@ def cut(batch: dict[str, Any], first: int, last: int) -> dict[str, Any]:
 def train(method: str, images: int, micro: int = 1, statistics: bool = False, steps: int = STEPS) -> dict[str, Any]:
     """Train on batches of `images`, of which this process takes its share in `micro` micro-batches.
 
-    Returns the gradients and losses of all steps, and the weights and statistics at the end.
+    Returns the gradients of the first STEPS steps, the losses of all, and the weights and statistics at the end.
     """
     from advent.engine import distributed
 
@@ -94,7 +94,8 @@ def train(method: str, images: int, micro: int = 1, statistics: bool = False, st
         parts = [[cut(batch, a, a + own) for a in at] for batch in (source, target)]
         values = made.update(step, parts[0], None if method == "ISL" else parts[1])
         found["losses"].append({name: float(value) for name, value in values.items()})
-        found["gradients"] |= {f"{step} {n}": p.grad.clone() for n, p in parameters(made) if p.grad is not None}
+        if step < STEPS:
+            found["gradients"] |= {f"{step} {n}": p.grad.clone() for n, p in parameters(made) if p.grad is not None}
     found["weights"] = {n: p.detach().clone() for n, p in parameters(made)}
     found["statistics"] = {n: b.clone() for n, b in made.net.named_buffers()}
     return found

@@ -6,6 +6,7 @@ import contextlib
 import io
 import multiprocessing
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -64,7 +65,7 @@ def free_port() -> int:
 def _answer(pipe: Any) -> Any:
     if not pipe.poll(240):
         raise TimeoutError("a process does not answer")
-    good, value = pipe.recv()
+    good, value = pickle.loads(pipe.recv_bytes())
     if not good:
         raise AssertionError(value)
     return value
@@ -80,9 +81,10 @@ def _serve(pipe: Any) -> None:
         function, arguments, environment = job
         os.environ.update(environment)
         try:
-            pipe.send((True, function(*arguments)))
+            found = True, function(*arguments)
         except BaseException:
-            pipe.send((False, traceback.format_exc()))
+            found = False, traceback.format_exc()
+        pipe.send_bytes(pickle.dumps(found))  # in bytes: torch would send every tensor as an open file
         for key in environment:
             del os.environ[key]
 
