@@ -108,19 +108,9 @@ def _bars(experiment: Experiment) -> Plot:
     stages, classes = experiment.trained, experiment.classes
 
     def draw(look: Look) -> Figure:
-        thick = 0.8 / len(stages)
-        figure = Figure((WIDTH, 1.0 + len(classes) * max(0.34, 0.13 * len(stages))))
-        axes = figure.subplots()
-        for at, stage in enumerate(stages):
-            values = [stage.last["iou"][name] or 0.0 for name in classes]  # type: ignore[index]
-            places = np.arange(len(classes)) + (at - (len(stages) - 1) / 2) * thick
-            axes.barh(places, values, thick * 0.92, color=look.colors[at % len(look.colors)], label=stage.label)
-        axes.set(yticks=range(len(classes)), yticklabels=classes, xlim=(0, 100), xlabel="IoU, % (last snapshot)")
-        axes.invert_yaxis()
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
-        figure.legend(loc="outside upper center", ncols=2)
-        return figure
+        height = 1.0 + len(classes) * max(0.34, 0.13 * len(stages))
+        bars = [(stage.label, stage.last["iou"]) for stage in stages]  # type: ignore[index]
+        return _bars_of_classes(look, classes, bars, height, "IoU, % (last snapshot)", columns=2)
 
     words = [f"{stage.label}: {_classes(stage.last['iou'])}" for stage in stages]  # type: ignore[index]
     return Plot(
@@ -232,22 +222,33 @@ def _labels(experiment: Experiment) -> Plot:
     parts = (("coverage: share of the class that keeps a label", "coverage"), ("right among these labels", "precision"))
 
     def draw(look: Look) -> Figure:
-        figure = Figure((WIDTH, 1.0 + 0.34 * len(classes)))
-        axes = figure.subplots()
-        for at, (label, key) in enumerate(parts):
-            values = [quality[key][name] or 0.0 for name in classes]
-            axes.barh(np.arange(len(classes)) + (at - 0.5) * 0.4, values, 0.37, color=look.colors[at], label=label)
-        axes.set(yticks=range(len(classes)), yticklabels=classes, xlim=(0, 100), xlabel="%")
-        axes.invert_yaxis()
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
-        figure.legend(loc="outside upper center", ncols=1)
-        return figure
+        bars = [(label, quality[key]) for label, key in parts]
+        return _bars_of_classes(look, classes, bars, 1.0 + 0.34 * len(classes), "%", columns=1)
 
     words = [f"{n}: coverage {_said(quality['coverage'][n])}, right {_said(quality['precision'][n])}" for n in classes]
     return Plot(
         f"{experiment.name}_labels", "Pseudo labels of self-learning", "Bars in percent. " + "; ".join(words), draw
     )
+
+
+def _bars_of_classes(
+    look: Look, classes: Sequence[str], bars: Sequence[tuple[str, Mapping[str, float | None]]], height: float,
+    unit: str, columns: int,
+) -> Figure:  # fmt: skip
+    """Every class with one bar for each label, 0 to 100; `columns` of the legend, `height` in inches."""
+    figure = Figure((WIDTH, height))
+    axes = figure.subplots()
+    thick = 0.8 / len(bars)
+    for at, (label, values) in enumerate(bars):
+        places = np.arange(len(classes)) + (at - (len(bars) - 1) / 2) * thick
+        lengths = [values[name] or 0.0 for name in classes]
+        axes.barh(places, lengths, thick * 0.92, color=look.colors[at % len(look.colors)], label=label)
+    axes.set(yticks=range(len(classes)), yticklabels=classes, xlim=(0, 100), xlabel=unit)
+    axes.invert_yaxis()
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    figure.legend(loc="outside upper center", ncols=columns)
+    return figure
 
 
 def _classes(values: Mapping[str, float | None]) -> str:
