@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,11 @@ class StageRecord:
     def scores(self) -> list[tuple[int, float]]:
         """(iteration, mIoU) ascending: of every snapshot scored, else of the evaluations while it trained."""
         rows = [r for r in self.results if r["selected"] in ("snapshot", "last") and r["iteration"] is not None]
+        rows = [row for row in rows if math.isfinite(row["miou"])]
         if len(rows) > 1:
             return sorted((row["iteration"], row["miou"]) for row in rows)
-        found = [(int(row["iteration"]), row["test_miou"]) for row in self.metrics if "test_miou" in row]
+        evaluated = [row for row in self.metrics if math.isfinite(row.get("test_miou", math.nan))]
+        found = [(int(row["iteration"]), row["test_miou"]) for row in evaluated]
         return found or [(row["iteration"], row["miou"]) for row in rows]
 
     def losses(self) -> dict[str, list[tuple[int, float]]]:
@@ -199,9 +202,13 @@ def _ranking(file: Path) -> list[dict[str, Any]]:
         return []
     with open(file, newline="", encoding="utf-8") as handle:
         try:
-            return [{**row, "score": float(row["score"])} for row in csv.DictReader(handle)]
+            rows = [{**row, "score": float(row["score"])} for row in csv.DictReader(handle)]
         except (KeyError, ValueError, TypeError):
             raise DataError(f"{file}: damaged, it is no ranking; rank again (entropy.py)") from None
+    wrong = next((row["name"] for row in rows if not math.isfinite(row["score"])), None)
+    if wrong is not None:
+        raise DataError(f"{file}: the score of {wrong} is not finite: nothing is sorted; rank again (entropy.py)")
+    return rows
 
 
 def _labelled(folder: Path) -> dict[str, Any]:
