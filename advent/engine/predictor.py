@@ -28,13 +28,13 @@ def not_finite(names: Sequence[str], *outputs: Tensor | None) -> list[str]:
     return [name for name, is_good in zip(names, good, strict=True) if not is_good]
 
 
-def refuse_not_finite(names: Sequence[str], what: str, amp: str = "off") -> None:
+def refuse_not_finite(names: Sequence[str], what: str, amp: str = "off", option: str = "TRAIN.AMP=off") -> None:
     """Raises NotFinite naming the images `names` that `what` is not finite for; without names it does nothing."""
     if not names:
         return
     more = f" and {len(names) - SHOWN_IMAGES} more" if len(names) > SHOWN_IMAGES else ""
     remedy = (
-        f"repeat it with TRAIN.AMP=off (now {amp})" if amp != "off"
+        f"repeat it with {option} (now {amp})" if amp != "off"
         else "the checkpoint's weights have diverged: take another one, or train again at a lower TRAIN.LEARNING_RATE"
     )  # fmt: skip
     raise NotFinite(f"{what}: infinite or not a number for {', '.join(names[:SHOWN_IMAGES])}{more}; {remedy}")

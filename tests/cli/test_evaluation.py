@@ -14,6 +14,7 @@ import entropy
 import ida.doors  # noqa: F401  (registers networks)
 import make_streets
 import pipeline
+import predict
 import test as test_door
 import test_intra
 import tiny
@@ -149,6 +150,13 @@ def test_nothing_is_ranked_or_labelled_by_it(spoilt, capsys):
         assert "0000.png" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (spoilt / "exp/quick/rank/finished.json").exists()
     assert not list((spoilt / "exp/quick/isl").rglob("complete.json"))
+
+
+def test_nothing_is_predicted_by_it(spoilt, tmp_path, capsys):
+    line = ["--checkpoint", str(spoilt / "exp/quick/daf/model_6.pth"), "--input", str(spoilt / "CamVid/val/0003.png")]
+    assert predict.main([*line, "--output", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    assert "not a number for 0003" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not list((tmp_path / "out").rglob("*.png"))
 
 
 def test_an_evaluation_while_training_leaves_out_what_is_not_finite(spoilt, caplog):
