@@ -25,11 +25,12 @@ from advent.dataset.classes import load_classes
 from advent.dataset.reading import read_ids
 from advent.dataset.spec import load_spec
 from advent.domain_adaptation import eval_UDA
-from advent.domain_adaptation.config import load_config
+from advent.domain_adaptation.config import default_config, load_config
 from advent.engine.build import build_network
 from advent.engine.predictor import Predictor
 from advent.engine.results import PredictionFolder, summary
 from advent.engine.scoring import full_size, score
+from advent.errors import NotFinite
 
 
 @pytest.fixture
@@ -345,6 +346,27 @@ def test_depth_is_scored_on_disparity(on_city, city, capsys):
     assert "d < 1.25^3" in capsys.readouterr().out
     assert record["depth"]["d < 1.25"] <= record["depth"]["d < 1.25^2"] <= record["depth"]["d < 1.25^3"] <= 1
     assert record["depth"]["abs rel"] > 0
+
+
+def test_depth_that_is_not_finite_has_no_score(on_city, city, tmp_path, capsys):
+    state = torch.load(max((city / "exp/ep1/daf").glob("model_*.pth")), weights_only=True)
+    state["convR2.bias"] *= float("nan")
+    torch.save(state, tmp_path / "spoilt.pth")
+    (city / "exp/ep1/daf/depth.json").unlink(missing_ok=True)
+    line = [*on_city, "--depth", "TEST.MODE=single", f"TEST.RESTORE_FROM={tmp_path / 'spoilt.pth'}"]
+    assert test_door.main(line) == 2
+    assert "predicted depth: infinite or not a number for" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (city / "exp/ep1/daf/depth.json").exists()
+
+
+def test_advents_entry_point_refuses_it_too():
+    config = default_config()
+    net = torch.nn.Module()
+    net.register_parameter("weight", torch.nn.Parameter(torch.full((16, 4, 4), float("nan"))))
+    net.forward = lambda images: (None, net.weight[None])
+    loader = [(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8), torch.zeros(1, 3), ["munich.png"])]
+    with pytest.raises(NotFinite, match=r"munich\.png"):
+        eval_UDA.evaluate_domain_adaptation([net], loader, config)
 
 
 def test_ida_door_scores_depth_too(copy, capsys):
