@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.place import resolve_root
-from advent.dataset.spec import load_spec
+from advent.dataset.protocol import target_spec
 from advent.domain_adaptation.eval_UDA import candidates
 from advent.engine import distributed
 from advent.engine.build import build_network, class_set
@@ -63,7 +63,7 @@ def evaluate_depth(config: Any) -> dict[str, float]:
     """Mean over the images of the target's labelled set, for the checkpoint that TEST names; leaves `depth.json`."""
     if not find_network(config).gives_depth:
         raise ConfigError(f"MODEL.NAME: {config.MODEL.NAME} predicts no depth to score; use DeepLabv2_depth")
-    spec = load_spec(config.TARGET)
+    spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     if spec.depth is None or spec.depth.kind != "disparity":
         raise ConfigError(f"TARGET: {config.TARGET} has no disparity with cameras to score depth on; Cityscapes has")
     test, device = config.TEST, pick_device(config.DEVICE)

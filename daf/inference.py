@@ -26,7 +26,6 @@ from advent.dataset.classes import ClassSet
 from advent.dataset.geometry import GEOMETRIES, Size
 from advent.dataset.protocol import class_set
 from advent.dataset.reading import read_image
-from advent.dataset.spec import load_spec
 from advent.domain_adaptation.config import load_config
 from advent.engine.build import build_network
 from advent.engine.device import pick_device
@@ -96,11 +95,13 @@ def load_model(
 ) -> Model:
     """A trained network, ready to predict.
 
-    Network, classes, input size and mean are read from `cfg` (a path, or a name under configs/), else from the
-    `config.yml` beside the checkpoint. `amp`, `size` (width, height) and `geometry` replace the config's. Raises
+    Network, classes, input size, geometry and mean are read from `cfg` (a path, or a name under configs/), else from
+    the `config.yml` beside the checkpoint. `amp`, `size` (width, height) and `geometry` replace the config's. Raises
     ConfigError, CheckpointError or DeviceError in one line.
     """
-    config = load_config(cfg if cfg is not None else _config_beside(Path(checkpoint)))
+    file = cfg if cfg is not None else _config_beside(Path(checkpoint))
+    config = load_config(file)
+    bring = _known_geometry(geometry) if geometry is not None else _geometry_of(config, file)
     chosen = amp if amp is not None else config.TRAIN.AMP
     if chosen not in AMP_DTYPES:
         raise ConfigError(f"amp: {chosen!r} is none of {', '.join(AMP_DTYPES)}")
@@ -111,8 +112,7 @@ def load_model(
         raise ConfigError(f"size: {wide} x {high} (width, height) is too small; at least 32 x 32")
     return Model(
         net, config, class_set(config), (int(wide), int(high)), tuple(config.TRAIN.IMG_MEAN),
-        _known_geometry(geometry) if geometry is not None else _geometry_of(config), where, chosen,
-        find_network(config).gives_depth,
+        bring, where, chosen, find_network(config).gives_depth,
     )  # fmt: skip
 
 
@@ -217,13 +217,15 @@ def _config_beside(checkpoint: Path) -> Path:
     return beside
 
 
-def _geometry_of(config: Any) -> str:
-    """How the target's images meet the input size: its spec says."""
-    try:
-        return load_spec(config.TARGET).geometry
-    except ConfigError as error:
-        log.warning("TARGET: %s; its images are taken to be stretched to the input size", error)
-        return "stretch"
+def _geometry_of(config: Any, file: str | Path) -> str:
+    """How the target's images meet the input size: GEOMETRY_TARGET, which load_config fills from TARGET's spec."""
+    if config.GEOMETRY_TARGET is not None:
+        return str(config.GEOMETRY_TARGET)
+    # An earlier version's config.yml, and no spec here to ask. A guess would give other predictions without a word.
+    raise ConfigError(
+        f"{file}: does not say how images are brought to the input size, and its TARGET, {config.TARGET}, is not found "
+        "here; add the line GEOMETRY_TARGET: stretch (or pad, as its spec has it), or give --geometry"
+    )
 
 
 def _known_geometry(name: str) -> str:

@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch-size", metavar="N", type=int, default=1, help="images in one forward pass (default: 1)")
     add("--amp", choices=("off", "bf16", "fp16"), help="precision (default: the config's TRAIN.AMP)")
     add("--size", metavar="N", type=int, nargs=2, help="width and height of the network's input (default: config's)")
-    add("--geometry", choices=("stretch", "pad"), help="pad keeps the aspect (default: as the target's spec says)")
+    add("--geometry", choices=("stretch", "pad"), help="pad keeps the aspect (default: config's GEOMETRY_TARGET)")
     depth = parser.add_mutually_exclusive_group()
     depth.add_argument("--depth", action="store_true", default=None, help="refuse a network that predicts no depth")
     depth.add_argument("--no-depth", dest="depth", action="store_false", help="leave the depth out")

@@ -15,7 +15,7 @@ import yaml
 from easydict import EasyDict
 
 from advent.dataset.paths import CONFIGS
-from advent.dataset.protocol import class_set
+from advent.dataset.protocol import class_set, geometry_of
 from advent.domain_adaptation.config_defaults import (
     AT_LEAST,
     AT_MOST,
@@ -25,6 +25,7 @@ from advent.domain_adaptation.config_defaults import (
     LENGTHS,
     LISTS,
     NULLABLE,
+    SINCE,
     SIZES,
     WITHOUT_EFFECT,
 )
@@ -56,6 +57,8 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = (), 
         path_or_name = default
     config = default_config()
     merge_file(config, find_config(path_or_name), ())
+    if any(override.partition("=")[0].strip() == "TARGET" for override in overrides):
+        config.GEOMETRY_TARGET = None  # the file's belongs to the file's target
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
@@ -68,6 +71,8 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = (), 
     _check(config, str(path_or_name))
     # From here on the config itself says what its classes are: it is written beside every checkpoint.
     config.CLASSES = class_set(config).as_mapping()
+    # Likewise how its target's images meet the input size; null where the spec is not to be had.
+    config.GEOMETRY_TARGET = config.GEOMETRY_TARGET or geometry_of(config.TARGET)
     return config
 
 
@@ -113,6 +118,8 @@ def merge_file(config: Tree, path: Path, seen: tuple[Path, ...]) -> None:
             raise ConfigError(f"{path}: BASE: want names of configs, got {base!r}")
         beside = path.parent / base
         merge_file(config, beside if beside.is_file() else find_config(base), (*seen, path))
+    if "TARGET" in content:
+        config["GEOMETRY_TARGET"] = None  # a BASE's belongs to the BASE's target
     _merge(config, content, str(path), "")
 
 
@@ -219,7 +226,7 @@ def _list(key: str, value: Any) -> tuple[bool, Any]:
 def _check(config: EasyDict, where: str) -> None:
     config.TRAIN.DA_METHOD = METHOD_ALIASES.get(config.TRAIN.DA_METHOD, config.TRAIN.DA_METHOD)
     for key, value in flat(config):
-        if key in CHOICES and value not in CHOICES[key]:
+        if key in CHOICES and value is not None and value not in CHOICES[key]:
             raise ConfigError(f"{where}: {key}: {value!r} is none of {', '.join(CHOICES[key])}")
         if key in AT_LEAST and not value >= AT_LEAST[key]:
             raise ConfigError(f"{where}: {key}: {value} is too small; at least {AT_LEAST[key]}")
@@ -263,9 +270,15 @@ def dump_config(config: Mapping[str, Any]) -> str:
 
 
 def config_digest(config: Mapping[str, Any], ignore: Sequence[str] = WITHOUT_EFFECT) -> str:
-    """SHA-256 of a config without the keys that training does not depend on (device, workers, folders, TEST)."""
+    """SHA-256 of a config without the keys that training does not depend on (device, workers, folders, TEST).
+
+    Keys that came later (SINCE) count only where they say something else than earlier versions did.
+    """
     sections = tuple(key for key in ignore if key.endswith("."))
-    leaves = {k: v for k, v in flat(plain(config)) if k not in ignore and not k.startswith(sections)}
+    leaves = {
+        k: v for k, v in flat(plain(config))
+        if k not in ignore and not k.startswith(sections) and v not in SINCE.get(k, ())
+    }  # fmt: skip
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
 
 

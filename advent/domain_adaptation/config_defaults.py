@@ -6,6 +6,8 @@ Keys are ADVENT's where it has them. A deviation of the release that users can c
 DEFAULTS_YAML = """
 SOURCE: SYNTHIA                # spec of the labelled domain: a name under configs/datasets, or a path
 TARGET: Cityscapes             # spec of the unlabelled domain
+GEOMETRY_TARGET: null          # how its images meet the input size: stretch | pad; null: as its spec says.
+                               # A loaded config holds it: predictions depend on it, and the spec may not be at hand
 NUM_CLASSES: 16
 CLASSES: null                  # class set under configs/classes, or a path; null: the one that SOURCE or TARGET
                                # brings, else by NUM_CLASSES. A loaded config holds the whole set: it travels
@@ -128,13 +130,14 @@ NULLABLE = {
     "CLASSES", "DATA_CACHE", "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "DATA_LIST_SOURCE", "DATA_LIST_TARGET",
     "STAGE.AFTER", "STAGE.SCRIPT_AFTER", "STAGE.CONFIG_AFTER", "STAGE.RANKING", "STAGE.RANKING_FROM",
     "STAGE.CONFIG_RANKING", "MODEL.DEPTH_SIZE", "MODEL.ENCODER_WEIGHTS", "TRAIN.RESTORE_FROM", "TEST.RESTORE_FROM",
-    "TEST.SAVE_PREDS",
+    "TEST.SAVE_PREDS", "GEOMETRY_TARGET",
 }  # fmt: skip
 
 # Names of folders under the experiment's: they never lead elsewhere.
 FOLDERS = ("EXP_NAME", "EXP_SUFFIX", "STAGE.NAME", "STAGE.AFTER", "STAGE.RANKING")
 
 CHOICES = {
+    "GEOMETRY_TARGET": ("stretch", "pad"),
     "MODEL.INIT": ("release", "he"),
     "MODEL.STRIDE_IN": ("conv1", "conv2"),
     "MODEL.BN_AFFINE": ("auto", "frozen", "trainable"),
@@ -180,3 +183,9 @@ WITHOUT_EFFECT = (
     "TRAIN.DETERMINISTIC", "TRAIN.SKIP_NONFINITE", "TRAIN.CHECKPOINT_ACTIVATIONS",
     "STAGE.CHECK_ORIGIN", "TEST.", "PIPELINE.",
 )  # fmt: skip
+
+# Keys of later versions -> the values that say what earlier versions did. With one of these a key is left out of the
+# digest, so that the digest of an earlier run stays the same.
+SINCE: dict[str, tuple[object, ...]] = {
+    "GEOMETRY_TARGET": (None, "stretch"),
+}

@@ -16,6 +16,7 @@ import predict as predict_door
 import test as test_door
 import tiny
 import train
+from advent.domain_adaptation.config import dump_config, load_config
 from daf import Model, load_model, predict
 from daf.products import centimetres
 
@@ -100,6 +101,50 @@ def test_padding_keeps_the_aspect_and_is_cut_off(checkpoint: Path) -> None:
     padded = load_model(checkpoint, device="cpu", geometry="pad", size=(96, 48))
     found = predict(padded, photo(40, 80))
     assert found.classes.shape == (80, 40)
+
+
+@pytest.fixture
+def padding_target(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint whose target keeps the aspect, by a spec that is named relative to a folder we are no more in."""
+    spec = tmp_path / "there/mine.yml"
+    spec.parent.mkdir()
+    spec.write_text("base: camvid\nname: Mine\nfolder: mine\ngeometry: pad\n")
+    monkeypatch.chdir(spec.parent)
+    config = load_config(checkpoint.parent / "config.yml", ["TARGET=./mine.yml"])
+    beside = Path(shutil.copy(checkpoint, tmp_path / "model_6.pth"))
+    (tmp_path / "config.yml").write_text(dump_config(config))
+    monkeypatch.chdir(tmp_path)
+    return beside
+
+
+def test_the_geometry_travels_with_the_checkpoint(checkpoint: Path, padding_target: Path) -> None:
+    image = photo(40, 80)
+    found = predict(load_model(padding_target, device="cpu"), image, probabilities=True).probabilities
+    padded, stretched = (
+        predict(load_model(checkpoint, device="cpu", geometry=name), image, probabilities=True).probabilities
+        for name in ("pad", "stretch")
+    )
+    assert found is not None
+    assert padded is not None
+    np.testing.assert_array_equal(found, padded)
+    assert not np.array_equal(found, stretched)
+
+
+def test_an_earlier_config_yml_asks_the_spec_or_is_refused(
+    checkpoint: Path, padding_target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "config.yml"
+    text = "".join(ln for ln in written.read_text().splitlines(True) if not ln.startswith("GEOMETRY_TARGET"))
+    written.write_text(text)
+    tiny.write_png(tmp_path / "photos/a.png", photo(40, 80))
+    assert door(padding_target, tmp_path / "photos", tmp_path / "out") == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "GEOMETRY_TARGET" in line]
+    assert len(said) == 1
+    assert all(words in said[0] for words in ("config.yml", "./mine.yml", "--geometry"))
+    assert not (tmp_path / "out").exists()
+    assert load_model(padding_target, device="cpu", geometry="pad").geometry == "pad"
+    written.write_text(text.replace("./mine.yml", str(tmp_path / "there/mine.yml")))
+    assert load_model(padding_target, device="cpu").geometry == "pad"
 
 
 def test_a_batch_is_its_images_one_by_one(model: Model) -> None:

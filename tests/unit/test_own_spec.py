@@ -14,6 +14,7 @@ from advent.dataset.classes import classes_from_mapping, load_classes
 from advent.dataset.layout import Layout, NamePattern
 from advent.dataset.protocol import class_set
 from advent.domain_adaptation.config import config_digest, dump_config, load_config
+from advent.engine.build import evaluation_data, target_data
 from advent.errors import ConfigError, DataError
 from folders import C7, gray, rgb, save
 from own_specs import BINARY, read, spec_of
@@ -208,6 +209,25 @@ def test_classes_travel_in_the_config(tmp_path: Path) -> None:
     again = load_config(written)
     assert class_set(again) == class_set(config)
     assert config_digest(again) == config_digest(config)
+
+
+def test_the_geometry_travels_in_the_config_and_belongs_to_its_target(tmp_path: Path) -> None:
+    config = load_config("ep3_dg")
+    assert (config.TARGET, config.GEOMETRY_TARGET) == ("Mapillary", "pad")
+    written, other = tmp_path / "config.yml", tmp_path / "other.yml"
+    written.write_text(dump_config(config))
+    other.write_text(f"BASE: {written}\nTARGET: Cityscapes\n")
+    assert load_config(written).GEOMETRY_TARGET == "pad"
+    assert load_config(written, ["TARGET=Cityscapes"]).GEOMETRY_TARGET == "stretch"
+    assert load_config(other).GEOMETRY_TARGET == "stretch"
+    assert load_config("dg", ["TARGET=nowhere.yml", "CLASSES=street16"]).GEOMETRY_TARGET is None
+
+
+def test_a_spec_that_says_otherwise_than_the_config_is_refused() -> None:
+    config = load_config("ep3_dg", ["GEOMETRY_TARGET=stretch"])
+    for open_data in (target_data, evaluation_data):
+        with pytest.raises(ConfigError, match=r"GEOMETRY_TARGET: stretch, but the data set Mapillary has .*pad"):
+            open_data(config)
 
 
 def test_colours_are_no_part_of_a_run_but_names_are(tmp_path: Path) -> None:
