@@ -236,6 +236,9 @@ def _check(config: EasyDict, where: str) -> None:
             raise ConfigError(
                 f"{where}: {key}: {value} (width, height) is too small for the discriminator; at least 32 x 32"
             )
+    every, used = _DEFAULTS["MODEL.DILATIONS"], config.MODEL.DILATIONS
+    if not used or used != [rate for rate in every if rate in used]:
+        raise ConfigError(f"{where}: MODEL.DILATIONS: {used}: want some of {every}, ascending, for example [6,12]")
     train = config.TRAIN
     if train.EARLY_STOP > train.MAX_ITERS:
         raise ConfigError(

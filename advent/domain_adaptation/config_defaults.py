@@ -35,6 +35,8 @@ STAGE:
 MODEL:
   NAME: DeepLabv2_depth        # DeepLabv2_depth (DAF) | DeepLabv2_depth_DADA | DeepLabv2 (ADVENT)
   MULTI_LEVEL: false           # auxiliary classifier: AdvEnt and MinEnt on DeepLabv2
+  DILATIONS: [6, 12, 18, 24]   # which of the classifier's convolutions are summed. [6, 12]: AdaptSegNet, whose
+                               # network has ADVENT's names and shapes but returns inside its loop
   ENCODER: resnet101           # the release's ResNet | timm:NAME
   LAYERS: [3, 4, 23, 3]        # blocks of the ResNet's four stages
   WIDTH: 64                    # channels of the ResNet's stem; the rest scales with it
@@ -154,7 +156,7 @@ SIZES = {
 }  # fmt: skip
 
 # Lists of any length, and what they hold.
-LISTS: dict[str, type] = {"TEST.ENSEMBLE": str, "TEST.WEIGHTS": float, "TEST.SCALES": float}
+LISTS: dict[str, type] = {"MODEL.DILATIONS": int, "TEST.ENSEMBLE": str, "TEST.WEIGHTS": float, "TEST.SCALES": float}
 
 LENGTHS = {"MODEL.LAYERS": 4, "TRAIN.IMG_MEAN": 3, "TRAIN.DEPTH_POWER": 2, **dict.fromkeys(SIZES, 2)}
 
@@ -188,4 +190,5 @@ WITHOUT_EFFECT = (
 # digest, so that the digest of an earlier run stays the same.
 SINCE: dict[str, tuple[object, ...]] = {
     "GEOMETRY_TARGET": (None, "stretch"),
+    "MODEL.DILATIONS": ([6, 12, 18, 24],),
 }

@@ -28,6 +28,7 @@ from advent.engine.metrics import confusion_matrix, intersection_over_union, mea
 from advent.engine.precision import placed, runner
 from advent.engine.predictor import Predictor
 from advent.engine.provenance import environment, names_digest
+from advent.engine.recognise import open_checkpoint, warn_of_dilations
 from advent.engine.results import PredictionFolder, summary, write_results
 from advent.engine.runlog import StageFolder
 from advent.engine.scoring import confusion, full_size, mean_entropy, predicted, score
@@ -108,6 +109,9 @@ class Scorer:
             known[key] = self._score(candidate)
             if self.dataset.label_files is not None and distributed.is_main():
                 write_json(self.cache, known)
+        elif candidate.iteration is None:  # what a file from elsewhere suggests is said of a score from the cache, too
+            for file in candidate.files:
+                warn_of_dilations(file, open_checkpoint(file), self.config.MODEL.DILATIONS)
         return head | known[key]
 
     def record(self, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -154,6 +158,7 @@ class Scorer:
             "table": None if self.dataset.table is None else self.dataset.table.tolist(),
             "size": list(test.INPUT_SIZE_TARGET), "mean": list(config.TRAIN.IMG_MEAN), "amp": config.TRAIN.AMP,
             "flip": test.FLIP, "scales": list(test.SCALES), "depth_size": config.MODEL.DEPTH_SIZE,
+            "dilations": config.MODEL.DILATIONS,
             "select": [test.SELECT, test.SELECT_IMAGES] if test.SELECT == "entropy" else None,
         }  # fmt: skip
         return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()

@@ -82,6 +82,10 @@ def test_floats_in_any_spelling(text, value):
     ("TRAIN.AMP=on", ["off, bf16"]),
     ("EXP_NAME=../x", ["folder's name"]),
     ("MAX_ITER=3", ["TRAIN.MAX_ITERS"]),
+    ("MODEL.DILATIONS=[]", ["MODEL.DILATIONS", "[6, 12, 18, 24]"]),
+    ("MODEL.DILATIONS=[12,6]", ["MODEL.DILATIONS", "ascending"]),
+    ("MODEL.DILATIONS=[6,36]", ["MODEL.DILATIONS", "[6, 36]"]),
+    ("MODEL.DILATIONS=[true]", ["MODEL.DILATIONS"]),
 ])  # fmt: skip
 def test_refused_values_name_the_key(override, words):
     with pytest.raises(ConfigError) as error:
@@ -133,6 +137,7 @@ def test_digest_ignores_what_has_no_effect():
 def test_digests_of_earlier_runs_hold():
     """As version 37b627a wrote them. A key that came later needs an entry in SINCE, or runs count as changed."""
     assert config_digest(load_config("dg")).startswith("4c1db22dd79e6342")
+    assert config_digest(load_config("dg", ["MODEL.DILATIONS=[6,12]"])) != config_digest(load_config("dg"))
     assert config_digest(load_config("quick/isl")).startswith("c8e57255da4c34de")
 
 
