@@ -137,7 +137,7 @@ def _keys(source: Path, output: Path) -> tuple[dict[str, Path], list[str]]:
         own = output.resolve()  # an output within the input holds an earlier run's products: no inputs
         if source.resolve() in own.parents:
             names = [name for name in names if own not in (source / name).resolve().parents]
-        others = sorted(name for name in names if Path(name).suffix.lower() not in known)
+        others = sorted(name for name in names if os.path.splitext(name)[1].lower() not in known)
         files = {name: source / name for name in sorted(set(names) - set(others))}
         if not files:
             held = Done(others=others).left_out()
@@ -148,7 +148,7 @@ def _keys(source: Path, output: Path) -> tuple[dict[str, Path], list[str]]:
         files = {source.name: source}
     else:
         raise DataError(f"{source}: no such image, folder or video")
-    short = [name[: -len(Path(name).suffix)] for name in files]
+    short = [os.path.splitext(name)[0] for name in files]
     shared = Counter(short)
     keys = [name if shared[stem] > 1 else stem for stem, name in zip(short, files, strict=True)]
     if len(set(keys)) < len(keys):

@@ -157,10 +157,7 @@ def read_photo(path: Path) -> tuple[Image.Image, Turn]:
     picture, turn = decode_picture(path)
     if picture.mode in _DEEP_MODES:
         raise _too_deep(path)
-    try:
-        return picture.convert("RGB"), turn
-    except ValueError:
-        raise DataError(f"{path}: colours of the kind {picture.mode} are not read here; convert it to RGB") from None
+    return picture.convert("RGB"), turn
 
 
 def read_image(path: Path) -> Image.Image:

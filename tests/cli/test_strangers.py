@@ -15,7 +15,7 @@ import test as test_door
 import tiny
 import train
 from advent.dataset.listing import checked_names, read_list
-from advent.dataset.reading import MOST_PIXELS, read_16bit, read_ids, read_image
+from advent.dataset.reading import MOST_PIXELS, picture_size, read_16bit, read_ids, read_image
 from advent.engine.checkpoint import read
 from advent.engine.recognise import open_checkpoint
 from advent.errors import CheckpointError, ConfigError, DataError, first_line, printable
@@ -168,6 +168,18 @@ def test_an_image_bomb_is_refused_unopened(size, tmp_path):
         png_that_claims(path, *size, bits)
         with pytest.raises(DataError, match=r"bomb\.png"):
             reader(path)
+
+
+def test_postscript_is_never_started(tmp_path, monkeypatch):
+    """Pillow tells formats by content, and its EPS reader starts Ghostscript: a .png may be one."""
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments, **more: started.append(arguments))
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
+    for reader in (read_image, read_ids, picture_size):
+        with pytest.raises(DataError, match=r"photo\.png: cannot be read as a picture \(unknown format\)"):
+            reader(path)
+    assert not started
 
 
 def test_pictures_below_the_bound_are_read(tmp_path):
