@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from functools import cache
 
 from PIL import Image
@@ -19,9 +18,10 @@ _COMMON = ("PNG", "JPEG")  # tried first
 @cache
 def has_heif() -> bool:
     """Whether pillow-heif is installed; it then serves Pillow."""
-    if importlib.util.find_spec("pillow_heif") is None:
+    try:
+        importlib.import_module("pillow_heif").register_heif_opener()  # an optional extra
+    except ImportError:
         return False
-    importlib.import_module("pillow_heif").register_heif_opener()  # an optional extra
     return True
 
 
