@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,6 +23,7 @@ import daf.methods  # noqa: F401  (registers the networks that a checkpoint may 
 from advent.dataset import geometry as geometries
 from advent.dataset.base_dataset import network_images
 from advent.dataset.classes import ClassSet
+from advent.dataset.exif import turn_of
 from advent.dataset.geometry import GEOMETRIES, Size
 from advent.dataset.protocol import class_set
 from advent.dataset.reading import read_image
@@ -33,7 +34,7 @@ from advent.engine.precision import AMP_DTYPES, placed
 from advent.engine.predictor import outputs
 from advent.engine.registry import find_network
 from advent.engine.scoring import predicted
-from advent.errors import ConfigError
+from advent.errors import ConfigError, printable
 from advent.utils.loss import self_information
 from advent.utils.viz_segmask import colorize_mask
 
@@ -199,8 +200,14 @@ def upright(image: Picture) -> Image.Image:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"want (H, W, 3) uint8 RGB, got {image.dtype} {image.shape}")
         return Image.fromarray(image)
-    picture = read_image(Path(image)) if isinstance(image, (str, Path)) else image.convert("RGB")
-    return ImageOps.exif_transpose(picture)
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    image.load()  # a PNG may say after its pixels how it is turned
+    turn = turn_of(image)
+    if turn.damaged:
+        name = printable(str(getattr(image, "filename", "") or "a picture"))
+        log.warning("%s: its EXIF block is damaged; the picture is taken as it is stored, not turned", name)
+    return turn.apply(image).convert("RGB")
 
 
 def _resized(model: Model, picture: Image.Image) -> np.ndarray:

@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from advent.engine.checkpoint import save
     from advent.engine.options import OneLineParser
     from advent.engine.recognise import open_checkpoint
-    from advent.errors import ConfigError
+    from advent.errors import ConfigError, printable
 
     parser = OneLineParser(
         prog="checkpoint.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -184,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (args.to is None) != (args.out is None):
             raise ConfigError("--to and --out belong together: --to plain --out OTHER")
         for what, words in describe(args.file, found):
-            print(f"{what:<11}{words}")
+            print(printable(f"{what:<11}{words}"))
         if args.out is not None:
             if args.out.exists():
                 raise ConfigError(f"{args.out}: is there already; choose another --out")

@@ -18,7 +18,7 @@ from advent.domain_adaptation.config import load_config
 from advent.engine import distributed, stopping
 from advent.engine.provenance import recorded
 from advent.engine.runlog import StageFolder
-from advent.errors import ConfigError, UserError
+from advent.errors import ConfigError, UserError, first_line, printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What only the user can mend: a full or broken disk, a folder that is a file, no permission.
@@ -139,7 +139,7 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
             words, code = f"error: {error.filename or 'writing'}: {error.strerror}{mend}", UserError.exit_code
         except torch.OutOfMemoryError as error:
             mend = "lower the batch or input size, or set TRAIN.AMP=bf16"
-            words = f"error: the device's memory is full ({str(error).splitlines()[0]}); {mend}"
+            words = f"error: the device's memory is full ({first_line(error)}); {mend}"
             code = UserError.exit_code
         except stopping.Stopped as stop:
             words, code = f"stopped by {stop}; continue with: {again}", stop.exit_code
@@ -151,7 +151,7 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
             distributed.await_end()
         stopping.ignore_from_now()
         if distributed.speaks():
-            print(f"{prog}: {words}", file=sys.stderr, flush=True)
+            print(printable(f"{prog}: {words}"), file=sys.stderr, flush=True)
         return code
 
 

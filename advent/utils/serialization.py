@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from advent.errors import ConfigError, DataError
+from advent.errors import ConfigError, DataError, first_line
 
 LARGEST_YAML = 1_000_000  # bytes; a config has a few kilobytes
 DEEPEST = 10
@@ -95,10 +95,11 @@ def read_yaml(path: str | Path) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+        problem = first_line(getattr(error, "problem", None) or "unreadable")
+        raise ConfigError(f"{where}: not valid YAML ({problem})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
     except ValueError as error:  # also dates and numbers that YAML takes for such and Python does not know
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{path}: {first_line(error)}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None

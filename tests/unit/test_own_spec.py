@@ -257,3 +257,29 @@ def test_two_data_sets_with_different_classes_must_be_reconciled(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"SOURCE and TARGET bring two class sets, mine and other"):
         config_of(tmp_path, f"TARGET={tmp_path / 'other.yml'}")
     assert class_set(config_of(tmp_path, f"TARGET={tmp_path / 'other.yml'}", "CLASSES=street7", "NUM_CLASSES=7")) == C7
+
+
+def _new(folder: Path) -> Path:
+    """A folder of its own: a spec is remembered by its path."""
+    made = folder / str(len(list(folder.iterdir())))
+    made.mkdir()
+    return made
+
+
+PLAIN = 'name: mine\nfolder: mine\nlayouts: [{images: "{name}.png"}]\n'
+
+
+@pytest.mark.timeout(30)
+def test_every_id_of_16_bits_is_checked_at_once(tmp_path: Path) -> None:
+    """Compared with each other, 65,536 ids took minutes; one that is given twice is still found."""
+    spec = spec_of(_new(tmp_path), PLAIN + "ids: {a: {x: [0-65534], y: [65535]}}\n")
+    assert len(spec.ids["a"]["x"]) == 65535
+    with pytest.raises(ConfigError, match="label id 7 belongs to two classes"):
+        spec_of(_new(tmp_path), PLAIN + "ids: {a: {x: [0-65534], y: [65535, 7]}}\n")
+
+
+def test_names_of_unequal_pairs(tmp_path: Path) -> None:
+    spec = spec_of(_new(tmp_path), PLAIN + "unequal: [15188, 0998-1001, clip/a, x-1]\n")
+    assert spec.unequal == {"15188", "0998", "0999", "1000", "1001", "clip/a", "x-1"}
+    with pytest.raises(ConfigError, match="'9-3' is no range of names"):
+        spec_of(_new(tmp_path), PLAIN + "unequal: [9-3]\n")
