@@ -42,7 +42,7 @@ class FolderInUse(UserError):
 
 
 class NotFinite(UserError):
-    """Losses or gradients became infinite or not a number; the updates in question were not made."""
+    """Losses, gradients or outputs are infinite or not a number; no update was made, nothing was written of them."""
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:

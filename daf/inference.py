@@ -31,7 +31,7 @@ from advent.domain_adaptation.config import load_config
 from advent.engine.build import build_network
 from advent.engine.device import pick_device
 from advent.engine.precision import AMP_DTYPES, placed
-from advent.engine.predictor import outputs
+from advent.engine.predictor import not_finite, outputs, refuse_not_finite
 from advent.engine.registry import find_network
 from advent.engine.scoring import predicted
 from advent.errors import ConfigError, printable
@@ -155,14 +155,22 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 @torch.inference_mode()
 def predict_batch(
-    model: Model, pictures: Sequence[Image.Image], *, maps: bool = False, probabilities: bool = False
-) -> list[Prediction]:
-    """One forward pass over RGB pictures of any sizes; each prediction comes back at its picture's own size."""
+    model: Model, pictures: Sequence[Image.Image], *, maps: bool = False, probabilities: bool = False,
+    names: Sequence[str] = (),
+) -> list[Prediction]:  # fmt: skip
+    """One forward pass over RGB pictures of any sizes; each prediction comes back at its picture's own size.
+
+    Raises NotFinite naming the pictures (by `names`, else by their places) where outputs are infinite or not a number:
+    they stand for no class and no depth.
+    """
     bgr = np.stack([cv2.cvtColor(_resized(model, picture), cv2.COLOR_RGB2BGR) for picture in pictures])
     mean = torch.tensor(model.mean, dtype=torch.float32, device=model.device)
     logits, depth = outputs(
         model.net, network_images(torch.from_numpy(bgr).to(model.device), mean), AMP_DTYPES[model.amp]
     )
+    called = names or [f"image {i} of the batch" for i in range(len(pictures))]
+    spoilt = not_finite(called, logits, depth)
+    refuse_not_finite(spoilt, "the network's logits or depth", model.amp, option="amp off")
     return [
         _at_own_size(model, picture, logits[i], None if depth is None else depth[i], maps, probabilities)
         for i, picture in enumerate(pictures)

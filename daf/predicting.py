@@ -94,7 +94,8 @@ def _predict_stills(
     ):
         writing: deque[Future[None]] = deque()
         for batch in in_batches(_ahead(readers, files, 2 * batch_size + THREADS, done, progress), batch_size):
-            found = predict_batch(model, [photo for _, photo in batch], maps=wanted.maps)
+            keys, photos = zip(*batch, strict=True)
+            found = predict_batch(model, photos, maps=wanted.maps, names=keys)
             for (key, photo), one in zip(batch, found, strict=True):
                 writing.append(writers.submit(write_still, output, key, photo, one, Palette(model, wanted)))
                 done.images += 1

@@ -91,7 +91,7 @@ TRAIN:
   RANDOM_SEED: 1234
   RANDOM_TRAIN: false          # true: draw the seed
   AMP: 'off'                   # off | bf16 | fp16 (with loss scaling, for GPUs): mixed precision, for training and
-                               # evaluation; losses, maps and batch-norm statistics stay in float32
+                               # evaluation; losses, maps, batch-norm statistics and the depth stay in float32
   COMPILE: false               # true: torch.compile the network, for training and evaluation; minutes at the start
   CHECKPOINT_ACTIVATIONS: false  # true: keep less of the encoder for the backward pass and compute it again: less
                                # memory, more time, the same gradients
@@ -118,7 +118,7 @@ TEST:
   WEIGHTS: []                  # of the ensemble's files; without them 1 each
   FLIP: false                  # true: average with the mirrored image; the paper's numbers do not
   SCALES: [1.0]                # average over these scales of the input; the paper's numbers use 1 alone
-  SAVE_PREDS: null             # folder for predictions as label ids and colours
+  SAVE_PREDS: null             # folder for predictions as label ids and colours; of MODE best, the best snapshot's
   SET_TARGET: val
   BATCH_SIZE_TARGET: 1
   INPUT_SIZE_TARGET: [1024, 512]

@@ -10,6 +10,7 @@ from torch.nn import functional
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import ASPP_DILATIONS, SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, ResNetEncoder
+from daf.model.deeplabv2_depth import full_precision
 
 
 class DeeplabV2DADA(SegmentationNetwork):
@@ -38,9 +39,9 @@ class DeeplabV2DADA(SegmentationNetwork):
     def forward(self, images: Tensor) -> tuple[None, Tensor, Tensor]:
         """Images (B, 3, H, W) -> (None, logits (B, C, h, w), inverse depth (B, 1, h, w))."""
         x4 = self.encode(images)[3]
-        code = self.enc4_3(functional.relu(self.enc4_2(functional.relu(self.enc4_1(x4)))))
+        code = full_precision(self.enc4_3, functional.relu(self.enc4_2(functional.relu(self.enc4_1(x4)))))
         depth = code.mean(1, keepdim=True)
-        guidance = functional.relu(self.dec4(code))
+        guidance = functional.relu(full_precision(self.dec4, code))  # the code has the depth's range
         return None, self.layer6(x4 * guidance), depth
 
 

@@ -23,6 +23,12 @@ def resize(x: Tensor, size_hw: Sequence[int]) -> Tensor:
     return functional.interpolate(x, size=tuple(size_hw), mode="bilinear", align_corners=True)
 
 
+def full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """layer(x) in its weights' precision, under autocast too: inverse depth reaches 65536, float16 ends at 65504."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.to(layer.weight.dtype))
+
+
 def channel_attention(channels: int) -> nn.Sequential:
     """sigmoid(W2 relu(W1 avgpool(x))): (B, c, h, w) -> weights (B, c, 1, 1) in (0, 1)."""
     squeezed = max(1, channels // 16)
@@ -93,7 +99,7 @@ class DeeplabV2Depth(SegmentationNetwork):
         """
         maps = self.encode(images)
         fused = self.fuse(maps)
-        depth = self.convR2(functional.relu(self.bnR0(self.convR0(fused))))
+        depth = full_precision(self.convR2, functional.relu(self.bnR0(self.convR0(fused))))
         if self.depth_size:
             depth = resize(depth, self.depth_size[::-1])
         x4 = maps[3]
