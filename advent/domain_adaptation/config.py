@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -14,7 +15,7 @@ from typing import Any
 import yaml
 from easydict import EasyDict
 
-from advent.dataset.paths import CONFIGS
+from advent.dataset.paths import CONFIGS, expand_user
 from advent.dataset.protocol import class_set, geometry_of
 from advent.domain_adaptation.config_defaults import (
     AT_LEAST,
@@ -25,19 +26,22 @@ from advent.domain_adaptation.config_defaults import (
     LENGTHS,
     LISTS,
     NULLABLE,
+    PATHS,
     SINCE,
     SIZES,
     WITHOUT_EFFECT,
 )
 from advent.errors import ConfigError, closest, hint
-from advent.utils.serialization import parse_yaml, read_yaml
+from advent.utils.serialization import parse_value, read_yaml
 
 log = logging.getLogger(__name__)
 
 # Spellings of the release's README that never existed there.
 ALIASES = {"configs/configs/dg.yml": "dg.yml", "intrada.yml": "intrada.yml", "intra_trained.yml": "intra_trained.yml"}
 METHOD_ALIASES = {"dg": "DAF"}
-FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+FLOAT = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+DIGITS = re.compile(r"[-+]?[0-9][0-9_:.]*")
+NULLS = ("", "~", "null", "Null", "NULL")  # YAML's spellings of nothing
 
 Tree = dict[str, Any]
 
@@ -64,9 +68,11 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = (), 
         if not equals:
             raise ConfigError(f"{override!r}: want KEY=VALUE, for example TRAIN.MAX_ITERS=1000")
         try:
-            value = parse_yaml(text)
-        except (yaml.YAMLError, ValueError):
+            value = _override_value(key.strip(), text)
+        except yaml.YAMLError:
             raise ConfigError(f"{override[:80]!r}: the value is not valid YAML; put quotes around it") from None
+        except ValueError as error:
+            raise ConfigError(f"{override[:80]!r}: not a value in YAML ({str(error).splitlines()[0]})") from None
         _merge(config, _nested(key.strip(), value), "command line", "")
     _check(config, str(path_or_name))
     # From here on the config itself says what its classes are: it is written beside every checkpoint.
@@ -82,7 +88,7 @@ def find_config(path_or_name: str | Path) -> Path:
     The published spellings that never existed are announced aliases; anything else that does not exist is an error
     that says where it was looked for, and the nearest name.
     """
-    given = Path(path_or_name)
+    given = Path(expand_user(str(path_or_name)))
     if given.is_file():
         return given
     shown = given.as_posix().removeprefix("./")
@@ -121,6 +127,24 @@ def merge_file(config: Tree, path: Path, seen: tuple[Path, ...]) -> None:
     if "TARGET" in content:
         config["GEOMETRY_TARGET"] = None  # a BASE's belongs to the BASE's target
     _merge(config, content, str(path), "")
+
+
+def _override_value(key: str, text: str) -> Any:
+    """The value of `KEY=text`: as written where the key holds text (a path may hold ` #`), else read as YAML.
+
+    Text in quotes is what they enclose. A key that may be null is null in YAML's spellings of it.
+    """
+    default = _DEFAULTS.get(key, 0)
+    holds_text = (default is None or isinstance(default, str)) and key not in CHOICES
+    if not holds_text or (key == "CLASSES" and text.startswith("{")):  # a whole class set
+        return parse_value(text)
+    if key in NULLABLE and text.strip() in NULLS:
+        return None
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        with contextlib.suppress(yaml.YAMLError, ValueError):  # no pair of quotes: they are the text's own
+            enclosed = parse_value(text)
+            return enclosed if isinstance(enclosed, str) else text
+    return text
 
 
 def _nested(key: str, value: Any) -> Tree:
@@ -170,7 +194,7 @@ def _typed(key: str, value: Any, where: str) -> Any:
             return None
         raise ConfigError(f"{where}: {key}: must not be null")
     if key in CHOICES and isinstance(value, bool):
-        value = ("off" if not value else "on") if key == "TRAIN.AMP" else str(value).lower()
+        value = ("on" if value else "off") if "off" in CHOICES[key] else str(value).lower()
     if isinstance(want, bool):
         good = isinstance(value, bool)
     elif isinstance(want, int):
@@ -187,8 +211,23 @@ def _typed(key: str, value: Any, where: str) -> Any:
     if not good:
         kind = "list" if isinstance(want, list) else type(want).__name__ if want is not None else "str"
         kind = f"list of {LENGTHS[key]} numbers" if key in LENGTHS else kind
-        raise ConfigError(f"{where}: {key}: want {kind}, got {str(value)[:80]!r}; for example {key}={_example(want)}")
-    return value
+        fix = f"for example {key}={_example(want)}"
+        if kind == "str":
+            fix = "put quotes around text that looks like a number, a truth value or a list"
+        elif isinstance(value, str) and DIGITS.fullmatch(value):
+            fix = "no leading zeros (octal in YAML), no colons (base 60)"
+        raise ConfigError(f"{where}: {key}: want {kind}, got {str(value)[:80]!r}; {fix}")
+    return _expanded(value, where, key) if key in PATHS else value
+
+
+def _expanded(value: Any, where: str, key: str) -> Any:
+    """A path, or each of a list, with `~` replaced by the home folder; a class set in full stays as it is."""
+    if isinstance(value, list):
+        return [_expanded(item, where, key) for item in value]
+    try:
+        return expand_user(value) if isinstance(value, str) else value
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {key}: {error}") from None
 
 
 def _example(want: Any) -> str:

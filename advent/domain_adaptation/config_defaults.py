@@ -135,6 +135,13 @@ NULLABLE = {
     "TEST.SAVE_PREDS", "GEOMETRY_TARGET",
 }  # fmt: skip
 
+# What may be a path: `~` at its beginning is the home folder. In a list every entry is one.
+PATHS = {
+    "SOURCE", "TARGET", "CLASSES", "DATA_ROOT", "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "DATA_LIST_SOURCE",
+    "DATA_LIST_TARGET", "DATA_CACHE", "EXP_ROOT", "STAGE.RANKING_FROM", "MODEL.ENCODER_WEIGHTS", "TRAIN.RESTORE_FROM",
+    "TEST.ENSEMBLE", "TEST.SAVE_PREDS", "TEST.RESTORE_FROM",
+}  # fmt: skip
+
 # Names of folders under the experiment's: they never lead elsewhere.
 FOLDERS = ("EXP_NAME", "EXP_SUFFIX", "STAGE.NAME", "STAGE.AFTER", "STAGE.RANKING")
 

@@ -160,7 +160,7 @@ def settle_seed(config: Any, resume: bool) -> None:
 
 def cache_folder(config: Any) -> Path | None:
     """Where scripts/prepare.py leaves decoded items: DATA_CACHE, relative to DATA_ROOT."""
-    return Path(config.DATA_ROOT).expanduser() / config.DATA_CACHE if config.DATA_CACHE else None
+    return Path(config.DATA_ROOT) / config.DATA_CACHE if config.DATA_CACHE else None
 
 
 def _list_file(value: str | None) -> Path | None:
