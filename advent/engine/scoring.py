@@ -51,7 +51,7 @@ def score(
     order = distributed.share(in_order(len(dataset), batch_size))
     for batch in tracked(loader(dataset, workers, device, order), what, len(order)):
         for index, (name, logits) in enumerate(zip(batch["name"], predictor(batch["image"]), strict=True)):
-            label = batch["label"][index].to(device, non_blocking=True) if "label" in batch else None
+            label = batch["label"][index].to(device) if "label" in batch else None
             ids = predicted(logits, label.shape[-2:] if label is not None else _canvas(dataset, name))
             if label is not None:
                 hist += confusion_counts(label, ids, num_classes)
