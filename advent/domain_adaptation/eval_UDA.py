@@ -207,7 +207,16 @@ def evaluation_hook(config: Any, net: nn.Module, device: torch.device) -> Callab
 
 def candidates(config: Any) -> list[Candidate]:
     """What TEST asks to be scored, the last snapshot last. Raises MissingStage where there is none."""
+    if config.TEST.WAIT_MODEL and not config.TEST.ENSEMBLE and not config.TEST.RESTORE_FROM:
+        _wait_for(StageFolder.of(config))
     return distributed.decided(lambda: _candidates(config))
+
+
+def _wait_for(folder: StageFolder) -> None:
+    """Wait until a stage is finished. All processes sleep: one that waits for a message gives up after a while."""
+    while not distributed.decided(lambda: folder.finished() is not None):
+        log.info("%s: TEST.WAIT_MODEL is set and the stage is not finished; waiting", folder.path)
+        time.sleep(WAIT_SECONDS)
 
 
 def _candidates(config: Any) -> list[Candidate]:
@@ -216,9 +225,6 @@ def _candidates(config: Any) -> list[Candidate]:
         return [Candidate(None, tuple(map(Path, test.ENSEMBLE)), tuple(test.WEIGHTS))]
     if test.RESTORE_FROM:
         return [Candidate(None, (Path(test.RESTORE_FROM),))]
-    while test.WAIT_MODEL and not folder.finished():
-        log.info("%s: TEST.WAIT_MODEL is set and the stage is not finished; waiting", folder.path)
-        time.sleep(WAIT_SECONDS)
     snapshots = folder.snapshots()
     if not snapshots:
         raise MissingStage(

@@ -166,8 +166,10 @@ def _mean(dataset: Any) -> Sequence[float]:
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Tensors on the device, without waiting for the copy; names stay as they are."""
-    return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    """Tensors on the device, for CUDA without waiting for the copy; names stay as they are."""
+    # Elsewhere the source may be freed before the copy has read it (MPS from pageable memory).
+    waits = device.type != "cuda"
+    return {k: v.to(device, non_blocking=not waits) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 def stream(
