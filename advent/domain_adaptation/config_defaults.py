@@ -92,6 +92,8 @@ TRAIN:
   RANDOM_TRAIN: false          # true: draw the seed
   AMP: 'off'                   # off | bf16 | fp16 (with loss scaling, for GPUs): mixed precision, for training and
                                # evaluation; losses, maps, batch-norm statistics and the depth stay in float32
+  TF32: default                # NVIDIA GPUs from Ampere on, float32 (AMP: off). default: PyTorch's own, convolutions in
+                               # TF32 (10 bits of mantissa), matrix products in float32; off: float32; on: TF32
   COMPILE: false               # true: torch.compile the network, for training and evaluation; minutes at the start
   CHECKPOINT_ACTIVATIONS: false  # true: keep less of the encoder for the backward pass and compute it again: less
                                # memory, more time, the same gradients
@@ -152,6 +154,7 @@ CHOICES = {
     "MODEL.BN_AFFINE": ("auto", "frozen", "trainable"),
     "TRAIN.BACKBONE_UPDATES": ("release", "once"),
     "TRAIN.AMP": ("off", "bf16", "fp16"),
+    "TRAIN.TF32": ("default", "off", "on"),
     "RANK.MAP": ("depth", "entropy", "random"),
     "RANK.NORMALIZE": ("false", "true", "release"),
     "TEST.MODE": ("last", "best", "single"),
@@ -198,4 +201,5 @@ WITHOUT_EFFECT = (
 SINCE: dict[str, tuple[object, ...]] = {
     "GEOMETRY_TARGET": (None, "stretch"),
     "MODEL.DILATIONS": ([6, 12, 18, 24],),
+    "TRAIN.TF32": ("default",),
 }
