@@ -18,7 +18,8 @@ DATA_LIST_SOURCE: null         # list file (also relative to this project); null
 DATA_LIST_TARGET: null
 DATA_CACHE: cache              # decoded images that scripts/prepare.py left, under DATA_ROOT; null: not used
 DATA_CHECK: 16                 # so many images of each data set are examined before a stage begins; 0: none
-NUM_WORKERS: 4
+NUM_WORKERS: 4                 # of each stream; they hold (NUM_WORKERS + 1) x max(batch size, 4) images in /dev/shm,
+                               # of which Docker gives 64 MiB: EP1 needs 142 there, 57 with 1 worker, none with 0
 DEVICE: auto                   # auto | cpu | cuda | cuda:N | mps
 EXP_ROOT: experiments
 EXP_NAME: ep1                  # folder of the protocol under EXP_ROOT

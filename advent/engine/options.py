@@ -18,6 +18,7 @@ from advent.domain_adaptation.config import load_config
 from advent.engine import distributed, stopping
 from advent.engine.provenance import recorded
 from advent.engine.runlog import StageFolder
+from advent.engine.streams import lost_worker
 from advent.errors import ConfigError, UserError, first_line, printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -154,6 +155,11 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
             mend = "lower the batch or input size, or set TRAIN.AMP=bf16"
             words = f"error: the device's memory is full ({first_line(error)}); {mend}"
             code = UserError.exit_code
+        except RuntimeError as error:
+            cause = lost_worker(error)
+            if cause is None:
+                raise
+            words, code = f"error: {cause}", UserError.exit_code
         except stopping.Stopped as stop:
             words, code = f"stopped by {stop}; continue with: {again}", stop.exit_code
         except KeyboardInterrupt:
