@@ -86,7 +86,7 @@ TRAIN:
   EVAL_EVERY: 0                # score the target's labelled set so often; 0: never
   RANDOM_SEED: 1234
   RANDOM_TRAIN: false          # true: draw the seed
-  AMP: 'off'                   # off | bf16 | fp16 (with loss scaling, for GPUs): mixed precision, for training and
+  AMP: 'off'                   # off | bf16 | fp16 (loss scaling; GPUs but not MPS): mixed precision, for training and
                                # evaluation; losses, maps and batch-norm statistics stay in float32
   COMPILE: false               # true: torch.compile the network, for training and evaluation; minutes at the start
   CHECKPOINT_ACTIVATIONS: false  # true: keep less of the encoder for the backward pass and compute it again: less
