@@ -91,7 +91,7 @@ TRAIN:
   EVAL_EVERY: 0                # score the target's labelled set so often; 0: never
   RANDOM_SEED: 1234
   RANDOM_TRAIN: false          # true: draw the seed
-  AMP: 'off'                   # off | bf16 | fp16 (with loss scaling, for GPUs): mixed precision, for training and
+  AMP: 'off'                   # off | bf16 | fp16 (loss scaling; GPUs but not MPS): mixed precision, for training and
                                # evaluation; losses, maps, batch-norm statistics and the depth stay in float32
   TF32: default                # NVIDIA GPUs from Ampere on, float32 (AMP: off). default: PyTorch's own, convolutions in
                                # TF32 (10 bits of mantissa), matrix products in float32; off: float32; on: TF32
