@@ -44,7 +44,7 @@ CELL = {
     "name": str, "label": str, "script": str, "cfg": str, "after": str, "ranking": str, "source": str, "set": [str],
 }  # fmt: skip
 # What says where things lie, not what is done with them.
-ELSEWHERE = (*WITHOUT_EFFECT, "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "CLASSES.")
+ELSEWHERE = (*WITHOUT_EFFECT, "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "GEOMETRY_TARGET", "CLASSES.")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Which classes a protocol has: named in its config, brought by one of its data sets, or by their number."""
+"""What a protocol's config takes from its data sets: the classes, and the geometry of the target's images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from advent.dataset.classes import ClassSet, classes_for, classes_from_mapping, load_classes
-from advent.dataset.spec import load_spec
+from advent.dataset.spec import DatasetSpec, load_spec
 from advent.errors import ConfigError
 
 
@@ -24,6 +24,25 @@ def class_set(config: Any) -> ClassSet:
             "make them agree"
         )
     return classes
+
+
+def geometry_of(target: str) -> str | None:
+    """How the images of the data set TARGET meet the input size; None where its spec cannot be loaded."""
+    try:
+        return load_spec(target).geometry
+    except ConfigError:
+        return None  # a stage that needs the data set says why
+
+
+def target_spec(target: str, geometry: str | None) -> DatasetSpec:
+    """The spec TARGET. Raises ConfigError where it brings images to the input size otherwise than GEOMETRY_TARGET."""
+    spec = load_spec(target)
+    if geometry is not None and geometry != spec.geometry:
+        raise ConfigError(
+            f"GEOMETRY_TARGET: {geometry}, but the data set {spec.name} has geometry: {spec.geometry}; make them agree "
+            "(a config.yml holds the geometry of its run; change it in the spec, not in the config)"
+        )
+    return spec
 
 
 def _named(value: Any) -> ClassSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import json
@@ -14,8 +15,8 @@ from typing import Any
 import yaml
 from easydict import EasyDict
 
-from advent.dataset.paths import CONFIGS
-from advent.dataset.protocol import class_set
+from advent.dataset.paths import CONFIGS, expand_user
+from advent.dataset.protocol import class_set, geometry_of
 from advent.domain_adaptation.config_defaults import (
     AT_LEAST,
     AT_MOST,
@@ -25,18 +26,22 @@ from advent.domain_adaptation.config_defaults import (
     LENGTHS,
     LISTS,
     NULLABLE,
+    PATHS,
+    SINCE,
     SIZES,
     WITHOUT_EFFECT,
 )
 from advent.errors import ConfigError, closest, hint
-from advent.utils.serialization import parse_yaml, read_yaml
+from advent.utils.serialization import parse_value, read_yaml
 
 log = logging.getLogger(__name__)
 
 # Spellings of the release's README that never existed there.
 ALIASES = {"configs/configs/dg.yml": "dg.yml", "intrada.yml": "intrada.yml", "intra_trained.yml": "intra_trained.yml"}
 METHOD_ALIASES = {"dg": "DAF"}
-FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+FLOAT = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+DIGITS = re.compile(r"[-+]?[0-9][0-9_:.]*")
+NULLS = ("", "~", "null", "Null", "NULL")  # YAML's spellings of nothing
 
 Tree = dict[str, Any]
 
@@ -56,18 +61,24 @@ def load_config(path_or_name: str | Path | None, overrides: Sequence[str] = (), 
         path_or_name = default
     config = default_config()
     merge_file(config, find_config(path_or_name), ())
+    if any(override.partition("=")[0].strip() == "TARGET" for override in overrides):
+        config.GEOMETRY_TARGET = None  # the file's belongs to the file's target
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise ConfigError(f"{override!r}: want KEY=VALUE, for example TRAIN.MAX_ITERS=1000")
         try:
-            value = parse_yaml(text)
-        except (yaml.YAMLError, ValueError):
+            value = _override_value(key.strip(), text)
+        except yaml.YAMLError:
             raise ConfigError(f"{override[:80]!r}: the value is not valid YAML; put quotes around it") from None
+        except ValueError as error:
+            raise ConfigError(f"{override[:80]!r}: not a value in YAML ({str(error).splitlines()[0]})") from None
         _merge(config, _nested(key.strip(), value), "command line", "")
     _check(config, str(path_or_name))
     # From here on the config itself says what its classes are: it is written beside every checkpoint.
     config.CLASSES = class_set(config).as_mapping()
+    # Likewise how its target's images meet the input size; null where the spec is not to be had.
+    config.GEOMETRY_TARGET = config.GEOMETRY_TARGET or geometry_of(config.TARGET)
     return config
 
 
@@ -77,7 +88,7 @@ def find_config(path_or_name: str | Path) -> Path:
     The published spellings that never existed are announced aliases; anything else that does not exist is an error
     that says where it was looked for, and the nearest name.
     """
-    given = Path(path_or_name)
+    given = Path(expand_user(str(path_or_name)))
     if given.is_file():
         return given
     shown = given.as_posix().removeprefix("./")
@@ -113,7 +124,27 @@ def merge_file(config: Tree, path: Path, seen: tuple[Path, ...]) -> None:
             raise ConfigError(f"{path}: BASE: want names of configs, got {base!r}")
         beside = path.parent / base
         merge_file(config, beside if beside.is_file() else find_config(base), (*seen, path))
+    if "TARGET" in content:
+        config["GEOMETRY_TARGET"] = None  # a BASE's belongs to the BASE's target
     _merge(config, content, str(path), "")
+
+
+def _override_value(key: str, text: str) -> Any:
+    """The value of `KEY=text`: as written where the key holds text (a path may hold ` #`), else read as YAML.
+
+    Text in quotes is what they enclose. A key that may be null is null in YAML's spellings of it.
+    """
+    default = _DEFAULTS.get(key, 0)
+    holds_text = (default is None or isinstance(default, str)) and key not in CHOICES
+    if not holds_text or (key == "CLASSES" and text.startswith("{")):  # a whole class set
+        return parse_value(text)
+    if key in NULLABLE and text.strip() in NULLS:
+        return None
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        with contextlib.suppress(yaml.YAMLError, ValueError):  # no pair of quotes: they are the text's own
+            enclosed = parse_value(text)
+            return enclosed if isinstance(enclosed, str) else text
+    return text
 
 
 def _nested(key: str, value: Any) -> Tree:
@@ -163,7 +194,7 @@ def _typed(key: str, value: Any, where: str) -> Any:
             return None
         raise ConfigError(f"{where}: {key}: must not be null")
     if key in CHOICES and isinstance(value, bool):
-        value = ("off" if not value else "on") if key == "TRAIN.AMP" else str(value).lower()
+        value = ("on" if value else "off") if "off" in CHOICES[key] else str(value).lower()
     if isinstance(want, bool):
         good = isinstance(value, bool)
     elif isinstance(want, int):
@@ -180,8 +211,23 @@ def _typed(key: str, value: Any, where: str) -> Any:
     if not good:
         kind = "list" if isinstance(want, list) else type(want).__name__ if want is not None else "str"
         kind = f"list of {LENGTHS[key]} numbers" if key in LENGTHS else kind
-        raise ConfigError(f"{where}: {key}: want {kind}, got {str(value)[:80]!r}; for example {key}={_example(want)}")
-    return value
+        fix = f"for example {key}={_example(want)}"
+        if kind == "str":
+            fix = "put quotes around text that looks like a number, a truth value or a list"
+        elif isinstance(value, str) and DIGITS.fullmatch(value):
+            fix = "no leading zeros (octal in YAML), no colons (base 60)"
+        raise ConfigError(f"{where}: {key}: want {kind}, got {str(value)[:80]!r}; {fix}")
+    return _expanded(value, where, key) if key in PATHS else value
+
+
+def _expanded(value: Any, where: str, key: str) -> Any:
+    """A path, or each of a list, with `~` replaced by the home folder; a class set in full stays as it is."""
+    if isinstance(value, list):
+        return [_expanded(item, where, key) for item in value]
+    try:
+        return expand_user(value) if isinstance(value, str) else value
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {key}: {error}") from None
 
 
 def _example(want: Any) -> str:
@@ -219,7 +265,7 @@ def _list(key: str, value: Any) -> tuple[bool, Any]:
 def _check(config: EasyDict, where: str) -> None:
     config.TRAIN.DA_METHOD = METHOD_ALIASES.get(config.TRAIN.DA_METHOD, config.TRAIN.DA_METHOD)
     for key, value in flat(config):
-        if key in CHOICES and value not in CHOICES[key]:
+        if key in CHOICES and value is not None and value not in CHOICES[key]:
             raise ConfigError(f"{where}: {key}: {value!r} is none of {', '.join(CHOICES[key])}")
         if key in AT_LEAST and not value >= AT_LEAST[key]:
             raise ConfigError(f"{where}: {key}: {value} is too small; at least {AT_LEAST[key]}")
@@ -229,6 +275,9 @@ def _check(config: EasyDict, where: str) -> None:
             raise ConfigError(
                 f"{where}: {key}: {value} (width, height) is too small for the discriminator; at least 32 x 32"
             )
+    every, used = _DEFAULTS["MODEL.DILATIONS"], config.MODEL.DILATIONS
+    if not used or used != [rate for rate in every if rate in used]:
+        raise ConfigError(f"{where}: MODEL.DILATIONS: {used}: want some of {every}, ascending, for example [6,12]")
     train = config.TRAIN
     if train.EARLY_STOP > train.MAX_ITERS:
         raise ConfigError(
@@ -263,9 +312,15 @@ def dump_config(config: Mapping[str, Any]) -> str:
 
 
 def config_digest(config: Mapping[str, Any], ignore: Sequence[str] = WITHOUT_EFFECT) -> str:
-    """SHA-256 of a config without the keys that training does not depend on (device, workers, folders, TEST)."""
+    """SHA-256 of a config without the keys that training does not depend on (device, workers, folders, TEST).
+
+    Keys that came later (SINCE) count only where they say something else than earlier versions did.
+    """
     sections = tuple(key for key in ignore if key.endswith("."))
-    leaves = {k: v for k, v in flat(plain(config)) if k not in ignore and not k.startswith(sections)}
+    leaves = {
+        k: v for k, v in flat(plain(config))
+        if k not in ignore and not k.startswith(sections) and v not in SINCE.get(k, ())
+    }  # fmt: skip
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
 
 

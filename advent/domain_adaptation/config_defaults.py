@@ -6,6 +6,8 @@ Keys are ADVENT's where it has them. A deviation of the release that users can c
 DEFAULTS_YAML = """
 SOURCE: SYNTHIA                # spec of the labelled domain: a name under configs/datasets, or a path
 TARGET: Cityscapes             # spec of the unlabelled domain
+GEOMETRY_TARGET: null          # how its images meet the input size: stretch | pad; null: as its spec says.
+                               # A loaded config holds it: predictions depend on it, and the spec may not be at hand
 NUM_CLASSES: 16
 CLASSES: null                  # class set under configs/classes, or a path; null: the one that SOURCE or TARGET
                                # brings, else by NUM_CLASSES. A loaded config holds the whole set: it travels
@@ -16,7 +18,8 @@ DATA_LIST_SOURCE: null         # list file (also relative to this project); null
 DATA_LIST_TARGET: null
 DATA_CACHE: cache              # decoded images that scripts/prepare.py left, under DATA_ROOT; null: not used
 DATA_CHECK: 16                 # so many images of each data set are examined before a stage begins; 0: none
-NUM_WORKERS: 4
+NUM_WORKERS: 4                 # of each stream; they hold (NUM_WORKERS + 1) x max(batch size, 4) images in /dev/shm,
+                               # of which Docker gives 64 MiB: EP1 needs 142 there, 57 with 1 worker, none with 0
 DEVICE: auto                   # auto | cpu | cuda | cuda:N | mps
 EXP_ROOT: experiments
 EXP_NAME: ep1                  # folder of the protocol under EXP_ROOT
@@ -33,6 +36,8 @@ STAGE:
 MODEL:
   NAME: DeepLabv2_depth        # DeepLabv2_depth (DAF) | DeepLabv2_depth_DADA | DeepLabv2 (ADVENT)
   MULTI_LEVEL: false           # auxiliary classifier: AdvEnt and MinEnt on DeepLabv2
+  DILATIONS: [6, 12, 18, 24]   # which of the classifier's convolutions are summed. [6, 12]: AdaptSegNet, whose
+                               # network has ADVENT's names and shapes but returns inside its loop
   ENCODER: resnet101           # the release's ResNet | timm:NAME
   LAYERS: [3, 4, 23, 3]        # blocks of the ResNet's four stages
   WIDTH: 64                    # channels of the ResNet's stem; the rest scales with it
@@ -86,8 +91,10 @@ TRAIN:
   EVAL_EVERY: 0                # score the target's labelled set so often; 0: never
   RANDOM_SEED: 1234
   RANDOM_TRAIN: false          # true: draw the seed
-  AMP: 'off'                   # off | bf16 | fp16 (with loss scaling, for GPUs): mixed precision, for training and
+  AMP: 'off'                   # off | bf16 | fp16 (loss scaling; GPUs but not MPS): mixed precision, for training and
                                # evaluation; losses, maps, batch-norm statistics and the depth stay in float32
+  TF32: default                # NVIDIA GPUs from Ampere on, float32 (AMP: off). default: PyTorch's own, convolutions in
+                               # TF32 (10 bits of mantissa), matrix products in float32; off: float32; on: TF32
   COMPILE: false               # true: torch.compile the network, for training and evaluation; minutes at the start
   CHECKPOINT_ACTIVATIONS: false  # true: keep less of the encoder for the backward pass and compute it again: less
                                # memory, more time, the same gradients
@@ -128,18 +135,27 @@ NULLABLE = {
     "CLASSES", "DATA_CACHE", "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "DATA_LIST_SOURCE", "DATA_LIST_TARGET",
     "STAGE.AFTER", "STAGE.SCRIPT_AFTER", "STAGE.CONFIG_AFTER", "STAGE.RANKING", "STAGE.RANKING_FROM",
     "STAGE.CONFIG_RANKING", "MODEL.DEPTH_SIZE", "MODEL.ENCODER_WEIGHTS", "TRAIN.RESTORE_FROM", "TEST.RESTORE_FROM",
-    "TEST.SAVE_PREDS",
+    "TEST.SAVE_PREDS", "GEOMETRY_TARGET",
+}  # fmt: skip
+
+# What may be a path: `~` at its beginning is the home folder. In a list every entry is one.
+PATHS = {
+    "SOURCE", "TARGET", "CLASSES", "DATA_ROOT", "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "DATA_LIST_SOURCE",
+    "DATA_LIST_TARGET", "DATA_CACHE", "EXP_ROOT", "STAGE.RANKING_FROM", "MODEL.ENCODER_WEIGHTS", "TRAIN.RESTORE_FROM",
+    "TEST.ENSEMBLE", "TEST.SAVE_PREDS", "TEST.RESTORE_FROM",
 }  # fmt: skip
 
 # Names of folders under the experiment's: they never lead elsewhere.
 FOLDERS = ("EXP_NAME", "EXP_SUFFIX", "STAGE.NAME", "STAGE.AFTER", "STAGE.RANKING")
 
 CHOICES = {
+    "GEOMETRY_TARGET": ("stretch", "pad"),
     "MODEL.INIT": ("release", "he"),
     "MODEL.STRIDE_IN": ("conv1", "conv2"),
     "MODEL.BN_AFFINE": ("auto", "frozen", "trainable"),
     "TRAIN.BACKBONE_UPDATES": ("release", "once"),
     "TRAIN.AMP": ("off", "bf16", "fp16"),
+    "TRAIN.TF32": ("default", "off", "on"),
     "RANK.MAP": ("depth", "entropy", "random"),
     "RANK.NORMALIZE": ("false", "true", "release"),
     "TEST.MODE": ("last", "best", "single"),
@@ -151,7 +167,7 @@ SIZES = {
 }  # fmt: skip
 
 # Lists of any length, and what they hold.
-LISTS: dict[str, type] = {"TEST.ENSEMBLE": str, "TEST.WEIGHTS": float, "TEST.SCALES": float}
+LISTS: dict[str, type] = {"MODEL.DILATIONS": int, "TEST.ENSEMBLE": str, "TEST.WEIGHTS": float, "TEST.SCALES": float}
 
 LENGTHS = {"MODEL.LAYERS": 4, "TRAIN.IMG_MEAN": 3, "TRAIN.DEPTH_POWER": 2, **dict.fromkeys(SIZES, 2)}
 
@@ -180,3 +196,11 @@ WITHOUT_EFFECT = (
     "TRAIN.DETERMINISTIC", "TRAIN.SKIP_NONFINITE", "TRAIN.CHECKPOINT_ACTIVATIONS",
     "STAGE.CHECK_ORIGIN", "TEST.", "PIPELINE.",
 )  # fmt: skip
+
+# Keys of later versions -> the values that say what earlier versions did. With one of these a key is left out of the
+# digest, so that the digest of an earlier run stays the same.
+SINCE: dict[str, tuple[object, ...]] = {
+    "GEOMETRY_TARGET": (None, "stretch"),
+    "MODEL.DILATIONS": ([6, 12, 18, 24],),
+    "TRAIN.TF32": ("default",),
+}

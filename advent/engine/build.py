@@ -10,13 +10,13 @@ from typing import Any
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.paths import CONFIGS
 from advent.dataset.place import resolve_root
-from advent.dataset.protocol import class_set
+from advent.dataset.protocol import class_set, target_spec
 from advent.dataset.spec import load_spec
 from advent.doctor.examine import check_before
 from advent.domain_adaptation.config import config_digest, dump_config
 from advent.domain_adaptation.steps import Method
 from advent.engine import distributed
-from advent.engine.device import pick_device, seed_everything, seed_rank
+from advent.engine.device import prepare_device, seed_everything, seed_rank
 from advent.engine.effective import effective_batch
 from advent.engine.learner import Learner
 from advent.engine.loading import FETCH, load_network, load_start
@@ -82,7 +82,7 @@ def target_data(
 
     Its ground truth is never opened here.
     """
-    spec = load_spec(config.TARGET)
+    spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     train = config.TRAIN
     size_wh = tuple(size or train.INPUT_SIZE_TARGET)
     return StreetDataset(
@@ -94,7 +94,7 @@ def target_data(
 
 def evaluation_data(config: Any, labelled: bool = True) -> StreetDataset:
     """The target's labelled set: images at TEST.INPUT_SIZE_TARGET, labels (if any) at the size they are scored at."""
-    spec = load_spec(config.TARGET)
+    spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     return StreetDataset(
         spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), config.TEST.SET_TARGET,
         class_set(config), size=tuple(config.TEST.INPUT_SIZE_TARGET), label_size=None,
@@ -122,7 +122,7 @@ def open_run(
     digests = {role: names_digest(listed) for role, listed in names.items()}
     distributed.require_same(config=config_digest(config), **{f"{role}'s images": d for role, d in digests.items()})
     check_before(data, config.DATA_CHECK)
-    device = pick_device(config.DEVICE)
+    device = prepare_device(config)
     seed_everything(config.TRAIN.RANDOM_SEED, config.TRAIN.DETERMINISTIC)
     folder = StageFolder.of(config)
     if continues(config, resume):
@@ -160,7 +160,7 @@ def settle_seed(config: Any, resume: bool) -> None:
 
 def cache_folder(config: Any) -> Path | None:
     """Where scripts/prepare.py leaves decoded items: DATA_CACHE, relative to DATA_ROOT."""
-    return Path(config.DATA_ROOT).expanduser() / config.DATA_CACHE if config.DATA_CACHE else None
+    return Path(config.DATA_ROOT) / config.DATA_CACHE if config.DATA_CACHE else None
 
 
 def _list_file(value: str | None) -> Path | None:

@@ -18,7 +18,8 @@ from advent.domain_adaptation.config import load_config
 from advent.engine import distributed, stopping
 from advent.engine.provenance import recorded
 from advent.engine.runlog import StageFolder
-from advent.errors import ConfigError, UserError
+from advent.engine.streams import lost_worker
+from advent.errors import ConfigError, UserError, first_line, printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What only the user can mend: a full or broken disk, a folder that is a file, no permission.
@@ -33,13 +34,27 @@ class OneLineParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse's, with positional arguments anywhere, also behind a flag of several values (`--seeds 1 A=3`)."""
-        given = list(sys.argv[1:] if args is None else args)
-        pairs = [argument for argument in given if PAIR.match(argument)]
-        return self.parse_intermixed_args([*pairs, *(a for a in given if not PAIR.match(a))], namespace)
+        pairs: list[str] = []
+        others: list[str] = []
+        for argument in map(_at_home, sys.argv[1:] if args is None else args):
+            is_value = bool(others) and self._takes_one_value(others[-1])
+            (pairs if PAIR.match(argument) and not is_value else others).append(argument)
+        return self.parse_intermixed_args([*pairs, *others], namespace)
+
+    def _takes_one_value(self, flag: str) -> bool:
+        """Whether what follows a flag is its value whatever it looks like (`--exp-suffix LR=1e-3`)."""
+        action = self._option_string_actions.get(flag)
+        return action is not None and action.nargs is None
 
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _at_home(argument: str) -> str:
+    """`--flag=~/path` with the home folder in it: a shell expands `~` at the beginning of a word alone."""
+    flag, equals, value = argument.partition("=")
+    return f"{flag}={os.path.expanduser(value)}" if equals and flag.startswith("--") else argument
 
 
 def make_parser(prog: str, description: str, default_cfg: str, trains: bool = False) -> argparse.ArgumentParser:
@@ -79,24 +94,21 @@ def overrides_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> l
 
 
 def config_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> Any:
-    """The stage's config: file, then flags, then KEY=VALUE. Started again by torchrun, a stage goes on by itself."""
+    """The stage's config: file, then flags, then KEY=VALUE. Restarted by torchrun, a stage resumes without a flag."""
     config = load_config(args.cfg, overrides_from_args(args, more), default=args.default_cfg)
-    if distributed.launcher() is not None:
-        again = distributed.highest(int(distributed.restarted())) > 0  # on several machines each counts its own
-        if distributed.decided(lambda: _goes_on(args, config, again)):
-            args.resume, args.overwrite = True, False
+    if distributed.under_torchrun() and distributed.decided(lambda: _began_here(config)):
+        args.resume, args.overwrite = True, False
     return config
 
 
-def _goes_on(args: argparse.Namespace, config: Any, again: bool) -> bool:
-    """Whether a stage continues by itself: what this torchrun began, and after a restart whatever lies there.
+def _began_here(config: Any) -> bool:
+    """Whether the torchrun start above this process began what lies in the stage's folder.
 
-    But not instead of an --overwrite that the failed start had no time to obey.
+    Then this is a restart, and its --overwrite has been obeyed. What lay there before the start is never resumed so: a
+    first process that refused it is restarted, too.
     """
-    record = recorded(StageFolder.of(config).path)
-    if record is not None and record.get("launcher") == distributed.launcher():
-        return True
-    return again and not getattr(args, "overwrite", False)
+    launcher, record = distributed.launcher(), recorded(StageFolder.of(config).path)
+    return launcher is not None and record is not None and record.get("launcher") == launcher
 
 
 def quoted(text: str) -> str:
@@ -120,12 +132,14 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
     A signal ends it with 128 plus its number and the command that continues: the same one, with `--resume` where the
     door has it (`resumes`). Of several processes that torchrun started, rank 0 logs and one says why the run ended.
     """
+    single = "/" in prog  # scripts/: not a stage
+    distributed.set_single(single)
     level = logging.INFO if distributed.launched_rank() == 0 else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     again = _command(prog, sys.argv[1:] if argv is None else argv, resumes)
-    with stopping.listening():
+    with stopping.listening(speaks=distributed.launched_rank() == 0):
         try:
-            if distributed.launched() and "/" in prog:
+            if distributed.launched() and single:
                 raise ConfigError(f"{prog} works in one process; start it with python, not with torchrun")
             with distributed.joined():
                 body()
@@ -139,8 +153,13 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
             words, code = f"error: {error.filename or 'writing'}: {error.strerror}{mend}", UserError.exit_code
         except torch.OutOfMemoryError as error:
             mend = "lower the batch or input size, or set TRAIN.AMP=bf16"
-            words = f"error: the device's memory is full ({str(error).splitlines()[0]}); {mend}"
+            words = f"error: the device's memory is full ({first_line(error)}); {mend}"
             code = UserError.exit_code
+        except RuntimeError as error:
+            cause = lost_worker(error)
+            if cause is None:
+                raise
+            words, code = f"error: {cause}", UserError.exit_code
         except stopping.Stopped as stop:
             words, code = f"stopped by {stop}; continue with: {again}", stop.exit_code
         except KeyboardInterrupt:
@@ -151,7 +170,7 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
             distributed.await_end()
         stopping.ignore_from_now()
         if distributed.speaks():
-            print(f"{prog}: {words}", file=sys.stderr, flush=True)
+            print(printable(f"{prog}: {words}"), file=sys.stderr, flush=True)
         return code
 
 

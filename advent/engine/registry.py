@@ -75,7 +75,8 @@ def _look_up(table: Mapping[str, Any], name: str, key: str) -> Any:
 
 
 register_network(
-    "DeepLabv2", NetworkEntry(lambda cfg, encoder: DeeplabV2(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL))
+    "DeepLabv2",
+    NetworkEntry(lambda cfg, encoder: DeeplabV2(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DILATIONS)),
 )
 register_method("SourceOnly", lambda cfg: Method("SourceOnly", supervised_step, inclusive=True, multi_level=True))
 register_method("MinEnt", lambda cfg: Method("MinEnt", entropy_step, multi_level=True))

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from advent.errors import CheckpointError, ConfigError
+from advent.errors import CheckpointError, ConfigError, printable
 from advent.model import efficientnet_lite
 
 AFFINE_CHOICES = ("auto", "trainable", "frozen")
@@ -80,7 +80,7 @@ class TimmEncoder:
         model.register_buffer("input_scale", (1 / target_std).float(), persistent=False)
         model.register_buffer("input_shift", ((mean_rgb - target_mean) / target_std).float(), persistent=False)
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and module.affine:
                 module.weight.requires_grad_(self.affine != "frozen")
                 module.bias.requires_grad_(self.affine != "frozen")
         net.add_module("encoder", model)
@@ -247,4 +247,4 @@ def _some(keys: Sequence[str], shown: int = 4) -> str:
 
 
 def _one_line(error: Exception | None) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    return printable(" ".join(str(error).split()) or type(error).__name__)[:200]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from torch.nn import functional
 
 from advent.errors import ConfigError
-from advent.model.deeplabv2 import SegmentationNetwork, initialise
+from advent.model.deeplabv2 import ASPP_DILATIONS, SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, ResNetEncoder
 from daf.model.deeplabv2_depth import full_precision
 
@@ -14,13 +16,19 @@ from daf.model.deeplabv2_depth import full_precision
 class DeeplabV2DADA(SegmentationNetwork):
     """Segmentation and depth; `forward` returns (None, logits, depth), both at the encoder's stride."""
 
-    def __init__(self, num_classes: int, encoder: Encoder, multi_level: bool = False) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        encoder: Encoder,
+        multi_level: bool = False,
+        dilations: Sequence[int] = ASPP_DILATIONS,
+    ) -> None:
         if multi_level:
             # DADA never trains the auxiliary output; a head without a gradient would only mislead.
             raise ConfigError(
                 "MODEL.MULTI_LEVEL: DADA's network is used without an auxiliary classifier; set it to false"
             )
-        super().__init__(num_classes, encoder)
+        super().__init__(num_classes, encoder, dilations=dilations)
         channels = encoder.channels[3]
         squeezed, code = max(1, channels // 4), max(1, channels // 16)
         self.enc4_1 = nn.Conv2d(channels, squeezed, 1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from advent.errors import ConfigError
-from advent.model.deeplabv2 import SegmentationNetwork, initialise
+from advent.model.deeplabv2 import ASPP_DILATIONS, SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, Maps, ResNetEncoder
 
 BRANCH_CHANNELS = 16  # of each u_i; four of them are concatenated
@@ -64,11 +64,12 @@ class DeeplabV2Depth(SegmentationNetwork):
         multi_level: bool = False,
         depth_size: Sequence[int] | None = RELEASED_DEPTH_SIZE,
         attention: bool = True,
+        dilations: Sequence[int] = ASPP_DILATIONS,
     ) -> None:
         if multi_level:
             # The release's multi-level path of this network crashes; there is nothing to be faithful to.
             raise ConfigError("MODEL.MULTI_LEVEL: DAF's network has no auxiliary classifier; set it to false")
-        super().__init__(num_classes, encoder)
+        super().__init__(num_classes, encoder, dilations=dilations)
         self.depth_size = tuple(depth_size) if depth_size else None
         fused = 4 * BRANCH_CHANNELS
         self.dec4 = nn.Conv2d(fused, encoder.channels[3], 1)

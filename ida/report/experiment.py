@@ -27,7 +27,7 @@ LABELS = {
 # What tells of a machine or of bookkeeping, not of an experiment.
 UNTOLD = (
     "CLASSES", "DATA_ROOT", "DATA_DIRECTORY_", "DATA_LIST_", "DATA_CACHE", "EXP_", "STAGE.", "PIPELINE.", "TEST.SAVE",
-    "TRAIN.TENSORBOARD", "TRAIN.PICTURES_EVERY", "MODEL.ENCODER_WEIGHTS",
+    "TRAIN.TENSORBOARD", "TRAIN.PICTURES_EVERY", "MODEL.ENCODER_WEIGHTS", "GEOMETRY_TARGET",
 )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.spec import load_spec
 from advent.domain_adaptation.config import load_config
 from advent.engine.build import target_data
-from advent.engine.options import OneLineParser
+from advent.engine.options import OneLineParser, make_parser, overrides_from_args
 from advent.engine.streams import THREADS, EndlessBatches, _Groups, in_order, loader
 from advent.errors import DataError
 from folders import C7
@@ -80,3 +80,24 @@ def test_pairs_may_follow_a_flag_of_several_values() -> None:
     parser.add_argument("overrides", nargs="*")
     found = parser.parse_args(["--seeds", "1", "2", "TRAIN.MAX_ITERS=3", "daf:ISL.THRESHOLD=0.5"])
     assert (found.seeds, found.overrides) == ([1, 2], ["TRAIN.MAX_ITERS=3", "daf:ISL.THRESHOLD=0.5"])
+
+
+@pytest.mark.parametrize("given", [
+    ["--exp-suffix", "LR=1e-3", "TRAIN.KEEP=3"], ["TRAIN.KEEP=3", "--exp-suffix", "LR=1e-3"],
+    ["--exp-suffix=LR=1e-3", "TRAIN.KEEP=3"],
+])  # fmt: skip
+def test_a_flags_value_may_look_like_a_pair(given: list[str]) -> None:
+    args = make_parser("x", "x", "dg.yml").parse_args(given)
+    assert (args.exp_suffix, args.overrides) == ("LR=1e-3", ["TRAIN.KEEP=3"])
+    assert load_config("dg", overrides_from_args(args)).EXP_SUFFIX == "LR=1e-3"
+
+
+def test_a_flags_value_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    parser = OneLineParser(prog="x")
+    parser.add_argument("--output", type=Path)
+    assert parser.parse_args(["--output=~/out"]).output == tmp_path / "out"  # no shell expands it there
+    args = make_parser("x", "x", "dg.yml").parse_args(["--exp_root_dir=~/exp", "--data-root", "~/set #1"])
+    config = load_config("dg", overrides_from_args(args))
+    assert (f"{tmp_path}/exp", f"{tmp_path}/set #1") == (config.EXP_ROOT, config.DATA_ROOT)
