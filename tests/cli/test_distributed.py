@@ -248,7 +248,7 @@ def naps_until_finished(argv: list[str], naps: int) -> tuple[int, list[str]]:
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == naps and distributed.is_main():
-            StageFolder.of(config).finish()
+            StageFolder.of(config).finish(stage="daf")
 
     really, eval_UDA.time = eval_UDA.time, SimpleNamespace(sleep=sleep)
     try:
