@@ -16,6 +16,7 @@ from PIL import Image
 from advent.dataset.formats import picture_suffixes
 from advent.dataset.listing import walk
 from advent.engine.progress import Progress
+from advent.engine.writer import Writer
 from advent.errors import ConfigError, DataError
 from advent.utils.serialization import write_text
 from daf.inference import Model, in_batches, predict_batch, upright
@@ -89,21 +90,16 @@ def _predict_stills(
     """Threads read ahead and write behind, while the network works."""
     with (
         ThreadPoolExecutor(THREADS) as readers,
-        ThreadPoolExecutor(THREADS) as writers,
+        Writer(THREADS, pending=2 * batch_size + THREADS) as writer,
         Progress("predict", len(files)) as progress,
     ):
-        writing: deque[Future[None]] = deque()
         for batch in in_batches(_ahead(readers, files, 2 * batch_size + THREADS, done, progress), batch_size):
             keys, photos = zip(*batch, strict=True)
             found = predict_batch(model, photos, maps=wanted.maps, names=keys)
             for (key, photo), one in zip(batch, found, strict=True):
-                writing.append(writers.submit(write_still, output, key, photo, one, Palette(model, wanted)))
+                writer.submit(write_still, output, key, photo, one, Palette(model, wanted))
                 done.images += 1
                 progress.step()
-            while len(writing) > 2 * batch_size + THREADS:
-                writing.popleft().result()
-        for job in writing:
-            job.result()
 
 
 def _ahead(

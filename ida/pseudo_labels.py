@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,6 +18,7 @@ from advent.engine.precision import AMP_DTYPES, runner
 from advent.engine.predictor import not_finite, refuse_not_finite
 from advent.engine.progress import tracked
 from advent.engine.streams import in_order, loader
+from advent.engine.writer import Writer
 from advent.utils.loss import IGNORE_LABEL
 from advent.utils.serialization import write_atomically
 
@@ -95,15 +95,13 @@ def label_dataset(net: nn.Module, dataset: Any, config: Any, device: torch.devic
     """
     kept, total = 0, 0
     threshold = _threshold(net, dataset, config, device, what)
-    with ThreadPoolExecutor(2) as writers:
-        pending = []
+    with Writer() as writer:
         for names, prediction in predictions(net, dataset, config, device, what):
             labels = pseudo_label(prediction.main, threshold).cpu().numpy()
             kept += int((labels != IGNORE_LABEL).sum())
             total += labels.size
-            pending += [writers.submit(write_label, folder, n, one) for n, one in zip(names, labels, strict=True)]
-        for job in pending:
-            job.result()
+            for name, label in zip(names, labels, strict=True):
+                writer.submit(write_label, folder, name, label)
     kept, total = distributed.summed(torch.tensor([kept, total])).tolist()
     return kept / total
 

@@ -6,7 +6,6 @@ import csv
 import io
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from advent.engine.precision import placed
 from advent.engine.provenance import names_digest, provenance
 from advent.engine.registry import find_network
 from advent.engine.runlog import StageFolder, starting_snapshot
+from advent.engine.writer import Writer
 from advent.errors import ConfigError, MissingStage
 from advent.utils.serialization import write_text
 from advent.utils.viz_segmask import colorize_mask
@@ -93,16 +93,13 @@ def _score_all(
     """
     scores: list[tuple[str, float]] = []
     write = partial(write_label, masks, colors=partial(colorize_mask, colors=classes.colors))
-    with ThreadPoolExecutor(2) as writers:
-        pending = []
+    with Writer() as writer:
         for names, prediction in predictions(net, target, config, device, "rank"):
             labels = pseudo_label(prediction.main)
             plain = _scores(config, names, prediction)
             scores += [(n, s * normaliser(one, rare)) for n, s, one in zip(names, plain, labels, strict=True)]
-            arrays = labels.cpu().numpy()
-            pending += [writers.submit(write, name, mask) for name, mask in zip(names, arrays, strict=True)]
-        for job in pending:
-            job.result()
+            for name, mask in zip(names, labels.cpu().numpy(), strict=True):
+                writer.submit(write, name, mask)
     return [one for part in distributed.gathered(scores) for one in part]
 
 
