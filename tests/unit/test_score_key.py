@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import torch
 import tiny
 from advent.domain_adaptation.config import flat, load_config
 from advent.engine import provenance
-from advent.engine.build import evaluation_data
+from advent.engine.build import evaluation_data, target_data
 from advent.engine.score_key import WITHOUT_EFFECT_ON_SCORES, data_digest, setting_digest
+from ida.label_quality import training_truth
 
 CPU = torch.device("cpu")
 
@@ -86,3 +88,10 @@ def test_the_code_and_the_device_belong_to_it(config: Any, monkeypatch: pytest.M
     assert key(config, torch.device("meta")) != before
     monkeypatch.setattr(provenance, "_revision", lambda: {"sha256": "another source"})
     assert key(config) != before
+
+
+def test_the_targets_geometry_reaches_every_set_of_it(config: Any, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "CamVid/valannot", tmp_path / "CamVid/trainannot")
+    config.GEOMETRY_TARGET = "pad"
+    sets = [evaluation_data(config), target_data(config), training_truth(config, ["0000.png"])]
+    assert [dataset.spec.geometry for dataset in sets] == ["pad"] * 3
