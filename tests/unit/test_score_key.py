@@ -16,6 +16,7 @@ from advent.domain_adaptation.config import flat, load_config
 from advent.engine import provenance
 from advent.engine.build import evaluation_data, target_data
 from advent.engine.score_key import WITHOUT_EFFECT_ON_SCORES, data_digest, setting_digest
+from advent.errors import ConfigError
 from ida.label_quality import training_truth
 
 CPU = torch.device("cpu")
@@ -90,8 +91,9 @@ def test_the_code_and_the_device_belong_to_it(config: Any, monkeypatch: pytest.M
     assert key(config) != before
 
 
-def test_the_targets_geometry_reaches_every_set_of_it(config: Any, tmp_path: Path) -> None:
+def test_another_geometry_of_the_target_is_refused_wherever_it_is_read(config: Any, tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "CamVid/valannot", tmp_path / "CamVid/trainannot")
     config.GEOMETRY_TARGET = "pad"
-    sets = [evaluation_data(config), target_data(config), training_truth(config, ["0000.png"])]
-    assert [dataset.spec.geometry for dataset in sets] == ["pad"] * 3
+    for read in (evaluation_data, target_data, lambda given: training_truth(given, ["0000.png"])):
+        with pytest.raises(ConfigError, match="GEOMETRY_TARGET: pad"):
+            read(config)
