@@ -12,8 +12,8 @@ import numpy as np
 
 from advent.dataset.base_dataset import StreetDataset, collect_pseudo_labels
 from advent.dataset.place import resolve_root
+from advent.dataset.protocol import target_spec
 from advent.dataset.reading import read_ids
-from advent.dataset.spec import load_spec
 from advent.engine.build import class_set, target_data
 from advent.engine.metrics import confusion_matrix, intersection_over_union, mean_iou
 from advent.errors import UserError
@@ -115,7 +115,7 @@ def _labels(
 
 def training_truth(config: Any, names: Sequence[str]) -> StreetDataset:
     """The target's training images with their labels, at the network's input size. Raises UserError without labels."""
-    spec = load_spec(config.TARGET)
+    spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)
     size = tuple(config.TRAIN.INPUT_SIZE_TARGET)
     return StreetDataset(

@@ -16,11 +16,12 @@ import torch
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.cache import stamp
 from advent.domain_adaptation.config import config_digest
+from advent.engine.device import device_facts
 from advent.engine.provenance import environment
 
 # Keys that only say where things are or what is done beside scoring. Every other key of the config is part of the
-# digest, new ones too: a key missing from this list costs a second scoring, never an old score. The device's type, the
-# data set's root and the checkpoints' contents are added by themselves.
+# digest, new ones too: a key missing from this list costs a second scoring, never an old score. The device, the data
+# set's root and the checkpoints' contents are added by themselves.
 WITHOUT_EFFECT_ON_SCORES = (
     "DEVICE", "NUM_WORKERS", "DATA_ROOT", "DATA_CACHE", "DATA_CHECK", "EXP_ROOT", "EXP_NAME", "EXP_SUFFIX", "STAGE.",
     "PIPELINE.", "TRAIN.KEEP", "TRAIN.TENSORBOARD", "TRAIN.PICTURES_EVERY", "TEST.MODE", "TEST.RESTORE_FROM",
@@ -31,7 +32,7 @@ WITHOUT_EFFECT_ON_SCORES = (
 def setting_digest(config: Any, device: torch.device, datasets: Sequence[StreetDataset]) -> str:
     """SHA-256 of everything but the checkpoint that a score depends on; the data sets are the ones looked at."""
     facts = {
-        "config": config_digest(config, WITHOUT_EFFECT_ON_SCORES), "device": device.type,
+        "config": config_digest(config, WITHOUT_EFFECT_ON_SCORES), "device": device_facts(device),
         "data": [data_digest(dataset) for dataset in datasets], **code_and_libraries(),
     }  # fmt: skip
     return _sha256(facts)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from advent.engine.precision import autocast
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import ASPP_DILATIONS, SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, Maps, ResNetEncoder
@@ -25,7 +26,7 @@ def resize(x: Tensor, size_hw: Sequence[int]) -> Tensor:
 
 def full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """layer(x) in its weights' precision, under autocast too: inverse depth reaches 65536, float16 ends at 65504."""
-    with torch.autocast(x.device.type, enabled=False):
+    with autocast(x.device, None):
         return layer(x.to(layer.weight.dtype))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import torch
 import tiny
 from advent.domain_adaptation.config import flat, load_config
 from advent.engine import provenance
-from advent.engine.build import evaluation_data
+from advent.engine.build import evaluation_data, target_data
 from advent.engine.score_key import WITHOUT_EFFECT_ON_SCORES, data_digest, setting_digest
+from advent.errors import ConfigError
+from ida.label_quality import training_truth
 
 CPU = torch.device("cpu")
 
@@ -86,3 +89,11 @@ def test_the_code_and_the_device_belong_to_it(config: Any, monkeypatch: pytest.M
     assert key(config, torch.device("meta")) != before
     monkeypatch.setattr(provenance, "_revision", lambda: {"sha256": "another source"})
     assert key(config) != before
+
+
+def test_another_geometry_of_the_target_is_refused_wherever_it_is_read(config: Any, tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "CamVid/valannot", tmp_path / "CamVid/trainannot")
+    config.GEOMETRY_TARGET = "pad"
+    for read in (evaluation_data, target_data, lambda given: training_truth(given, ["0000.png"])):
+        with pytest.raises(ConfigError, match="GEOMETRY_TARGET: pad"):
+            read(config)
