@@ -166,6 +166,8 @@ from advent.engine import streams
 import torch
 class Data(torch.utils.data.Dataset):
     mean = (0, 0, 0)
+    depth_table = None
+    depth_has_gaps = False
     def compact(self, index):
         return {{"image": torch.zeros(2, 2, 3, dtype=torch.uint8), "name": "x"}}
 for name in ("odd.jpg", "bad.jpg"):
