@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_own_advent()
     import ida.doors as doors
 
-    parser = doors.make_parser("entropy.py", "Stage 2a: rank the target and split it into easy and hard.", "rank.yml")
+    parser = doors.make_parser("entropy.py", "Stage 2a: rank the target and split it into easy and hard.")
     parser.add_argument(
         "--normalize", type=doors.normalize_mode, metavar="BOOL",
         help="normalise scores by rare classes: true, false, or release (the published split's)",

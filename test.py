@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import ida.doors as doors
 
     parser = doors.make_test_parser(
-        "test.py", "Per-class IoU and mIoU of one checkpoint, the last snapshot, or every one.", "dg.yml"
+        "test.py", "Per-class IoU and mIoU of one checkpoint, the last snapshot, or every one."
     )
     args = parser.parse_args(argv)
     return doors.run_door("test.py", lambda: doors.evaluate_and_print(args), argv)

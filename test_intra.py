@@ -22,7 +22,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = doors.make_test_parser(
         "test_intra.py",
         "As test.py, for the model of intra-domain adaptation; also evaluates a published checkpoint.",
-        "intrada.yml",
     )
     args = parser.parse_args(argv)
     return doors.run_door("test_intra.py", lambda: doors.evaluate_and_print(args), argv)

@@ -1,7 +1,7 @@
 """Stage 0: adversarial training in depth-aware space, labelled source to unlabelled target (or a baseline method).
 
     python train.py --cfg ./configs/configs/dg.yml --data-root DIR
-    python train.py --cfg quick/dg --resume TRAIN.MAX_ITERS=900
+    python train.py --cfg quick:daf --resume TRAIN.MAX_ITERS=900
 
 Leaves `model_{iter}.pth`, `config.yml` and `metrics.jsonl` in the stage's folder under --exp-root.
 """
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import ida.doors as doors
 
     parser = doors.make_parser(
-        "train.py", "Stage 0: train a method of adaptation, source to target.", "dg.yml", trains=True
+        "train.py", "Stage 0: train a method of adaptation, source to target.", trains=True
     )
     args = parser.parse_args(argv)
 

@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import ida.doors as doors
 
     parser = doors.make_parser(
-        "train_intra.py", "Stage 2b: adversarial training, easy half to hard half.", "intrada.yml", trains=True
+        "train_intra.py", "Stage 2b: adversarial training, easy half to hard half.", trains=True
     )
     args = parser.parse_args(argv)
 

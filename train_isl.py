@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import ida.doors as doors
 
     parser = doors.make_parser(
-        "train_isl.py", "Stage 1: iterative self-learning on the target's pseudo labels.", "isl.yml", trains=True
+        "train_isl.py", "Stage 1: iterative self-learning on the target's pseudo labels.", trains=True
     )
     args = parser.parse_args(argv)
 

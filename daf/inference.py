@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import daf.methods  # noqa: F401  (registers the networks that a checkpoint may hold)
+from advent.config.loading import load_config
 from advent.dataset import geometry as geometries
 from advent.dataset.base_dataset import network_images
 from advent.dataset.classes import ClassSet
@@ -27,7 +28,6 @@ from advent.dataset.geometry import GEOMETRIES, Size
 from advent.dataset.protocol import class_set
 from advent.dataset.reading import read_image
 from advent.dataset.spec import load_spec
-from advent.domain_adaptation.config import load_config
 from advent.engine.build import build_network
 from advent.engine.device import pick_device
 from advent.engine.precision import AMP_DTYPES, placed

@@ -18,9 +18,8 @@ from typing import Any
 
 import torch
 
+from advent.config.loading import default_config, flat, load_config, plain, without_effect
 from advent.dataset.paths import find_yaml
-from advent.domain_adaptation.config import default_config, flat, load_config, plain
-from advent.domain_adaptation.config_defaults import WITHOUT_EFFECT
 from advent.domain_adaptation.eval_UDA import ORACLE, evaluate_stage
 from advent.engine.build import evaluation_data
 from advent.engine.provenance import environment
@@ -44,7 +43,7 @@ CELL = {
     "name": str, "label": str, "script": str, "cfg": str, "after": str, "ranking": str, "source": str, "set": [str],
 }  # fmt: skip
 # What says where things lie, not what is done with them.
-ELSEWHERE = (*WITHOUT_EFFECT, "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "CLASSES.")
+ELSEWHERE = (*without_effect(), "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "CLASSES.")
 
 
 @dataclass(frozen=True)

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 import daf.dataset.depth
 import daf.dataset.synthia
 import daf.methods  # noqa: F401  (these three register depth kinds, data sets, networks and methods)
-from advent.domain_adaptation.config import load_config
 from advent.domain_adaptation.eval_UDA import evaluate_stage, predict_stage
-from advent.engine import distributed, options
-from advent.engine.options import config_from_args, make_parser, normalize_mode, quoted, run_door
+from advent.engine import distributed
+from advent.engine.options import config_from_args, make_parser, normalize_mode, overrides_from_args, quoted, run_door
 from advent.engine.results import row_name
 from advent.engine.tables import markdown_table, results_table
 from advent.errors import ConfigError
 from daf.depth_scores import evaluate_depth
+from ida.stage import Stage, stages_of
 
 __all__ = [
-    "config_from_args", "evaluate_and_print", "make_parser", "make_test_parser", "normalize_mode", "pipeline_from_args",
-    "run_door",
+    "config_from_args", "evaluate_and_print", "make_parser", "make_test_parser", "normalize_mode", "run_door",
+    "stages_from_args",
 ]  # fmt: skip
 
 
-def make_test_parser(prog: str, description: str, default_cfg: str) -> argparse.ArgumentParser:
+def make_test_parser(prog: str, description: str) -> argparse.ArgumentParser:
     """The common options, and those of the doors that evaluate."""
-    parser = make_parser(prog, description, default_cfg)
+    parser = make_parser(prog, description)
     parser.add_argument("--save-preds", metavar="DIR", help="also write predictions: label ids at full size, colours")
     parser.add_argument("--depth", action="store_true", help="score the depth instead (Cityscapes with disparity)")
     parser.add_argument("--no-labels", action="store_true", help="only predict (with --save-preds): for a test server")
@@ -54,8 +53,8 @@ def _print(text: str) -> None:
     print(text)
 
 
-def pipeline_from_args(args: argparse.Namespace) -> tuple[Any, list[str]]:
-    """The pipeline's config, and the overrides that its stages get (`NAME:KEY=VALUE` for one stage alone)."""
-    overrides = options.overrides_from_args(args)
-    common = [pair for pair in overrides if ":" not in pair.split("=", 1)[0]]
-    return load_config(args.cfg, common, default=args.default_cfg), overrides
+def stages_from_args(args: argparse.Namespace) -> list[Stage]:
+    """The stages of a protocol, with the command line's overrides (`NAME:KEY=VALUE` for one stage alone)."""
+    if args.method is not None:
+        raise ConfigError("--method: is for one stage; name it: NAME:TRAIN.DA_METHOD=METHOD, or write a protocol file")
+    return stages_of(args.cfg or args.default_cfg, overrides_from_args(args))

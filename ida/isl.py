@@ -56,7 +56,7 @@ def pseudo_labels(loop: Loop, target: Any, first: int) -> Path:
         if not distributed.decided(lambda: _made_by(folder, record)):
             relabel(loop, target, folder)
     elif distributed.decided((folder / RECORD).is_file):
-        made, check = read_json(folder / RECORD).get("weights", ""), loop.config.STAGE.CHECK_ORIGIN
+        made, check = read_json(folder / RECORD).get("weights", ""), loop.config.STAGE.CHECK_PROVENANCE
         what = f"{folder}: was made by another network than this run's at iteration {first}"
         check_same(
             made, loop.notes["labels_by"], what, "put this run's own back, or start anew with --overwrite", check

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from advent.config.loading import stage_command
 from advent.dataset.listing import read_list
 from advent.domain_adaptation.steps import Method
 from advent.domain_adaptation.train_UDA import run_to_end
@@ -69,7 +70,7 @@ def check_ranking(config: Any, ranking: StageFolder, start: Path | None) -> None
     `start` is None for a continued run, whose record tells what it started from. A ranking without a record came
     from elsewhere: that is only said. Raises StaleInput, MissingStage.
     """
-    record, facts, check = recorded(ranking.path), ranking.finished(), config.STAGE.CHECK_ORIGIN
+    record, facts, check = recorded(ranking.path), ranking.finished(), config.STAGE.CHECK_PROVENANCE
     if record is None:
         log.warning("%s: has no %s, so nobody knows which network made this ranking", ranking.path, PROVENANCE)
         return
@@ -93,4 +94,4 @@ def check_ranking(config: Any, ranking: StageFolder, start: Path | None) -> None
 
 
 def _ranking_command(config: Any) -> str:
-    return f"python entropy.py --cfg {config.STAGE.CONFIG_RANKING}"
+    return stage_command(config, config.STAGE.RANKING)

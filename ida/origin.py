@@ -50,7 +50,7 @@ def _check_start(config: Any, folder: StageFolder, record: dict[str, Any]) -> No
     except (MissingStage, OSError):
         return  # removed, perhaps to make room: nothing contradicts the record
     what = f"{folder.path}: was made from {made['path']} as it was then; {start} is another network"
-    check_same(made["sha256"], now, what, _mend(folder), config.STAGE.CHECK_ORIGIN)
+    check_same(made["sha256"], now, what, _mend(folder), config.STAGE.CHECK_PROVENANCE)
 
 
 def _check_data(stage: Stage, record: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ def _check_data(stage: Stage, record: dict[str, Any]) -> None:
     for role, names in now.items():
         what = f"{stage.folder.path}: was made with other images than the {role} now has"
         found = names_digest(names)
-        check_same(record["data"][role]["sha256"], found, what, _mend(stage.folder), config.STAGE.CHECK_ORIGIN)
+        check_same(record["data"][role]["sha256"], found, what, _mend(stage.folder), config.STAGE.CHECK_PROVENANCE)
 
 
 def _check_ranking(config: Any) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from advent.config.loading import config_digest, dump_config
 from advent.dataset.classes import ClassSet
 from advent.doctor.examine import check_before
-from advent.domain_adaptation.config import config_digest, dump_config
 from advent.domain_adaptation.steps import Prediction
 from advent.engine import distributed
 from advent.engine.build import build_network, class_set, target_data

@@ -1,7 +1,7 @@
 """The runner: all stages of a protocol in order, what is finished skipped, one results file and one table.
 
-`scripts/pipeline.py` is a thin face of it. A pipeline is a config whose PIPELINE.STAGES lists
-`{name, script, cfg}`; each stage has its own config and leaves its own folder, so any of them can also be run alone.
+`scripts/pipeline.py` is its command. A protocol file lists its stages under STAGES; each has its own config and its own
+folder, so any of them can also be run alone.
 """
 
 from __future__ import annotations

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
-from advent.domain_adaptation.config import load_config
+from advent.config.loading import KINDS, TRAINERS, find_config, load_config, protocol_sections
+from advent.config.schema import Config
 from advent.engine.runlog import StageFolder
 from advent.errors import ConfigError
 
-TRAINERS = ("train.py", "train_isl.py", "train_intra.py")
-SCRIPTS = (*TRAINERS, "entropy.py")
+SCRIPTS = tuple(KINDS)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One entry of PIPELINE.STAGES with its config loaded."""
+    """One section of a protocol with its config loaded."""
 
     name: str
     script: str
-    config: Any
+    config: Config
 
     @property
     def folder(self) -> StageFolder:
@@ -33,18 +33,26 @@ class Stage:
         return self.script in TRAINERS
 
 
-def stages_of(pipeline: Any, overrides: Sequence[str] = ()) -> list[Stage]:
-    """The pipeline's stages; every config is loaded, and so checked, before the first one runs."""
-    if not pipeline.PIPELINE.STAGES:
-        raise ConfigError("PIPELINE.STAGES: this config lists no stages; try --cfg quick or --cfg ep1")
-    stages = []
-    for entry in pipeline.PIPELINE.STAGES:
-        if entry["script"] not in SCRIPTS:
-            raise ConfigError(f"PIPELINE.STAGES: {entry['script']} is no stage; use {', '.join(SCRIPTS)}")
-        own = [o for o in overrides if not _is_for_another(o, entry["name"], pipeline.PIPELINE.STAGES)]
-        own = [o.split(":", 1)[1] if _stage_prefix(o) == entry["name"] else o for o in own]
-        stages.append(Stage(entry["name"], entry["script"], load_config(entry["cfg"], own)))
-    return stages
+def stages_of(cfg: str | Path, overrides: Sequence[str] = ()) -> list[Stage]:
+    """The stages of a protocol file; every config is loaded, and so checked, before the first one runs."""
+    reference, sections = find_config(cfg), protocol_sections(cfg)
+    if reference.section is not None:
+        raise ConfigError(f"--cfg {cfg}: is one stage; a pipeline runs a whole protocol: --cfg {reference.name}")
+    if not sections:
+        raise ConfigError(f"--cfg {cfg}: lists no STAGES to run; try --cfg quick or --cfg ep1")
+    names = [section.name for section in sections]
+    for override in overrides:
+        _check_stage_prefix(override, names)
+    return [
+        Stage(s.name, s.script, load_config(f"{reference.name}:{s.name}", _own_overrides(overrides, s.name)))
+        for s in sections
+    ]
+
+
+def _own_overrides(overrides: Sequence[str], name: str) -> list[str]:
+    """The overrides of one stage, without its prefix, and those of all stages."""
+    own = [o for o in overrides if _stage_prefix(o) in (None, name)]
+    return [o.split(":", 1)[1] if _stage_prefix(o) else o for o in own]
 
 
 def _stage_prefix(override: str) -> str | None:
@@ -53,9 +61,9 @@ def _stage_prefix(override: str) -> str | None:
     return before if colon and "=" not in before else None
 
 
-def _is_for_another(override: str, name: str, stages: Sequence[Any]) -> bool:
+def _check_stage_prefix(override: str, names: Sequence[str]) -> None:
     prefix = _stage_prefix(override)
-    if prefix is not None and prefix not in {entry["name"] for entry in stages}:
-        known = ", ".join(entry["name"] for entry in stages)
-        raise ConfigError(f"{override}: there is no stage {prefix!r} in this pipeline; its stages are {known}")
-    return prefix is not None and prefix != name
+    if prefix is not None and prefix not in names:
+        raise ConfigError(
+            f"{override}: there is no stage {prefix!r} in this protocol; its stages are {', '.join(names)}"
+        )

@@ -42,24 +42,25 @@ def describe(path: Path, found: Contents) -> list[tuple[str, str]]:
         ("network", str(found)),
         ("encoder", found.encoder),
         ("numbers", f"{numbers:,} in {len(found.weights)} tensors ({', '.join(types)})"),
-        ("loads with", f"python train.py --cfg dg TRAIN.RESTORE_FROM={path}" if start else _command(path, found)),
+        ("loads with", f"python train.py --cfg ep1:daf TRAIN.RESTORE_FROM={path}" if start else _command(path, found)),
     ]
 
 
 def _command(path: Path, found: Contents) -> str:
     """The command that evaluates a network, by the shipped configs that describe it."""
+    from advent.config.loading import load_config, protocol_sections
     from advent.dataset.paths import CONFIGS
-    from advent.domain_adaptation.config import load_config
 
     if found.network is None:
         return "nothing here"
     fitting = []
     for file in sorted(CONFIGS.glob("*.yml")):
-        config = load_config(file)
-        model = config.MODEL
-        here = (model.NAME, model.MULTI_LEVEL, config.NUM_CLASSES, model.ENCODER)
-        if not config.PIPELINE.STAGES and here == (found.network, found.multi_level, found.classes, found.encoder):
-            fitting.append(file.stem)
+        for section in protocol_sections(file) if file.stem != "aliases" else []:
+            config = load_config(f"{file.stem}:{section.name}")
+            model = config.MODEL
+            here = (model.NAME, model.MULTI_LEVEL, config.NUM_CLASSES, model.ENCODER)
+            if section.trains and here == (found.network, found.multi_level, found.classes, found.encoder):
+                fitting.append(f"{file.stem}:{section.name}")
     if not fitting:
         return f"a config with MODEL.NAME={found.network} NUM_CLASSES={found.classes} MODEL.ENCODER={found.encoder}"
     others = f"   (or: {', '.join(fitting[1:])})" if fitting[1:] else ""
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, describe or convert; returns the exit code."""
     require_own_advent()
     import ida.doors as doors
-    from advent.domain_adaptation.config import default_config
+    from advent.config.loading import default_config
     from advent.engine.checkpoint import save
     from advent.engine.options import OneLineParser
     from advent.engine.recognise import open_checkpoint

@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from advent.doctor.subjects import subjects_of_config, subjects_of_dataset
     from advent.errors import ConfigError, DataError
 
-    parser = doors.make_parser("doctor.py", "Say what is amiss with the data.", "ep1.yml")
+    parser = doors.make_parser("doctor.py", "Say what is amiss with the data.")
     parser.add_argument("--dataset", metavar="NAME", help="a data set alone: a name, or a spec's path; with --root")
     parser.add_argument("--root", metavar="DIR", type=Path, help="the data set's folder")
     parser.add_argument("--classes", metavar="NAME", help="with --dataset: the class set to count pixels by")

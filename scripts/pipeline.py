@@ -24,17 +24,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from advent.engine.tables import results_table
     from ida.origin import status_table
     from ida.runner import run_pipeline
-    from ida.stage import stages_of
 
-    parser = doors.make_parser("pipeline.py", "Run all stages of a protocol and print one table.", "ep1.yml")
+    parser = doors.make_parser("pipeline.py", "Run all stages of a protocol and print one table.")
     parser.add_argument("--no-test", action="store_true", help="only train: for targets without labels")
     parser.add_argument("--picture", metavar="FILE", help="also leave a grid: image, truth, predictions, depth, map")
     parser.add_argument("--status", action="store_true", help="only show how far every stage is and what made it")
     args = parser.parse_args(argv)
 
     def body() -> None:
-        pipeline, overrides = doors.pipeline_from_args(args)
-        stages = stages_of(pipeline, overrides)
+        stages = doors.stages_from_args(args)
         if args.status:
             print(status_table(stages))
             return

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from advent.errors import ConfigError
     from daf.dataset.synthia_labels import convert_labels
 
-    parser = doors.make_parser("prepare.py", "Prepare data: SYNTHIA's labels, or a cache for a config.", "ep1.yml")
+    parser = doors.make_parser("prepare.py", "Prepare data: SYNTHIA's labels, or a cache for a config.")
     parser.add_argument("--synthia-labels", metavar="DIR", type=Path, help="SYNTHIA's folder: write parsed_LABELS")
     parser.add_argument("--role", choices=ROLES, action="append", help="only this part of the config (default: all)")
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="threads; 0: one per core")

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ida.runner import run_pipeline
     from ida.stage import Stage, stages_of
 
-    parser = doors.make_parser("reproduce.py", "Run a protocol of the paper, compare with its table.", "ep1.yml")
+    parser = doors.make_parser("reproduce.py", "Run a protocol of the paper, compare with its table.")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), required=True)
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="one run each; default: the release's seeds")
     parser.add_argument("--dry-run", action="store_true", help="only the plan")
@@ -43,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.cfg = protocol.pipeline
 
     def stages_for(seed: int | None) -> list[Stage]:
-        pipeline, overrides = doors.pipeline_from_args(args)
-        if seed is not None:
+        overrides = ["TEST.MODE=best", *doors.overrides_from_args(args)]
+        if seed is not None:  # after the user's own, so that every seed has its folder
             suffix = "_".join([*([args.exp_suffix] if args.exp_suffix else []), f"seed{seed}"])
-            overrides = [*overrides, f"TRAIN.RANDOM_SEED={seed}", f"EXP_SUFFIX={suffix}"]
-        return stages_of(pipeline, ["TEST.MODE=best", *overrides])
+            overrides += [f"TRAIN.RANDOM_SEED={seed}", f"EXP_SUFFIX={suffix}"]
+        return stages_of(args.cfg, overrides)
 
     def body() -> None:
         runs = [stages_for(seed) for seed in (args.seeds or [None])]

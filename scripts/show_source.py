@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import ida.doors as doors
     from ida.pictures import source_sheet
 
-    parser = doors.make_parser("show_source.py", "Draw images of the source with labels and depth.", "ep1.yml")
+    parser = doors.make_parser("show_source.py", "Draw images of the source with labels and depth.")
     parser.add_argument("--out", metavar="FILE", required=True, help="the picture, PNG")
     parser.add_argument("--count", metavar="N", type=int, default=4, help="how many images (default: 4)")
     args = parser.parse_args(argv)

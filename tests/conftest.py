@@ -24,10 +24,10 @@ def trained(tmp_path_factory):
 
     root = tiny.make_data(tmp_path_factory.mktemp("trained"))
     for door, cfg in (
-        (train, "quick/dg"),
-        (train_isl, "quick/isl"),
-        (entropy, "quick/rank"),
-        (train_intra, "quick/intrada"),
+        (train, "quick:daf"),
+        (train_isl, "quick:isl"),
+        (entropy, "quick:rank"),
+        (train_intra, "quick:ida"),
     ):
         assert door.main(tiny.command_line(root, cfg)) == 0
     return root

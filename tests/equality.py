@@ -23,7 +23,7 @@ STEPS = 5
 def learner(method: str, statistics: bool = False) -> Any:
     """A tiny network in float64 under a method; without `statistics`, batch norm is in eval mode."""
     import daf.methods  # noqa: F401
-    from advent.domain_adaptation.config import default_config
+    from advent.config.loading import default_config
     from advent.domain_adaptation.steps import Method, supervised_step
     from advent.engine.learner import Learner
     from advent.engine.registry import find_method, find_network

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from advent.errors import ConfigError, hint
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # the packages are installed in place (pip install -e)
+
+
+def expand_user(path: str) -> str:
+    """A path with a leading `~` or `~user` replaced by that home folder. Raises ConfigError where there is none."""
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        home = Path(path).parts[0]
+        raise ConfigError(f"{path}: no home folder {home} is known here; a folder of that name is written ./{path}")
+    return expanded
 
 
 def find_yaml(name_or_path: str | Path, kind: str) -> Path:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from advent.config.loading import config_digest, plain
 from advent.dataset.base_dataset import StreetDataset
 from advent.doctor.examine import check_before
-from advent.domain_adaptation.config import config_digest, plain
 from advent.engine import distributed
 from advent.engine.build import build_network, class_set, evaluation_data, target_data
 from advent.engine.checkpoint import digest

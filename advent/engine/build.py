@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from advent.config.loading import config_digest, dump_config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.paths import CONFIGS
 from advent.dataset.place import resolve_root
 from advent.dataset.protocol import class_set
 from advent.dataset.spec import load_spec
 from advent.doctor.examine import check_before
-from advent.domain_adaptation.config import config_digest, dump_config
 from advent.domain_adaptation.steps import Method
 from advent.engine import distributed
 from advent.engine.device import pick_device, seed_everything, seed_rank

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -43,6 +42,6 @@ def as_begun(config: Any, parts: tuple[int, int], path: Path) -> Any:
             f"{path}: the run began with {parts[0]} processes x TRAIN.ACCUMULATE {parts[1]}, now it is {processes} x "
             f"{accumulate}, another batch; continue with processes x ACCUMULATE = {parts[0] * parts[1]}"
         )
-    began = copy.deepcopy(config)
+    began = config.model_copy(deep=True)
     began.TRAIN.ACCUMULATE = parts[1]
     return began

@@ -52,7 +52,7 @@ class Learner:
         if train.CHECKPOINT_ACTIVATIONS:
             recompute_activations(net)
         self.scale = LossScale(train.AMP, device)
-        weights = {name: float(train[key]) for name, key in LAMBDAS.items()}
+        weights = {name: float(getattr(train, key)) for name, key in LAMBDAS.items()}
         self.parts = Parts(
             runner(net, train, device), method, supervised, discriminators.to(device).train(), weights,
             AMP_DTYPES[train.AMP], self.scale,

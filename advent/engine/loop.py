@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from advent.domain_adaptation.config import config_digest
+from advent.config.loading import config_digest
 from advent.engine import distributed, stopping
 from advent.engine.board import Board, View
 from advent.engine.checkpoint import read, save

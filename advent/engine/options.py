@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from advent.domain_adaptation.config import load_config
+from advent.config.loading import load_config
 from advent.engine import distributed, stopping
 from advent.engine.provenance import recorded
 from advent.engine.runlog import StageFolder
@@ -42,12 +42,13 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
-def make_parser(prog: str, description: str, default_cfg: str, trains: bool = False) -> argparse.ArgumentParser:
+def make_parser(prog: str, description: str, default_cfg: str = "ep1", trains: bool = False) -> argparse.ArgumentParser:
     """The options that every stage takes; `trains` adds those of stages that can be started anew."""
     parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
-    parser.set_defaults(default_cfg=default_cfg)
+    parser.set_defaults(default_cfg=default_cfg, script=prog)
     add = parser.add_argument
-    add("--cfg", metavar="FILE", help=f"config: a path, or a name under configs/ (default: {default_cfg}, EP1)")
+    add("--cfg", metavar="FILE", help=f"config: a path or a name under configs/, or NAME:STAGE (default: {default_cfg})")
+    add("--method", metavar="NAME", help="a baseline in configs/methods: source_only, minent, advent, dada, intrada")
     add("--data-root", "--data_root", metavar="DIR", help="where the data sets lie (DATA_ROOT)")
     add("--exp-root", "--exp_root", "--exp_root_dir", metavar="DIR", help="where results go (EXP_ROOT)")
     add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
@@ -80,7 +81,8 @@ def overrides_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> l
 
 def config_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> Any:
     """The stage's config: file, then flags, then KEY=VALUE. Started again by torchrun, a stage goes on by itself."""
-    config = load_config(args.cfg, overrides_from_args(args, more), default=args.default_cfg)
+    overrides = overrides_from_args(args, more)
+    config = load_config(args.cfg, overrides, default=args.default_cfg, script=args.script, method=args.method)
     if distributed.launcher() is not None:
         again = distributed.highest(int(distributed.restarted())) > 0  # on several machines each counts its own
         if distributed.decided(lambda: _goes_on(args, config, again)):

@@ -16,7 +16,7 @@ import numpy
 import torch
 
 import advent
-from advent.domain_adaptation.config import config_digest
+from advent.config.loading import config_digest
 from advent.engine import distributed
 from advent.engine.checkpoint import digest
 from advent.errors import StaleInput
@@ -63,8 +63,8 @@ def check_same(found: str, wanted: str, what: str, mend: str, check: bool) -> No
     if found == wanted:
         return
     if check:
-        raise StaleInput(f"{what}; {mend}, or take it as it is with STAGE.CHECK_ORIGIN=false")
-    log.warning("%s; taken as it is, since STAGE.CHECK_ORIGIN is false", what)
+        raise StaleInput(f"{what}; {mend}, or take it as it is with STAGE.CHECK_PROVENANCE=false")
+    log.warning("%s; taken as it is, since STAGE.CHECK_PROVENANCE is false", what)
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:

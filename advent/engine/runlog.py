@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from advent.domain_adaptation.config import config_digest, load_config
+from advent.config.loading import config_digest, load_config, stage_command
 from advent.engine import provenance
 from advent.engine.checkpoint import save
 from advent.engine.distributed import main_only
@@ -164,6 +164,6 @@ def starting_snapshot(config: Any) -> Path:
     before = StageFolder.of(config, config.STAGE.AFTER)
     found = before.snapshots()
     if not found:
-        command = f"python {config.STAGE.SCRIPT_AFTER or 'train.py'} --cfg {config.STAGE.CONFIG_AFTER or 'dg.yml'}"
-        raise MissingStage(f"{before.path}: no snapshot yet of the stage before this one. Run: {command}")
+        command = stage_command(config, config.STAGE.AFTER)
+        raise MissingStage(f"{before.path}: no checkpoint yet of the stage before this one. Run: {command}")
     return found[-1][1]

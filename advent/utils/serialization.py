@@ -16,6 +16,25 @@ from advent.errors import ConfigError, DataError
 LARGEST_YAML = 1_000_000  # bytes; a config has a few kilobytes
 DEEPEST = 10
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)|0b[01_]+|0x[0-9a-fA-F_]+")
+REAL = re.compile(
+    r"[-+]?((0|[1-9][0-9_]*)\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+][0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without YAML 1.1's octal (0123), base 60 (1:30) and dates: they stay text as written."""
+
+
+_READ_ANEW = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp")}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _READ_ANEW]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _name, _numbers in (("int", INTEGER), ("float", REAL)):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_name}", re.compile(f"^({_numbers.pattern})$"), list("-+.0123456789")
+    )
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Path:
@@ -82,7 +101,18 @@ def parse_yaml(text: str) -> Any:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise ValueError(f"nested more than {DEEPEST} deep")
-    return yaml.safe_load(text)
+    return yaml.load(text, Loader=_Loader)
+
+
+def parse_value(text: str) -> Any:
+    """`parse_yaml` of a value that stands alone. A comment behind it is a ValueError: YAML would cut it off silently."""
+    value, end = parse_yaml(text), 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, (yaml.ScalarEvent, yaml.CollectionEndEvent)):
+            end = event.end_mark.index
+    if "#" in text[end:]:
+        raise ValueError("what follows # is a comment in YAML")
+    return value
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -98,7 +128,7 @@ def read_yaml(path: str | Path) -> Any:
         raise ConfigError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
-    except ValueError as error:  # also dates and numbers that YAML takes for such and Python does not know
+    except ValueError as error:  # also numbers that YAML takes for such and Python does not know
         raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None

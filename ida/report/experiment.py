@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from advent.domain_adaptation.config import default_config, flat
+from advent.config.loading import default_config, flat
 from advent.domain_adaptation.eval_UDA import ORACLE
 from advent.errors import DataError
 from advent.utils.serialization import parse_yaml, read_json
@@ -24,7 +24,7 @@ LABELS = {
 }  # fmt: skip
 # What tells of a machine or of bookkeeping, not of an experiment.
 UNTOLD = (
-    "CLASSES", "DATA_ROOT", "DATA_DIRECTORY_", "DATA_LIST_", "DATA_CACHE", "EXP_", "STAGE.", "PIPELINE.", "TEST.SAVE",
+    "CLASSES", "DATA_ROOT", "DATA_DIRECTORY_", "DATA_LIST_", "DATA_CACHE", "EXP_", "STAGE.", "TEST.SAVE",
     "TRAIN.TENSORBOARD", "TRAIN.PICTURES_EVERY", "MODEL.ENCODER_WEIGHTS",
 )  # fmt: skip
 

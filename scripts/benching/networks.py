@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from advent.domain_adaptation.config import load_config
+from advent.config.loading import load_config
 from advent.domain_adaptation.steps import Batch
 from advent.engine.build import build_encoder
 from advent.engine.learner import Learner

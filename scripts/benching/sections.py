@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from advent.domain_adaptation.config import load_config
+from advent.config.loading import load_config
 from advent.engine.build import build_encoder, class_set
 from advent.engine.metrics import confusion_counts
 from advent.engine.precision import AMP_DTYPES, placed
@@ -247,7 +247,7 @@ def prediction(device: torch.device, rounds: int) -> list[Row]:
     """`daf.predict` of one 1024x512 image: reading nothing, resizing, forward pass, class map and depth at its size."""
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (512, 1024, 3), np.uint8))
     rows = []
-    for cfg, name in (("quick/dg", "quick"), (FULL, "full ResNet-101")):
+    for cfg, name in (("quick:daf", "quick"), (FULL, "full ResNet-101")):
         config = load_config(cfg, ["TRAIN.RESTORE_FROM=null", "MODEL.ENCODER_WEIGHTS=null"])
         net = find_network(config).build(config, build_encoder(config, weights=False))
         initialise(net, "he", backbone=config.MODEL.ENCODER == "resnet101")

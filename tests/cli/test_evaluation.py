@@ -30,7 +30,7 @@ def copy(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copy")
 
 
-def evaluate(root, *more, door=test_door, cfg="quick/dg", stage="daf"):
+def evaluate(root, *more, door=test_door, cfg="quick:daf", stage="daf"):
     assert door.main(tiny.command_line(root, cfg, *more)) == 0
     return json.loads((root / "exp/quick" / stage / "results.json").read_text())["results"]
 
@@ -213,7 +213,7 @@ def test_predictions_have_full_size_and_colours(on_city, tmp_path):
 def test_prediction_alone_needs_no_labels(copy):
     shutil.rmtree(copy / "CamVid/valannot")
     folder = copy / "predictions"
-    line = tiny.command_line(copy, "quick/dg", "--no-labels", f"--save-preds={folder}")
+    line = tiny.command_line(copy, "quick:daf", "--no-labels", f"--save-preds={folder}")
     assert test_door.main(line) == 0
     assert len(list((folder / "labelIds").iterdir())) == tiny.COUNT
     assert not (copy / "exp/quick/daf/results.json").exists()
@@ -229,5 +229,5 @@ def test_depth_is_scored_on_disparity(on_city, city, capsys):
 
 
 def test_ida_door_scores_depth_too(copy, capsys):
-    assert test_intra.main(tiny.command_line(copy, "quick/intrada", "--depth")) == 2
+    assert test_intra.main(tiny.command_line(copy, "quick:ida", "--depth")) == 2
     assert "no disparity" in capsys.readouterr().err

@@ -28,7 +28,7 @@ def test_lists_and_labels_from_elsewhere(trained, tmp_path, elsewhere, caplog):
     root = shutil.copytree(trained, tmp_path / "copy")
     for stage in ("rank", "ida"):
         shutil.rmtree(root / "exp/quick" / stage)
-    line = tiny.command_line(root, "quick/intrada", f"STAGE.RANKING_FROM={elsewhere}")
+    line = tiny.command_line(root, "quick:ida", f"STAGE.RANKING_FROM={elsewhere}")
     assert train_intra.main(line) == 0
     assert "nobody knows which network made this ranking" in caplog.text
     assert (root / "exp/quick/ida/model_5.pth").is_file()
@@ -36,7 +36,7 @@ def test_lists_and_labels_from_elsewhere(trained, tmp_path, elsewhere, caplog):
 
 def test_without_its_lists_the_folder_is_refused(trained, tmp_path, elsewhere, capsys):
     (elsewhere / "hard_split.txt").unlink()
-    line = tiny.command_line(trained, "quick/intrada", f"--exp-suffix={tmp_path.name}", "TRAIN.RESTORE_FROM=x.pth",
+    line = tiny.command_line(trained, "quick:ida", f"--exp-suffix={tmp_path.name}", "TRAIN.RESTORE_FROM=x.pth",
                              f"STAGE.RANKING_FROM={elsewhere}")  # fmt: skip
     assert train_intra.main(line) == 2
     assert str(elsewhere / "hard_split.txt") in capsys.readouterr().err

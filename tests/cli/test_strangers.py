@@ -80,7 +80,7 @@ def test_a_strangers_checkpoint(make, data, capsys):
     path, proof = data / "stranger.pth", data / "executed"
     make(path, proof)
     for door, key in ((test_door, "TEST.RESTORE_FROM"), (train, "TRAIN.RESTORE_FROM")):
-        assert door.main(tiny.command_line(data, "quick/dg", f"{key}={path}")) == 2
+        assert door.main(tiny.command_line(data, "quick:daf", f"{key}={path}")) == 2
         error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
         assert len(error) == 1
         assert str(path) in error[0]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import daf.methods  # noqa: F401  (registers networks and methods)
-from advent.domain_adaptation.config import default_config
+from advent.config.loading import default_config
 from advent.engine.learner import Learner
 from advent.engine.registry import find_method, find_network
 from advent.model.encoder import ResNetEncoder

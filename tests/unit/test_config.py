@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advent.config.loading import config_digest, dump_config, find_config, load_config
 from advent.dataset.paths import CONFIGS
 from advent.domain_adaptation import config as module
-from advent.domain_adaptation.config import config_digest, dump_config, find_config, load_config
 from advent.errors import ConfigError
 
 SHIPPED = [p.relative_to(CONFIGS).as_posix() for p in sorted(CONFIGS.rglob("*.yml"))]

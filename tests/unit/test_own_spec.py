@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from advent.config.loading import config_digest, dump_config, load_config
 from advent.dataset.classes import classes_from_mapping, load_classes
 from advent.dataset.layout import Layout, NamePattern
 from advent.dataset.protocol import class_set
-from advent.domain_adaptation.config import config_digest, dump_config, load_config
 from advent.errors import ConfigError, DataError
 from folders import C7, gray, rgb, save
 from own_specs import BINARY, read, spec_of
@@ -190,7 +190,7 @@ def test_mistakes_in_own_classes_are_one_line(tmp_path: Path, line: str, message
 
 def config_of(tmp_path: Path, *more: str) -> Any:
     (tmp_path / "mine.yml").write_text(BINARY % ("png", "", ""))
-    return load_config("quick/dg", [f"SOURCE={tmp_path / 'mine.yml'}", "NUM_CLASSES=2", *more])
+    return load_config("quick:daf", [f"SOURCE={tmp_path / 'mine.yml'}", "NUM_CLASSES=2", *more])
 
 
 def test_a_data_sets_own_classes_are_the_protocols(tmp_path: Path) -> None:

@@ -192,7 +192,7 @@ def test_recomputing_keeps_less() -> None:
 
 
 def test_recomputing_is_refused_for_other_encoders() -> None:
-    from advent.domain_adaptation.config import default_config
+    from advent.config.loading import default_config
     from advent.engine.learner import Learner
     from advent.engine.registry import find_method, find_network
     from advent.model.deeplabv2 import DeeplabV2

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import daf.methods  # noqa: F401
-from advent.domain_adaptation.config import default_config
+from advent.config.loading import default_config
 from advent.domain_adaptation.steps import Method, Parts, adversarial_step, information_map
 from advent.engine.learner import Learner
 from advent.engine.optim import RepeatedSGD, network_optimizer, poly_rate, update_multiplicity
