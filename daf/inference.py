@@ -19,7 +19,6 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional
 
-import daf.methods  # noqa: F401  (registers the networks that a checkpoint may hold)
 from advent.config.loading import load_config
 from advent.dataset import geometry as geometries
 from advent.dataset.base_dataset import network_images
@@ -37,6 +36,7 @@ from advent.engine.scoring import predicted
 from advent.errors import ConfigError
 from advent.utils.loss import self_information
 from advent.utils.viz_segmask import colorize_mask
+from daf.registration import register
 
 log = logging.getLogger(__name__)
 CONFIG = "config.yml"  # what every stage leaves beside its snapshots
@@ -100,6 +100,7 @@ def load_model(
     `config.yml` beside the checkpoint. `amp`, `size` (width, height) and `geometry` replace the config's. Raises
     ConfigError, CheckpointError or DeviceError in one line.
     """
+    register()
     config = load_config(cfg if cfg is not None else _config_beside(Path(checkpoint)))
     chosen = amp if amp is not None else config.TRAIN.AMP
     if chosen not in AMP_DTYPES:

@@ -63,25 +63,27 @@ def depth_aware_method(name: str, config: Any, halve: bool = False, inclusive: b
     return Method(name, adversarial_step, *maps, halve=halve, inclusive=inclusive, needs_depth=True)
 
 
-register_network(
-    "DeepLabv2_depth",
-    NetworkEntry(
-        lambda cfg, encoder: DeeplabV2Depth(
-            cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DEPTH_SIZE, cfg.MODEL.ATTENTION
+def register_methods() -> None:
+    """Make DAF's and DADA's networks and methods available to configs."""
+    register_network(
+        "DeepLabv2_depth",
+        NetworkEntry(
+            lambda cfg, encoder: DeeplabV2Depth(
+                cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DEPTH_SIZE, cfg.MODEL.ATTENTION
+            ),
+            supervised=segmentation_and_depth_losses,
+            gives_depth=True,
+            marks=("layer6.conv2d_list.0.weight", "up1.conv1.weight", "mff_conv.weight"),
         ),
-        supervised=segmentation_and_depth_losses,
-        gives_depth=True,
-        marks=("layer6.conv2d_list.0.weight", "up1.conv1.weight", "mff_conv.weight"),
-    ),
-)
-register_network(
-    "DeepLabv2_depth_DADA",
-    NetworkEntry(
-        lambda cfg, encoder: DeeplabV2DADA(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL),
-        supervised=segmentation_and_depth_losses,
-        gives_depth=True,
-        marks=("layer6.conv2d_list.0.weight", "enc4_1.weight"),
-    ),
-)
-register_method("DAF", partial(depth_aware_method, "DAF"))
-register_method("DADA", partial(depth_aware_method, "DADA"))
+    )
+    register_network(
+        "DeepLabv2_depth_DADA",
+        NetworkEntry(
+            lambda cfg, encoder: DeeplabV2DADA(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL),
+            supervised=segmentation_and_depth_losses,
+            gives_depth=True,
+            marks=("layer6.conv2d_list.0.weight", "enc4_1.weight"),
+        ),
+    )
+    register_method("DAF", partial(depth_aware_method, "DAF"))
+    register_method("DADA", partial(depth_aware_method, "DADA"))

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable, Sequence
 
-import daf.dataset.depth
-import daf.dataset.synthia
-import daf.methods  # noqa: F401  (these three register depth kinds, data sets, networks and methods)
 from advent.domain_adaptation.eval_UDA import evaluate_stage, predict_stage
-from advent.engine import distributed
-from advent.engine.options import config_from_args, make_parser, normalize_mode, overrides_from_args, quoted, run_door
+from advent.engine import distributed, options
+from advent.engine.options import config_from_args, make_parser, normalize_mode, overrides_from_args, quoted
 from advent.engine.results import row_name
 from advent.engine.tables import markdown_table, results_table
 from advent.errors import ConfigError
 from daf.depth_scores import evaluate_depth
+from daf.registration import register
 from ida.stage import Stage, stages_of
 
 __all__ = [
     "config_from_args", "evaluate_and_print", "make_parser", "make_test_parser", "normalize_mode", "run_door",
     "stages_from_args",
 ]  # fmt: skip
+
+
+def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = None, resumes: bool = False) -> int:
+    """As advent's, with everything with depth registered before the body runs."""
+    register()
+    return options.run_door(prog, body, argv, resumes)
 
 
 def make_test_parser(prog: str, description: str) -> argparse.ArgumentParser:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from advent.config.loading import KINDS, TRAINERS, find_config, load_config, protocol_sections
+from advent.config.files import KINDS, TRAINERS, find_config
+from advent.config.loading import load_config, protocol_sections
 from advent.config.schema import Config
 from advent.engine.runlog import StageFolder
 from advent.errors import ConfigError

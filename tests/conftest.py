@@ -4,6 +4,9 @@ import pytest
 import torch
 
 import tiny
+from daf.registration import register
+
+register()
 
 torch.set_num_threads(2)
 

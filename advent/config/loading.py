@@ -108,9 +108,7 @@ def merge_file(config: Tree, path: Path) -> None:
         _merge(config, content, where, "")
 
 
-def _choose(
-    reference: ConfigReference, sections: dict[str, StageSection], script: str | None
-) -> StageSection | None:
+def _choose(reference: ConfigReference, sections: dict[str, StageSection], script: str | None) -> StageSection | None:
     """The section that was named, else the last one of the script. Raises ConfigError where there is none."""
     listed = ", ".join(f"{reference.name}:{name}" for name in sections)
     if reference.section is not None:
@@ -229,5 +227,3 @@ def check(config: Config, where: str) -> None:
         )
     if not test.SCALES or min(test.SCALES) < 0.1 or max(test.SCALES) > 4:
         raise ConfigError(f"{where}: TEST.SCALES: {test.SCALES}: want at least one scale, each between 0.1 and 4")
-
-

@@ -43,11 +43,16 @@ def config_reference() -> str:
     for section in ["", *SECTIONS]:
         prefix = f"{section}." if section else ""
         names = [name for name in FIELDS if name.rpartition(".")[0] == section]
-        title = f"{section}: {(SECTIONS[section].annotation.__doc__ or '').splitlines()[0]}" if section else "Top level"
-        rows = [f"| {_shown(prefix, name)} | {_allowed(FIELDS[name])} | {_default(FIELDS[name])} | {_text(FIELDS[name])} |"
-                for name in names]  # fmt: skip
-        parts.append("\n".join([f"## {title}", "", "| key | values | default | meaning |", "|---|---|---|---|", *rows, ""]))
+        summary = (SECTIONS[section].annotation.__doc__ or "").splitlines()[0] if section else ""
+        title = f"{section}: {summary[0].lower()}{summary[1:].rstrip('.')}" if section else "Top level"
+        head = [f"## {title}", "", "| key | values | default | meaning |", "|---|---|---|---|"]
+        parts.append("\n".join([*head, *[_row(prefix, name) for name in names], ""]))
     return "\n".join(parts)
+
+
+def _row(prefix: str, name: str) -> str:
+    info = FIELDS[name]
+    return f"| {_shown(prefix, name)} | {_allowed(info)} | {_default(info)} | {_text(info)} |"
 
 
 def _shown(prefix: str, name: str) -> str:

@@ -61,9 +61,7 @@ def _method(value: str) -> str:
 
 def _large_enough(size: list[int]) -> list[int]:
     if min(size) < 32:
-        raise PydanticCustomError(
-            "input_size", "(width, height) is too small for the discriminator; at least 32 x 32"
-        )
+        raise PydanticCustomError("input_size", "(width, height) is too small for the discriminator; at least 32 x 32")
     return size
 
 

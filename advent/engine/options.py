@@ -47,7 +47,7 @@ def make_parser(prog: str, description: str, default_cfg: str = "ep1", trains: b
     parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
     parser.set_defaults(default_cfg=default_cfg, script=prog)
     add = parser.add_argument
-    add("--cfg", metavar="FILE", help=f"config: a path or a name under configs/, or NAME:STAGE (default: {default_cfg})")
+    add("--cfg", metavar="FILE", help=f"config: a path or a name in configs/, or NAME:STAGE (default: {default_cfg})")
     add("--method", metavar="NAME", help="a baseline in configs/methods: source_only, minent, advent, dada, intrada")
     add("--data-root", "--data_root", metavar="DIR", help="where the data sets lie (DATA_ROOT)")
     add("--exp-root", "--exp_root", "--exp_root_dir", metavar="DIR", help="where results go (EXP_ROOT)")

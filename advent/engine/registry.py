@@ -1,4 +1,4 @@
-"""What the upper floors register with the ground floor: networks and adaptation methods, by the config's names."""
+"""Networks and adaptation methods by the config's names; `daf.registration.register` adds those with depth."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from advent.config.schema import Config
 from advent.domain_adaptation.steps import (
     Method,
     Supervised,
@@ -27,14 +28,22 @@ class NetworkEntry:
     `marks`: parameters by which its checkpoints are recognised; of several networks the one with most marks is meant.
     """
 
-    build: Callable[[Any, Encoder], SegmentationNetwork]
+    build: Callable[[Config, Encoder], SegmentationNetwork]
     supervised: Supervised = segmentation_losses
     gives_depth: bool = False
     marks: tuple[str, ...] = ("layer6.conv2d_list.0.weight",)
 
 
-NETWORKS: dict[str, NetworkEntry] = {}
-METHODS: dict[str, Callable[[Any], Method]] = {}
+NETWORKS: dict[str, NetworkEntry] = {
+    "DeepLabv2": NetworkEntry(lambda cfg, encoder: DeeplabV2(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL)),
+}
+METHODS: dict[str, Callable[[Config], Method]] = {
+    "SourceOnly": lambda cfg: Method("SourceOnly", supervised_step, inclusive=True, multi_level=True),
+    "MinEnt": lambda cfg: Method("MinEnt", entropy_step, multi_level=True),
+    "AdvEnt": lambda cfg: Method(
+        "AdvEnt", adversarial_step, information_map, information_map, halve=True, multi_level=True
+    ),
+}
 
 
 def register_network(name: str, entry: NetworkEntry) -> None:
@@ -42,7 +51,7 @@ def register_network(name: str, entry: NetworkEntry) -> None:
     NETWORKS[name] = entry
 
 
-def register_method(name: str, build: Callable[[Any], Method]) -> None:
+def register_method(name: str, build: Callable[[Config], Method]) -> None:
     """Make a method available as TRAIN.DA_METHOD; `build(config)` gives the method."""
     METHODS[name] = build
 
@@ -73,13 +82,3 @@ def _look_up(table: Mapping[str, Any], name: str, key: str) -> Any:
         return table[name]
     raise ConfigError(f"{key}: there is no {name!r}; {hint(name, sorted(table))}")
 
-
-register_network(
-    "DeepLabv2", NetworkEntry(lambda cfg, encoder: DeeplabV2(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL))
-)
-register_method("SourceOnly", lambda cfg: Method("SourceOnly", supervised_step, inclusive=True, multi_level=True))
-register_method("MinEnt", lambda cfg: Method("MinEnt", entropy_step, multi_level=True))
-register_method(
-    "AdvEnt",
-    lambda cfg: Method("AdvEnt", adversarial_step, information_map, information_map, halve=True, multi_level=True),
-)

@@ -114,7 +114,9 @@ def _near_is_large(depth: DepthFormat, samples: list[np.ndarray]) -> tuple[str, 
     return f"{meaning} in {unit}" if unit else meaning, meaning in ("an inverse depth", UNCLEAR)
 
 
-register_depth("synthia_cm", DepthKind(_synthia, _depth_map, _far_is_large))
-register_depth("disparity", DepthKind(_disparity, _depth_map, _near_is_large))
-register_depth("distance", DepthKind(_distance, _values, _far_is_large))
-register_depth("inverse", DepthKind(_inverse, _values, _near_is_large))
+def register_depth_formats() -> None:
+    """Make the readers of depth files available to specs."""
+    register_depth("synthia_cm", DepthKind(_synthia, _depth_map, _far_is_large))
+    register_depth("disparity", DepthKind(_disparity, _depth_map, _near_is_large))
+    register_depth("distance", DepthKind(_distance, _values, _far_is_large))
+    register_depth("inverse", DepthKind(_inverse, _values, _near_is_large))

@@ -96,9 +96,11 @@ class _Worker:
 def _serve(pipe: Any, cfg: str, overrides: Sequence[str], place: dict[str, str], threads: int) -> None:
     os.environ.update(place)
     torch.set_num_threads(threads)
-    import ida.doors  # noqa: F401  (registers networks and methods)
     from advent.engine import distributed
     from benching.networks import bench
+    from daf.registration import register
+
+    register()
 
     spent = 0.0
     really = distributed.averaged

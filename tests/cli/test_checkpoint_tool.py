@@ -7,7 +7,6 @@ import torch
 from torchvision.models import resnet101
 
 import checkpoint
-import ida.doors  # noqa: F401  (registers networks)
 from advent.engine.recognise import open_checkpoint
 from daf.model.deeplabv2_depth import get_deeplab_v2_depth
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-import ida.doors  # noqa: F401  (registers networks)
 import make_streets
 import test as test_door
 import test_intra

@@ -8,13 +8,14 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from advent.config.loading import config_digest, dump_config, find_config, load_config
+from advent.config.files import NOT_CONFIGS, find_config
+from advent.config.loading import config_digest, dump_config, load_config
 from advent.dataset.paths import CONFIGS
 from advent.domain_adaptation import config as module
 from advent.errors import ConfigError
 
 SHIPPED = [p.relative_to(CONFIGS).as_posix() for p in sorted(CONFIGS.rglob("*.yml"))]
-SHIPPED = [name for name in SHIPPED if not name.startswith(("datasets/", "classes/", "base/", "benchmarks/"))]
+SHIPPED = [name for name in SHIPPED if not name.startswith(NOT_CONFIGS)]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -101,20 +102,23 @@ def test_dg_is_accepted_for_daf():
 
 
 @pytest.mark.parametrize(("given", "found"), [
-    ("./configs/configs/dg.yml", "dg.yml"),
-    ("./intrada.yml", "intrada.yml"),
-    ("./intra_trained.yml", "intra_trained.yml"),
+    ("./configs/configs/dg.yml", "ep1:daf"),
+    ("./intrada.yml", "ep1:ida"),
+    ("./intra_trained.yml", "ep1:ida"),
+    ("quick/dg", "quick:daf"),
+    ("ep2_low_isl", "ep2_low:isl"),
 ])  # fmt: skip
 def test_published_spellings_are_announced(given, found, caplog):
     with caplog.at_level(logging.INFO):
-        assert find_config(given) == CONFIGS / found
+        reference = find_config(given)
+    assert f"{reference.path.stem}:{reference.section}" == found
     assert found in caplog.text
 
 
-@pytest.mark.parametrize("name", ["dg", "dg.yml", "quick/dg", "configs/dg.yml"])
+@pytest.mark.parametrize("name", ["ep1", "ep1.yml", "ep1:daf", "configs/ep1.yml", "configs/ep1.yml:isl", "dg.yml"])
 def test_found_by_name(name, monkeypatch):
     monkeypatch.chdir(CONFIGS.parent)
-    assert find_config(name).is_file()
+    assert find_config(name).path.resolve() == CONFIGS / "ep1.yml"
 
 
 def test_a_circle_of_bases_is_refused(tmp_path):

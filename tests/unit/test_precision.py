@@ -12,7 +12,6 @@ import torch
 from test_steps import batches, small_learner
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import daf.methods  # noqa: F401  (registers DAF and DADA)
 from advent.engine.metrics import confusion_counts, confusion_matrix
 from advent.engine.precision import FIRST_SCALE
 from advent.engine.scoring import predicted

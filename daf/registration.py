@@ -1,0 +1,12 @@
+"""One call that makes everything with depth available to configs and specs."""
+
+from __future__ import annotations
+
+from daf.dataset.depth import register_depth_formats
+from daf.methods import register_methods
+
+
+def register() -> None:
+    """Register DAF's and DADA's networks and methods, and the readers of depth files. May be called again."""
+    register_methods()
+    register_depth_formats()
