@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -41,7 +42,7 @@ class FolderInUse(UserError):
 
 
 class NotFinite(UserError):
-    """Losses or gradients became infinite or not a number; the updates in question were not made."""
+    """Losses, gradients or outputs are infinite or not a number; no update was made, nothing was written of them."""
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
@@ -55,3 +56,18 @@ def hint(word: str, known: Iterable[str]) -> str:
     known = list(known)
     found = closest(word, known)
     return f"did you mean {found}?" if found else f"known: {', '.join(known)}"
+
+
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")  # colours, titles, links
+
+
+def printable(text: str) -> str:
+    """Text on one line without terminal escapes and control characters: file names and other people's errors."""
+    kept = (c if c.isprintable() else " " if c.isspace() else "?" for c in _ESCAPES.sub("", text))
+    return "".join(kept)
+
+
+def first_line(error: object, limit: int = 160) -> str:
+    """The first line of another library's error, printable; the error's type where it has no text."""
+    lines = [line for line in map(printable, str(error).strip().splitlines()) if line.strip()]
+    return lines[0].strip()[:limit] if lines else type(error).__name__

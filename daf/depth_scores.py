@@ -12,18 +12,19 @@ from torch.nn import functional
 
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.place import resolve_root
-from advent.dataset.spec import load_spec
+from advent.dataset.protocol import target_spec
 from advent.domain_adaptation.eval_UDA import candidates
 from advent.engine import distributed
 from advent.engine.build import build_network, class_set
 from advent.engine.checkpoint import digest
 from advent.engine.device import pick_device
 from advent.engine.precision import AMP_DTYPES, placed
-from advent.engine.predictor import outputs
+from advent.engine.predictor import not_finite, outputs
 from advent.engine.progress import tracked
 from advent.engine.provenance import environment
 from advent.engine.registry import find_network
 from advent.engine.runlog import StageFolder
+from advent.engine.scoring import refuse_everywhere
 from advent.engine.streams import in_order, loader
 from advent.errors import ConfigError
 from advent.utils.serialization import write_json
@@ -60,10 +61,14 @@ def depth_scores(predicted_m: np.ndarray, truth_m: np.ndarray) -> dict[str, floa
 
 
 def evaluate_depth(config: Any) -> dict[str, float]:
-    """Mean over the images of the target's labelled set, for the checkpoint that TEST names; leaves `depth.json`."""
+    """Mean over the images of the target's labelled set, for the checkpoint that TEST names; leaves `depth.json`.
+
+    Raises ConfigError where TEST asks for what is not done with depth, NotFinite naming images whose depth is none.
+    """
+    _refuse_other_requests(config.TEST)
     if not find_network(config).gives_depth:
         raise ConfigError(f"MODEL.NAME: {config.MODEL.NAME} predicts no depth to score; use DeepLabv2_depth")
-    spec = load_spec(config.TARGET)
+    spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     if spec.depth is None or spec.depth.kind != "disparity":
         raise ConfigError(f"TARGET: {config.TARGET} has no disparity with cameras to score depth on; Cityscapes has")
     test, device = config.TEST, pick_device(config.DEVICE)
@@ -78,12 +83,16 @@ def evaluate_depth(config: Any) -> dict[str, float]:
         zip(dataset.names, zip(dataset.depth_files or [], dataset.camera_files or [], strict=True), strict=True)
     )
     found: list[list[dict[str, float] | None]] = []
+    spoilt: list[str] = []
     order = distributed.share(in_order(len(dataset), test.BATCH_SIZE_TARGET))
     for batch in tracked(loader(dataset, config.NUM_WORKERS, device, order), "depth", len(order)):
         found.append([])
-        for name, inverse in zip(batch["name"], _depth(net, batch["image"], config), strict=True):
+        depth = _depth(net, batch["image"], config)
+        spoilt += not_finite(batch["name"], depth)
+        for name, inverse in zip(batch["name"], depth, strict=True):
             truth = read_depth_metres(*truths[name])
             found[-1].append(depth_scores(metres(_sized(inverse, truth.shape)), truth))
+    refuse_everywhere(spoilt, f"{candidate}: the predicted depth", config.TRAIN.AMP)
     scores = [one for batch in distributed.in_turn(distributed.gathered(found)) for one in batch]
     counted = [score for score in scores if score is not None]
     if not counted:
@@ -96,6 +105,19 @@ def evaluate_depth(config: Any) -> dict[str, float]:
     if distributed.is_main():
         write_json(Path(StageFolder.of(config).path) / "depth.json", record)
     return means
+
+
+def _refuse_other_requests(test: Any) -> None:
+    """One snapshot's depth is scored, as the network gives it: what TEST asks for beyond that is not dropped unseen."""
+    wrong = {
+        "TEST.SAVE_PREDS: predictions of classes are written when classes are scored": bool(test.SAVE_PREDS),
+        "TEST.MODE: best is chosen by the score of classes": test.MODE == "best",
+        "TEST.ENSEMBLE: networks together have no depth": bool(test.ENSEMBLE),
+        "TEST.FLIP and TEST.SCALES: are for classes": test.FLIP or list(test.SCALES) != [1.0],
+    }
+    for reason, asked in wrong.items():
+        if asked:
+            raise ConfigError(f"{reason}; leave it out with --depth, and run test.py again without --depth for it")
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from typing import Any, TypeVar, overload
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -23,17 +23,17 @@ from advent.config.loading import load_config
 from advent.dataset import geometry as geometries
 from advent.dataset.base_dataset import network_images
 from advent.dataset.classes import ClassSet
+from advent.dataset.exif import turn_of
 from advent.dataset.geometry import GEOMETRIES, Size
 from advent.dataset.protocol import class_set
 from advent.dataset.reading import read_image
-from advent.dataset.spec import load_spec
 from advent.engine.build import build_network
 from advent.engine.device import pick_device
 from advent.engine.precision import AMP_DTYPES, placed
-from advent.engine.predictor import outputs
+from advent.engine.predictor import not_finite, outputs, refuse_not_finite
 from advent.engine.registry import find_network
 from advent.engine.scoring import predicted
-from advent.errors import ConfigError
+from advent.errors import ConfigError, printable
 from advent.utils.loss import self_information
 from advent.utils.viz_segmask import colorize_mask
 from daf.registration import register
@@ -96,12 +96,14 @@ def load_model(
 ) -> Model:
     """A trained network, ready to predict.
 
-    Network, classes, input size and mean are read from `cfg` (a path, or a name under configs/), else from the
-    `config.yml` beside the checkpoint. `amp`, `size` (width, height) and `geometry` replace the config's. Raises
+    Network, classes, input size, geometry and mean are read from `cfg` (a path, or a name under configs/), else from
+    the `config.yml` beside the checkpoint. `amp`, `size` (width, height) and `geometry` replace the config's. Raises
     ConfigError, CheckpointError or DeviceError in one line.
     """
     register()
-    config = load_config(cfg if cfg is not None else _config_beside(Path(checkpoint)))
+    file = cfg if cfg is not None else _config_beside(Path(checkpoint))
+    config = load_config(file)
+    bring = _known_geometry(geometry) if geometry is not None else _geometry_of(config, file)
     chosen = amp if amp is not None else config.TRAIN.AMP
     if chosen not in AMP_DTYPES:
         raise ConfigError(f"amp: {chosen!r} is none of {', '.join(AMP_DTYPES)}")
@@ -112,8 +114,7 @@ def load_model(
         raise ConfigError(f"size: {wide} x {high} (width, height) is too small; at least 32 x 32")
     return Model(
         net, config, class_set(config), (int(wide), int(high)), tuple(config.TRAIN.IMG_MEAN),
-        _known_geometry(geometry) if geometry is not None else _geometry_of(config), where, chosen,
-        find_network(config).gives_depth,
+        bring, where, chosen, find_network(config).gives_depth,
     )  # fmt: skip
 
 
@@ -155,14 +156,22 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 @torch.inference_mode()
 def predict_batch(
-    model: Model, pictures: Sequence[Image.Image], *, maps: bool = False, probabilities: bool = False
-) -> list[Prediction]:
-    """One forward pass over RGB pictures of any sizes; each prediction comes back at its picture's own size."""
+    model: Model, pictures: Sequence[Image.Image], *, maps: bool = False, probabilities: bool = False,
+    names: Sequence[str] = (),
+) -> list[Prediction]:  # fmt: skip
+    """One forward pass over RGB pictures of any sizes; each prediction comes back at its picture's own size.
+
+    Raises NotFinite naming the pictures (by `names`, else by their places) where outputs are infinite or not a number:
+    they stand for no class and no depth.
+    """
     bgr = np.stack([cv2.cvtColor(_resized(model, picture), cv2.COLOR_RGB2BGR) for picture in pictures])
     mean = torch.tensor(model.mean, dtype=torch.float32, device=model.device)
     logits, depth = outputs(
         model.net, network_images(torch.from_numpy(bgr).to(model.device), mean), AMP_DTYPES[model.amp]
     )
+    called = names or [f"image {i} of the batch" for i in range(len(pictures))]
+    spoilt = not_finite(called, logits, depth)
+    refuse_not_finite(spoilt, "the network's logits or depth", model.amp, option="amp off")
     return [
         _at_own_size(model, picture, logits[i], None if depth is None else depth[i], maps, probabilities)
         for i, picture in enumerate(pictures)
@@ -200,8 +209,14 @@ def upright(image: Picture) -> Image.Image:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"want (H, W, 3) uint8 RGB, got {image.dtype} {image.shape}")
         return Image.fromarray(image)
-    picture = read_image(Path(image)) if isinstance(image, (str, Path)) else image.convert("RGB")
-    return ImageOps.exif_transpose(picture)
+    if isinstance(image, (str, Path)):
+        return read_image(Path(image))
+    image.load()  # a PNG may say after its pixels how it is turned
+    turn = turn_of(image)
+    if turn.damaged:
+        name = printable(str(getattr(image, "filename", "") or "a picture"))
+        log.warning("%s: its EXIF block is damaged; the picture is taken as it is stored, not turned", name)
+    return turn.apply(image).convert("RGB")
 
 
 def _resized(model: Model, picture: Image.Image) -> np.ndarray:
@@ -218,13 +233,15 @@ def _config_beside(checkpoint: Path) -> Path:
     return beside
 
 
-def _geometry_of(config: Any) -> str:
-    """How the target's images meet the input size: its spec says."""
-    try:
-        return load_spec(config.TARGET).geometry
-    except ConfigError as error:
-        log.warning("TARGET: %s; its images are taken to be stretched to the input size", error)
-        return "stretch"
+def _geometry_of(config: Any, file: str | Path) -> str:
+    """How the target's images meet the input size: GEOMETRY_TARGET, which load_config fills from TARGET's spec."""
+    if config.GEOMETRY_TARGET is not None:
+        return str(config.GEOMETRY_TARGET)
+    # An earlier version's config.yml, and no spec here to ask. A guess would give other predictions without a word.
+    raise ConfigError(
+        f"{file}: does not say how images are brought to the input size, and its TARGET, {config.TARGET}, is not found "
+        "here; add the line GEOMETRY_TARGET: stretch (or pad, as its spec has it), or give --geometry"
+    )
 
 
 def _known_geometry(name: str) -> str:

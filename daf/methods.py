@@ -69,7 +69,8 @@ def register_methods() -> None:
         "DeepLabv2_depth",
         NetworkEntry(
             lambda cfg, encoder: DeeplabV2Depth(
-                cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DEPTH_SIZE, cfg.MODEL.ATTENTION
+                cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DEPTH_SIZE, cfg.MODEL.ATTENTION,
+                cfg.MODEL.DILATIONS,
             ),
             supervised=segmentation_and_depth_losses,
             gives_depth=True,
@@ -79,7 +80,7 @@ def register_methods() -> None:
     register_network(
         "DeepLabv2_depth_DADA",
         NetworkEntry(
-            lambda cfg, encoder: DeeplabV2DADA(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL),
+            lambda cfg, encoder: DeeplabV2DADA(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DILATIONS),
             supervised=segmentation_and_depth_losses,
             gives_depth=True,
             marks=("layer6.conv2d_list.0.weight", "enc4_1.weight"),

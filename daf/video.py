@@ -17,7 +17,7 @@ from daf.inference import Model, in_batches, predict_batch
 from daf.products import Palette, Wanted, write_still
 
 log = logging.getLogger(__name__)
-SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
+SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts")
 CODEC, SUFFIX = "mp4v", ".mp4"  # what every build of OpenCV can write
 RATE = 25.0  # frames per second, of a file that does not say
 LOST = 0.02  # of the frames that a file announces may be missing: some containers only estimate them

@@ -43,7 +43,7 @@ CELL = {
     "name": str, "label": str, "script": str, "cfg": str, "after": str, "ranking": str, "source": str, "set": [str],
 }  # fmt: skip
 # What says where things lie, not what is done with them.
-ELSEWHERE = (*without_effect(), "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "CLASSES.")
+ELSEWHERE = (*without_effect(), "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "GEOMETRY_TARGET", "CLASSES.")
 
 
 @dataclass(frozen=True)

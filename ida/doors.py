@@ -41,6 +41,8 @@ def evaluate_and_print(args: argparse.Namespace) -> None:
     saved = [] if args.save_preds is None else [f"TEST.SAVE_PREDS={quoted(args.save_preds)}"]
     config = config_from_args(args, saved)
     if args.no_labels:
+        if args.depth:
+            raise ConfigError("--depth: is scored on the target's disparity, --no-labels scores nothing; leave one out")
         if not config.TEST.SAVE_PREDS:
             raise ConfigError("--no-labels: there is nothing to score; say where predictions go with --save-preds DIR")
         _print(f"predictions: {predict_stage(config)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from advent.engine.device import pick_device
 from advent.engine.precision import placed
 from advent.engine.provenance import recorded
 from advent.engine.runlog import experiment_folder
+from advent.engine.score_key import data_digest
 from advent.errors import DataError, UserError
 from advent.utils.loss import self_information
 from advent.utils.serialization import read_json, write_atomically, write_json
@@ -32,7 +34,7 @@ from advent.utils.sheet import heat, photograph
 from advent.utils.viz_segmask import colorize_mask
 from daf.interaction import depth_aware_map
 from daf.products import visible_depth
-from ida.label_quality import label_quality, label_shares, ranking_quality
+from ida.label_quality import label_quality, label_shares, ranking_quality, training_truth
 from ida.pseudo_labels import label_path
 from ida.rank_stage import MASKS
 from ida.stage import Stage
@@ -45,7 +47,7 @@ SCHEMA = 1
 
 
 def leave_gallery(stages: Sequence[Stage]) -> Path | None:
-    """Write `gallery/` into the experiment's folder, unless one of the same networks is there; returns the folder.
+    """Write `gallery/` into the experiment's folder, unless one of the same networks and data is there; returns it.
 
     gallery.json: `examples` (name, files of image, truth, prediction per stage, depth, map), `ranking` (the easiest and
     hardest images with their maps and scores), `label_shares`, and `labels` and `ranking_quality` where the target's
@@ -58,11 +60,13 @@ def leave_gallery(stages: Sequence[Stage]) -> Path | None:
     folder = experiment_folder(trained[-1].config) / FOLDER
     made_from = {stage.name: digest(stage.folder.snapshots()[-1][1]) for stage in trained}
     known = read_json(folder / FILE) if (folder / FILE).is_file() else {}
-    if (known.get("schema"), known.get("made_from")) == (SCHEMA, made_from):
+    data = _data_digests(trained[-1].config)
+    same_networks = (known.get("schema"), known.get("made_from")) == (SCHEMA, made_from)
+    if same_networks and data in (None, known.get("data")):
         return folder
     classes = class_set(trained[-1].config)
     record: dict[str, Any] = {
-        "schema": SCHEMA, "made_from": made_from, "classes": classes.as_mapping(), "missing": [],
+        "schema": SCHEMA, "made_from": made_from, "data": data, "classes": classes.as_mapping(), "missing": [],
         "credit": load_spec(trained[-1].config.TARGET).credit, "examples": [],
     }  # fmt: skip
     parts: list[tuple[str, Callable[[], Any]]] = [("examples", partial(_examples, trained, folder, classes.colors))]
@@ -80,6 +84,19 @@ def leave_gallery(stages: Sequence[Stage]) -> Path | None:
             record["missing"].append(f"{what}: {error}")
     write_json(folder / FILE, record)
     return folder
+
+
+def _data_digests(config: Any) -> list[str] | None:
+    """Digests of what a gallery shows and counts: images and labels of both sets; None where the data are gone."""
+    try:
+        images = target_data(config)
+        found = [data_digest(images)]
+        for make in (partial(evaluation_data, config), partial(training_truth, config, images.names)):
+            with suppress(UserError):  # a set without labels
+                found.append(data_digest(make()))
+        return found
+    except UserError:
+        return None
 
 
 def _examples(trained: Sequence[Stage], folder: Path, colors: Any) -> list[dict[str, Any]]:

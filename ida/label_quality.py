@@ -104,19 +104,24 @@ def _labels(
     One at a time: those of Cityscapes fill three gigabytes.
     """
     names = list(names if names is not None else target_data(config).names)
-    spec = load_spec(config.TARGET)
-    root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)
-    size = tuple(config.TRAIN.INPUT_SIZE_TARGET)
     try:
-        truth = StreetDataset(
-            spec, root, config.TRAIN.SET_TARGET, class_set(config), size=size, label_size=size, names=names,
-            with_labels=True,
-        )  # fmt: skip
+        truth = training_truth(config, names)
     except UserError as error:  # no files, or no table for these classes
         log.warning("the target's training images have no labels to compare with (%s)", error)
         return None
     files = collect_pseudo_labels(folder, names)
     return ((read_ids(file), truth.label(index)) for index, file in enumerate(files))
+
+
+def training_truth(config: Any, names: Sequence[str]) -> StreetDataset:
+    """The target's training images with their labels, at the network's input size. Raises UserError without labels."""
+    spec = load_spec(config.TARGET)
+    root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)
+    size = tuple(config.TRAIN.INPUT_SIZE_TARGET)
+    return StreetDataset(
+        spec, root, config.TRAIN.SET_TARGET, class_set(config), size=size, label_size=size, names=names,
+        with_labels=True,
+    )  # fmt: skip
 
 
 def _newest_round(stage: Stage) -> Path:

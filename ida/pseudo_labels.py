@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from advent.domain_adaptation.steps import PREDICT, Parts, Prediction
 from advent.engine import distributed
 from advent.engine.precision import AMP_DTYPES, runner
+from advent.engine.predictor import not_finite, refuse_not_finite
 from advent.engine.progress import tracked
 from advent.engine.streams import in_order, loader
 from advent.utils.loss import IGNORE_LABEL
@@ -56,13 +57,19 @@ def class_thresholds(counts: np.ndarray, threshold: float, share: float) -> np.n
 def predictions(
     net: nn.Module, dataset: Any, config: Any, device: torch.device, what: str
 ) -> Iterator[tuple[Any, Prediction]]:
-    """(names, prediction at input size) of every batch of this process's share of a data set, network in eval mode."""
+    """(names, prediction at input size) of every batch of this process's share of a data set, network in eval mode.
+
+    Raises NotFinite at the first batch with an output that is not finite: its labels and scores would be arbitrary.
+    """
     was_training = net.training
     net.eval()
     parts = Parts(runner(net, config.TRAIN, device), PREDICT, amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
     order = distributed.share(in_order(len(dataset), config.TRAIN.BATCH_SIZE_TARGET))
     for batch in tracked(loader(dataset, config.NUM_WORKERS, device, order), what, len(order)):
-        yield batch["name"], parts.predict(batch["image"])
+        prediction = parts.predict(batch["image"])
+        spoilt = not_finite(batch["name"], prediction.main, prediction.depth)
+        refuse_not_finite(spoilt, f"{what}: the network's logits or depth", config.TRAIN.AMP)
+        yield batch["name"], prediction
     net.train(was_training)
 
 

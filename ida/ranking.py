@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Sequence
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from advent.dataset.classes import ClassSet
+from advent.engine.predictor import refuse_not_finite
 from advent.errors import ConfigError
 from advent.utils.loss import self_information
 from daf.interaction import depth_aware_map
@@ -61,8 +63,13 @@ def normaliser(prediction: Tensor, rare: Sequence[int]) -> float:
 
 
 def rank(names_and_scores: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
-    """Ascending by score; ties are broken by name, so that order of loading never matters."""
-    return sorted(names_and_scores, key=lambda item: (item[1], item[0]))
+    """Ascending by score; ties are broken by name, so that order of loading never matters.
+
+    Raises NotFinite naming the images whose score is not finite: next to a NaN nothing is sorted.
+    """
+    pairs = list(names_and_scores)
+    refuse_not_finite([name for name, value in pairs if not math.isfinite(value)], "the ranking's scores")
+    return sorted(pairs, key=lambda item: (item[1], item[0]))
 
 
 def split(names_and_scores: Iterable[tuple[str, float]], lambda1: float) -> tuple[list[str], list[str]]:

@@ -16,6 +16,7 @@ from advent.domain_adaptation.train_UDA import train_stage
 from advent.engine.build import evaluation_data
 from advent.engine.runlog import StageFolder, experiment_folder
 from advent.engine.tables import results_table
+from advent.errors import ConfigError
 from advent.utils.serialization import write_json, write_text
 from ida.gallery import leave_gallery
 from ida.isl import isl_stage
@@ -40,6 +41,7 @@ def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, An
     `oracle` the best one where TEST.MODE is `best`, `stages` all of them in order with the script of each. What a
     report shows besides is left in `gallery/`.
     """
+    _refuse_one_folder(stages if evaluate else [])
     for stage in stages:  # found now, not after days of the stages before
         check_finished(stage)
         if evaluate and stage.trains:
@@ -68,6 +70,17 @@ def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, An
         write_text(folder / "results.md", results_table(rows) + "\n")
     leave_gallery(stages)
     return record
+
+
+def _refuse_one_folder(stages: Sequence[Stage]) -> None:
+    """Predictions of several stages in one folder would be the last one's."""
+    folders = [stage.config.TEST.SAVE_PREDS for stage in stages if stage.trains and stage.config.TEST.SAVE_PREDS]
+    if len(set(folders)) < len(folders):
+        last = next(stage.name for stage in reversed(stages) if stage.trains)
+        raise ConfigError(
+            f"TEST.SAVE_PREDS: {folders[-1]} would get the predictions of {len(folders)} stages, the last one's would "
+            f"stay; give it for one stage alone: {last}:TEST.SAVE_PREDS={folders[-1]}"
+        )
 
 
 def run_stage(stage: Stage) -> None:

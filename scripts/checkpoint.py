@@ -35,36 +35,121 @@ def describe(path: Path, found: Contents) -> list[tuple[str, str]]:
     numbers = sum(tensor.numel() for tensor in found.weights.values() if tensor.is_floating_point())
     types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in found.weights.values()})
     start = found.form in (IMAGENET, TORCHVISION)
+    beside = _config_beside(path, found)
+    encoders = _encoders(found, beside)
     return [
         ("file", f"{path}, {path.stat().st_size / 2**20:.1f} MiB"),
         ("sha256", digest(path)),
         ("form", form),
         ("network", str(found)),
-        ("encoder", found.encoder),
+        ("encoder", " or ".join(encoders) + (" (of the same names and shapes)" if encoders[1:] else "")),
         ("numbers", f"{numbers:,} in {len(found.weights)} tensors ({', '.join(types)})"),
-        ("loads with", f"python train.py --cfg ep1:daf TRAIN.RESTORE_FROM={path}" if start else _command(path, found)),
+        *_unused(found),
+        (
+            "loads with",
+            f"python train.py --cfg ep1:daf TRAIN.RESTORE_FROM={path}"
+            if start
+            else _command(path, found, beside, encoders),
+        ),
     ]
 
 
-def _command(path: Path, found: Contents) -> str:
-    """The command that evaluates a network, by the shipped configs that describe it."""
-    from advent.config.loading import load_config, protocol_sections
+def _unused(found: Contents) -> list[tuple[str, str]]:
+    """A warning where some of the classifier's convolutions were never trained."""
+    from advent.engine.recognise import ASPP_DILATIONS
+
+    idle = [str(rate) for rate in ASPP_DILATIONS if found.dilations and rate not in found.dilations]
+    if not idle:
+        return []
+    words = (
+        f"dilations {', '.join(idle)} of the classifier still have their initial spread: this looks like AdaptSegNet's "
+        "network, which has ADVENT's names and shapes but is another function; score it with MODEL.DILATIONS as below"
+    )
+    return [("warning", words)]
+
+
+def _config_beside(path: Path, found: Contents) -> Path | None:
+    """The config.yml beside the file, where it describes these very weights."""
+    from advent.config.loading import load_config
+    from advent.errors import UserError
+
+    file = path.parent / "config.yml"
+    try:
+        config = load_config(file) if file.is_file() else None
+    except UserError:
+        return None
+    if config is None or found.network is None:
+        return None
+    described = _settings(config)
+    if found.encoder == "timm":
+        from advent.model.timm_names import matching_backbones  # timm takes seconds to import
+
+        name = str(described.pop("MODEL.ENCODER")).removeprefix("timm:")
+        return file if _rest(found) == described and matching_backbones(found.weights, [name]) else None
+    return file if found.settings == described else None
+
+
+def _settings(config: Any) -> dict[str, str]:
+    """The keys of Contents.settings, as a config has them."""
+    from advent.engine.recognise import listed
+
+    model = config.MODEL
+    found = {
+        "MODEL.NAME": model.NAME, "MODEL.MULTI_LEVEL": str(model.MULTI_LEVEL).lower(),
+        "NUM_CLASSES": str(config.NUM_CLASSES), "MODEL.ENCODER": model.ENCODER,
+    }  # fmt: skip
+    if model.ENCODER == "resnet101":
+        found |= {"MODEL.LAYERS": listed(model.LAYERS), "MODEL.WIDTH": str(model.WIDTH)}
+    return found
+
+
+def _rest(found: Contents) -> dict[str, str]:
+    return {key: value for key, value in found.settings.items() if key != "MODEL.ENCODER"}
+
+
+def _encoders(found: Contents, beside: Path | None) -> list[str]:
+    """The encoder; of timm's by name, several where names and shapes cannot tell them apart."""
+    if found.encoder != "timm":
+        return [found.encoder]
+    from advent.config.loading import load_config
+    from advent.model.timm_names import matching_backbones  # timm takes seconds to import
+
+    if beside is not None:
+        return [load_config(beside).MODEL.ENCODER]
+    return matching_backbones(found.weights) or ["timm, but of none of this version's backbones"]
+
+
+def _command(path: Path, found: Contents, beside: Path | None, encoders: Sequence[str]) -> str:
+    """The command that evaluates a network, by the config beside it or the shipped configs that describe it."""
+    from advent.config.loading import default_config, load_config, protocol_sections
     from advent.dataset.paths import CONFIGS
+    from advent.engine.recognise import ASPP_DILATIONS, listed
 
     if found.network is None:
         return "nothing here"
+    known = found.dilations or ASPP_DILATIONS
+    dilations = f" MODEL.DILATIONS={listed(known)}" if known != ASPP_DILATIONS else ""
+    single = f"TEST.MODE=single TEST.RESTORE_FROM={path}{dilations}"
+    if beside is not None:
+        return f"python test.py --cfg {beside} {single}"
     fitting = []
     for file in sorted(CONFIGS.glob("*.yml")):
         for section in protocol_sections(file) if file.stem != "aliases" else []:
-            config = load_config(f"{file.stem}:{section.name}")
-            model = config.MODEL
-            here = (model.NAME, model.MULTI_LEVEL, config.NUM_CLASSES, model.ENCODER)
-            if section.trains and here == (found.network, found.multi_level, found.classes, found.encoder):
+            if section.trains and _settings(load_config(f"{file.stem}:{section.name}")) == found.settings:
                 fitting.append(f"{file.stem}:{section.name}")
     if not fitting:
-        return f"a config with MODEL.NAME={found.network} NUM_CLASSES={found.classes} MODEL.ENCODER={found.encoder}"
+        usual = _settings(default_config())
+        keys = {
+            key: value for key, value in found.settings.items()
+            if key not in ("MODEL.LAYERS", "MODEL.WIDTH") or value != usual[key]
+        }  # fmt: skip
+        strides = ""
+        if found.encoder == "timm":
+            keys["MODEL.ENCODER"] = encoders[0] if encoders[0].startswith("timm:") else "timm:NAME"
+            strides = ", and MODEL.OUTPUT_STRIDE and MODEL.FEATURE_SCALE as it was trained with"
+        return f"a config with {' '.join(f'{key}={value}' for key, value in keys.items())}{dilations}{strides}"
     others = f"   (or: {', '.join(fitting[1:])})" if fitting[1:] else ""
-    return f"python test.py --cfg {fitting[0]} TEST.MODE=single TEST.RESTORE_FROM={path}{others}"
+    return f"python test.py --cfg {fitting[0]} {single}{others}"
 
 
 def converted(found: Contents, form: str, mean: Sequence[float]) -> dict[str, Any]:
@@ -86,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from advent.engine.checkpoint import save
     from advent.engine.options import OneLineParser
     from advent.engine.recognise import open_checkpoint
-    from advent.errors import ConfigError
+    from advent.errors import ConfigError, printable
 
     parser = OneLineParser(
         prog="checkpoint.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -101,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (args.to is None) != (args.out is None):
             raise ConfigError("--to and --out belong together: --to plain --out OTHER")
         for what, words in describe(args.file, found):
-            print(f"{what:<11}{words}")
+            print(printable(f"{what:<11}{words}"))
         if args.out is not None:
             if args.out.exists():
                 raise ConfigError(f"{args.out}: is there already; choose another --out")

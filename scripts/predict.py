@@ -6,7 +6,7 @@
 Leaves in folders of the output: classes (PNG of train ids; classes.csv says what they mean), color, overlay with
 legend, depth (16-bit PNG, centimetres as in SYNTHIA) and depth_color; on request entropy and map (the depth-aware
 map), as pictures and as .npy. A video becomes videos. A file that cannot be read is named and skipped, and the exit
-code is 1.
+code is 1; files of other kinds are named and left out.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch-size", metavar="N", type=int, default=1, help="images in one forward pass (default: 1)")
     add("--amp", choices=("off", "bf16", "fp16"), help="precision (default: the config's TRAIN.AMP)")
     add("--size", metavar="N", type=int, nargs=2, help="width and height of the network's input (default: config's)")
-    add("--geometry", choices=("stretch", "pad"), help="pad keeps the aspect (default: as the target's spec says)")
+    add("--geometry", choices=("stretch", "pad"), help="pad keeps the aspect (default: config's GEOMETRY_TARGET)")
     depth = parser.add_mutually_exclusive_group()
     depth.add_argument("--depth", action="store_true", default=None, help="refuse a network that predicts no depth")
     depth.add_argument("--no-depth", dest="depth", action="store_false", help="leave the depth out")
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and predict; returns the exit code."""
     require_own_advent()
     import ida.doors as doors
-    from advent.errors import ConfigError
+    from advent.errors import ConfigError, printable
     from daf.inference import load_model
     from daf.predicting import predict_files
     from daf.products import Wanted
@@ -70,8 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         skipped.extend(done.skipped)
         counts = [f"{count} {what}" for count, what in ((done.images, "images"), (done.frames, "frames")) if count]
         print(f"{args.output}: {' and '.join(counts) or 'nothing'} predicted, {len(skipped)} files skipped")
-        for reason in skipped:
-            print(f"predict.py: skipped {reason}", file=sys.stderr)
+        for line in [f"skipped {reason}" for reason in skipped] + [line for line in [done.left_out()] if line]:
+            print(printable(f"predict.py: {line}"), file=sys.stderr)
 
     code = doors.run_door("scripts/predict.py", body, argv)
     return code or (1 if skipped else 0)

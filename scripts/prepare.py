@@ -28,7 +28,7 @@ ROLES = ("source", "target", "test")
 def _datasets(config: Any, roles: Sequence[str] | None) -> list[StreetDataset]:
     """The data sets to prepare, all checked before the first is read; a target without labels has no `test`."""
     from advent.engine.build import evaluation_data, source_data, target_data
-    from advent.errors import DataError
+    from advent.errors import DataError, printable
 
     datasets: list[StreetDataset] = []
     loads: list[Callable[[Any], StreetDataset]] = [source_data, target_data, evaluation_data]
@@ -40,7 +40,7 @@ def _datasets(config: Any, roles: Sequence[str] | None) -> list[StreetDataset]:
         except DataError as error:
             if role != "test" or roles is not None:
                 raise
-            print(f"test: left out ({error})")
+            print(printable(f"test: left out ({error})"))
     return datasets
 
 

@@ -56,13 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def body() -> None:
-        from ida.report.experiment import read_experiment
+        from ida.report.experiment import read_experiments
         from ida.report.page import write_page
         from ida.report.table import latex, result_table
 
         if args.examples < 1:
             raise ConfigError(f"--examples: {args.examples} is too small; at least 1")
-        experiments = [read_experiment(path) for path in args.experiments]
+        experiments = read_experiments(args.experiments)
         page = write_page(experiments, args.out, args.examples)
         print(f"page: {page}, {page.stat().st_size / 2**20:.1f} MiB")
         if args.figures is not None:

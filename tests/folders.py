@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+import daf.dataset.depth  # noqa: F401  (registers what depth files hold)
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import load_classes
 from advent.dataset.spec import load_spec

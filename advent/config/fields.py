@@ -71,15 +71,14 @@ def parse_override(override: str) -> tuple[str, Any]:
     if holds_text and not (len(text) > 1 and text[0] == text[-1] and text[0] in "'\""):
         return name, text
     try:
-        return name, parse_value(text)
-    except yaml.YAMLError:
+        value = parse_value(text)
+        return name, value if isinstance(value, str) or not holds_text else text
+    except (yaml.YAMLError, ValueError) as error:
         if holds_text:
-            return name, text  # the quotes are the text's own
-        raise ConfigError(f"{override[:80]!r}: the value is not valid YAML; put quotes around it") from None
-    except ValueError as error:
-        if holds_text:
-            return name, text
-        raise ConfigError(f"{override[:80]!r}: {str(error).splitlines()[0]}; put quotes around the value") from None
+            return name, text  # no pair of quotes: they are the text's own
+        if isinstance(error, yaml.YAMLError):
+            raise ConfigError(f"{override[:80]!r}: the value is not valid YAML; put quotes around it") from None
+        raise ConfigError(f"{override[:80]!r}: not a value in YAML ({str(error).splitlines()[0]})") from None
 
 
 def nearest_key(name: str) -> str:
@@ -139,3 +138,9 @@ def without_effect() -> tuple[str, ...]:
 def _affects_training(info: FieldInfo) -> bool:
     extra = info.json_schema_extra
     return not isinstance(extra, dict) or bool(extra.get("affects_training", True))
+
+
+def earlier_values(name: str) -> list[Any]:
+    """The values of a key that mean what versions without it did; empty for a key that was always there."""
+    extra = FIELDS[name].json_schema_extra if name in FIELDS else None
+    return list(extra.get("earlier", [])) if isinstance(extra, dict) else []  # type: ignore[arg-type]

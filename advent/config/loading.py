@@ -18,7 +18,15 @@ from typing import Any
 import yaml
 from pydantic import BaseModel
 
-from advent.config.fields import FIELDS, SECTIONS, checked_value, nearest_key, parse_override, without_effect
+from advent.config.fields import (
+    FIELDS,
+    SECTIONS,
+    checked_value,
+    earlier_values,
+    nearest_key,
+    parse_override,
+    without_effect,
+)
 from advent.config.files import (
     KINDS,
     ConfigReference,
@@ -31,7 +39,7 @@ from advent.config.files import (
 )
 from advent.config.schema import Config
 from advent.dataset.paths import CONFIGS
-from advent.dataset.protocol import class_set
+from advent.dataset.protocol import class_set, geometry_of
 from advent.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -78,11 +86,15 @@ def load_config(
     _merge(tree, reference.values, str(path_or_name), "")
     for override in overrides:
         name, value = parse_override(override)
+        if name == "TARGET":
+            tree["GEOMETRY_TARGET"] = None  # the file's belongs to the file's target
         _merge(tree, _nested(name, value), "command line", "")
     config = Config.model_validate(tree)
     check(config, str(path_or_name))
     # From here on the config itself says what its classes are: it is written beside every checkpoint.
     config.CLASSES = class_set(config).as_mapping()
+    # Likewise how its target's images are brought to the input size; null where the spec is not available.
+    config.GEOMETRY_TARGET = config.GEOMETRY_TARGET or geometry_of(config.TARGET)
     return config
 
 
@@ -157,6 +169,8 @@ def _nested(name: str, value: Any) -> Tree:
 
 
 def _merge(tree: Tree, content: Mapping[Any, Any], where: str, prefix: str) -> None:
+    if not prefix and "TARGET" in content:
+        tree["GEOMETRY_TARGET"] = None  # a BASE's belongs to the BASE's target
     for given, value in content.items():
         name = f"{prefix}{given}"
         if name in REMOVED or (name == "PIPELINE" and isinstance(value, Mapping)):
@@ -195,10 +209,17 @@ def dump_config(config: Config) -> str:
 
 
 def config_digest(config: Config, ignore: Sequence[str] | None = None) -> str:
-    """SHA-256 of a config without the keys that training does not depend on (device, workers, folders, TEST)."""
+    """SHA-256 of a config without the keys that training does not depend on (device, workers, folders, TEST).
+
+    Keys of later versions count only where they change what earlier versions did.
+    """
     ignore = without_effect() if ignore is None else ignore
     sections = tuple(name for name in ignore if name.endswith("."))
-    leaves = {k: v for k, v in flat(config) if k not in ignore and not k.startswith(sections)}
+    leaves = {
+        name: value
+        for name, value in flat(config)
+        if name not in ignore and not name.startswith(sections) and value not in earlier_values(name)
+    }
     return hashlib.sha256(json.dumps(leaves, sort_keys=True).encode()).hexdigest()
 
 
@@ -214,6 +235,10 @@ def as_config(config: Config | Mapping[str, Any]) -> Config:
 def check(config: Config, where: str) -> None:
     """Conditions between keys. Raises ConfigError."""
     train, test = config.TRAIN, config.TEST
+    every = FIELDS["MODEL.DILATIONS"].get_default(call_default_factory=True)
+    used = config.MODEL.DILATIONS
+    if not used or used != [rate for rate in every if rate in used]:
+        raise ConfigError(f"{where}: MODEL.DILATIONS: {used}: want some of {every}, ascending, for example [6,12]")
     if train.EARLY_STOP > train.MAX_ITERS:
         raise ConfigError(
             f"{where}: TRAIN.EARLY_STOP: {train.EARLY_STOP} is after the end of the schedule, TRAIN.MAX_ITERS: "

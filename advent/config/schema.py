@@ -7,6 +7,7 @@ authors' code that a user can choose is a key, explained here. `docs/config.md` 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -16,12 +17,18 @@ from pydantic_core import PydanticCustomError
 from advent.dataset.paths import expand_user
 
 LONGEST_TEXT = 4096
-NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)\.?\d*|\.\d+)([eE][-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
-def key(default: Any, text: str, *, affects_training: bool = True, **bounds: Any) -> Any:
-    """A config key. `affects_training=False` leaves it out of the digest that decides whether a run may resume."""
-    extra: JsonDict = {"affects_training": affects_training}
+def key(
+    default: Any, text: str, *, affects_training: bool = True, earlier: Sequence[Any] = (), **bounds: Any
+) -> Any:
+    """A config key. `affects_training=False` leaves it out of the digest that decides whether a run may resume.
+
+    `earlier`: the values that mean what versions without this key did. They are left out of the digest, too, so that
+    digests of earlier runs hold.
+    """
+    extra: JsonDict = {"affects_training": affects_training, "earlier": list(earlier)}
     return Field(default=default, description=" ".join(text.split()), json_schema_extra=extra, **bounds)
 
 
@@ -80,6 +87,16 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
 
 
+class ClassSetConfig(Section):
+    """A whole class set, as a loaded config holds it."""
+
+    name: str
+    names: list[str]
+    colors: list[list[int]]
+    rare: list[str]
+    subset: dict[str, list[str]]
+
+
 class StageConfig(Section):
     """One stage of a protocol: its folder, and the stages that it builds on."""
 
@@ -110,6 +127,12 @@ class ModelConfig(Section):
         [3, 4, 23, 3], "blocks of the ResNet's four stages"
     )
     WIDTH: int = key(64, "channels of the ResNet's stem; the other layers scale with it", ge=4)
+    DILATIONS: list[int] = key(
+        [6, 12, 18, 24],
+        """dilations of the classifier's convolutions that are summed. [6, 12]: AdaptSegNet, whose network has ADVENT's
+        names and shapes but returns inside its loop""",
+        earlier=[[6, 12, 18, 24]],
+    )
     STRIDE_IN: Literal["conv1", "conv2"] = key(
         "conv1", "stride of a ResNet block in its first 1x1 convolution (the authors' code) or its 3x3 (torchvision)"
     )
@@ -199,8 +222,8 @@ class TrainConfig(Section):
     RANDOM_TRAIN: bool = key(False, "draw the seed; the drawn one is recorded", affects_training=False)
     AMP: Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_switch)] = key(
         "off",
-        """mixed precision in training and evaluation; fp16 scales the loss (GPUs). Losses, maps and batch-norm
-        statistics stay in float32""",
+        """mixed precision in training and evaluation; fp16 scales the loss (GPUs). Losses, maps, batch-norm statistics
+        and the depth stay in float32""",
     )
     COMPILE: bool = key(False, "torch.compile the network in training and evaluation; takes minutes at the start")
     CHECKPOINT_ACTIVATIONS: bool = key(
@@ -265,7 +288,9 @@ class TestConfig(Section):
     WEIGHTS: list[Number] = key([], "weights of the ensemble's checkpoints; without them 1 each")
     FLIP: bool = key(False, "average with the mirrored image; the paper does not")
     SCALES: list[Number] = key([1.0], "scales of the input to average over; the paper uses 1 alone")
-    SAVE_PREDS: PathText | None = key(None, "folder for predictions as label ids and colours")
+    SAVE_PREDS: PathText | None = key(
+        None, "folder for predictions as label ids and colours; of MODE best, the best checkpoint's"
+    )
     SET_TARGET: Text = key("val", "split of the target that is scored")
     BATCH_SIZE_TARGET: int = key(1, "images of a batch", ge=1)
     INPUT_SIZE_TARGET: InputSize = key([1024, 512], "size of the images")
@@ -278,8 +303,14 @@ class Config(Section):
 
     SOURCE: PathText = key("SYNTHIA", "spec of the labelled domain: a name under configs/datasets, or a path")
     TARGET: PathText = key("Cityscapes", "spec of the unlabelled domain")
+    GEOMETRY_TARGET: Literal["stretch", "pad"] | None = key(
+        None,
+        """how the target's images are brought to the input size; null: as its spec says. A loaded config holds it:
+        predictions depend on it, and the spec may not be available""",
+        earlier=[None, "stretch"],
+    )
     NUM_CLASSES: int = key(16, "number of classes", ge=2)
-    CLASSES: PathText | dict[str, Any] | None = key(
+    CLASSES: PathText | ClassSetConfig | None = key(
         None,
         """class set under configs/classes, or a path; null: the data sets' own, else by NUM_CLASSES. A loaded config
         holds the whole set, so that it is stored with every checkpoint""",

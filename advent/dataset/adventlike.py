@@ -18,7 +18,14 @@ from advent.dataset.classes import IGNORE, load_classes
 from advent.dataset.geometry import Size
 from advent.dataset.listing import checked_names, read_list
 from advent.dataset.place import find_place
-from advent.dataset.reading import map_ids, network_input, read_ids, read_image
+from advent.dataset.reading import (
+    map_ids,
+    network_input,
+    read_ids,
+    read_image,
+    require_same_turn,
+    stored_turn,
+)
 from advent.dataset.spec import load_spec
 from advent.dataset.versions import settle_version
 from advent.errors import DataError
@@ -61,7 +68,7 @@ class BaseDataset(Dataset[Any]):
         return len(self.files)
 
     def get_image(self, file: str | Path) -> np.ndarray:
-        """(H, W, 3) float32 RGB, 0..255, at image_size."""
+        """(H, W, 3) float32 RGB, 0..255, at image_size, turned upright as the file says (EXIF)."""
         return geometry.resize_image(read_image(Path(file)), self.image_size, self.geometry).astype(np.float32)
 
     def get_labels(self, file: str | Path) -> np.ndarray:
@@ -117,6 +124,8 @@ class SpecDataSet(BaseDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         image_file, label_file, name = self.files[index]
+        if label_file is not None:
+            require_same_turn(image_file, stored_turn(image_file), label_file, stored_turn(label_file), "label")
         image = self.preprocess(self.get_image(image_file))
         return image, self.get_train_ids(label_file), np.array(image.shape), name
 

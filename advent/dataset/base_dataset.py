@@ -20,10 +20,20 @@ from advent.dataset.cache import Arrays, Cache
 from advent.dataset.classes import IGNORE, ClassSet
 from advent.dataset.depth_kinds import depth_reader
 from advent.dataset.description import DatasetSpec
+from advent.dataset.exif import Turn
 from advent.dataset.geometry import Size
 from advent.dataset.listing import checked_names, read_list, scan
 from advent.dataset.place import Place, find_place
-from advent.dataset.reading import IMG_MEAN, map_ids, network_input, read_ids, read_image
+from advent.dataset.reading import (
+    IMG_MEAN,
+    map_ids,
+    network_input,
+    read_ids,
+    read_label,
+    read_photo,
+    require_same_turn,
+    warn_if_damaged,
+)
 from advent.dataset.versions import settle_version
 from advent.errors import DataError
 
@@ -57,7 +67,8 @@ class StreetDataset(Dataset[dict[str, Any]]):
 
     Items are plain dicts of tensors (default_collate stacks them):
     name: path relative to the images' folder, posix ("city/x_leftImg8bit.png");
-    image: (3, H, W) float32 BGR minus `mean`, 0..255 before that, at `size` = (width, height) or native;
+    image: (3, H, W) float32 BGR minus `mean`, 0..255 before that, at `size` = (width, height) or native; turned upright
+      as its file says (EXIF). With the data set's labels or depth, an image that says so while they do not is an error;
     label (with_labels or label_dir): (H, W) uint8 train ids, 255 = ignored, at `label_size`; None keeps them native,
       resized to the spec's score_size if it has one, else padded as its geometry says;
     depth (with_depth): (H, W) float32 inverse depth at `label_size`, else `size`; 0 where unknown;
@@ -160,10 +171,15 @@ class StreetDataset(Dataset[dict[str, Any]]):
 
     def decode(self, index: int) -> Arrays:
         """What the files of one image hold, at the sizes asked for: image (H, W, 3) uint8 RGB, label, depth."""
-        picture = read_image(self.place.images / self.names[index])
-        arrays = {"image": geometry.resize_image(picture, self.size, self.spec.geometry)}
+        file = self.place.images / self.names[index]
+        photo, turn = read_photo(file)
+        warn_if_damaged(file, turn)
+        arrays = {"image": geometry.resize_image(photo, self.size, self.spec.geometry)}
         if self.label_files is not None:
-            arrays["label"] = self.label(index)
+            arrays["label"], label_turn = self._label(self.label_files[index])
+            require_same_turn(file, turn, self.label_files[index], label_turn, "label")
+        if self.depth_files is not None:
+            require_same_turn(file, turn, self.depth_files[index], Turn(), "depth file")
         if self._read_depth is not None and self.depth_files is not None:
             camera = self.camera_files[index] if self.camera_files else None
             depth = self._read_depth(self.depth_files[index], camera)
@@ -173,7 +189,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
     def label(self, index: int) -> np.ndarray:
         """The ground truth of one image alone, (H, W) uint8 train ids."""
         assert self.label_files is not None, "for a data set with_labels"
-        return self._label(self.label_files[index])
+        return self._label(self.label_files[index])[0]
 
     def files(self, index: int) -> list[Path]:
         """The files that `decode` reads for one image."""
@@ -205,16 +221,18 @@ class StreetDataset(Dataset[dict[str, Any]]):
             "versions": {"pillow": PIL.__version__, "opencv": cv2.__version__},
         }  # fmt: skip
 
-    def _label(self, file: Path) -> np.ndarray:
+    def _label(self, file: Path) -> tuple[np.ndarray, Turn]:
+        """Train ids at the size asked for, and how the label file says that it is turned."""
         spec, table = self.spec, self.table
         assert table is not None
-        label = map_ids(read_ids(file, spec.palette), table, spec.max_label_id, file, spec.wrong_id)
+        ids, turn = read_label(file, spec.palette)
+        label = map_ids(ids, table, spec.max_label_id, file, spec.wrong_id)
         fill = spec.fill(table)
         if self.label_size is not None:
-            return geometry.resize_label(label, self.label_size, spec.geometry, fill)
+            return geometry.resize_label(label, self.label_size, spec.geometry, fill), turn
         if spec.score_size is not None:
-            return geometry.resize_label(label, spec.score_size)
-        return geometry.pad_label(label, self.size, spec.geometry, fill) if self.size else label
+            return geometry.resize_label(label, spec.score_size), turn
+        return geometry.pad_label(label, self.size, spec.geometry, fill) if self.size else label, turn
 
     def _pseudo_label(self, file: Path) -> np.ndarray:
         ids = read_ids(file)

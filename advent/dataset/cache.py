@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from advent.errors import first_line
 from advent.utils.serialization import read_json, write_atomically, write_json
 
 log = logging.getLogger(__name__)
-FORMAT = 1
+FORMAT = 2  # 1 held images that were not turned as their files say (EXIF)
 MANIFEST = "cache.json"
 STAMP = "stamp"
 
@@ -73,8 +74,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            log.warning("%s: damaged (%s); the picture is read instead", path, reason)
+            log.warning("%s: damaged (%s); the picture is read instead", path, first_line(error))
             return None
 
     def write(self, name: str, files: Sequence[Path], arrays: Arrays) -> None:

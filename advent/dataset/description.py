@@ -38,7 +38,8 @@ class Mistake:
     """A wrong turn that people take with a data set, and what to tell them.
 
     `path`: a glob under the root that gives it away; `ids`: it is one if every label id seen is among these, and those
-    of `with_ids` are seen. With `if_missing` (a role) it counts only where such files are missing.
+    of `with_ids` are seen. With `if_missing` (a role) it counts only where such files are missing; with `unless` (a
+    glob) only where nothing fits that.
     """
 
     say: str
@@ -46,13 +47,15 @@ class Mistake:
     ids: tuple[int, ...] = ()
     with_ids: tuple[int, ...] = ()
     if_missing: str | None = None
+    unless: str | None = None
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
     """One data set. Sizes are (width, height); `ids` is class set -> class name -> label ids.
 
-    `credit`: whose pictures these are, and their licence; it stands beside them wherever they are shown.
+    `unequal`: images whose label has another size in the published set. `credit`: whose pictures these are, and their
+    licence; it stands beside them wherever they are shown.
     """
 
     name: str
@@ -69,6 +72,7 @@ class DatasetSpec:
     fill_label: int | None = None
     depth: DepthFormat | None = None
     score_size: tuple[int, int] | None = None
+    unequal: frozenset[str] = frozenset()
     counts: Mapping[str, int] = field(default_factory=dict)
     lists: Mapping[str, str] = field(default_factory=dict)
     mistakes: tuple[Mistake, ...] = ()

@@ -44,7 +44,7 @@ class Place:
 
 def folder_of(data_root: str | Path, directory: str | Path | None, spec: DatasetSpec) -> Path:
     """The folder of a data set: `directory`, relative ones under `data_root`; None is the spec's own folder."""
-    return Path(data_root).expanduser() / Path(directory or spec.folder).expanduser()
+    return Path(data_root) / Path(directory or spec.folder)
 
 
 def resolve_root(data_root: str | Path, directory: str | Path | None, spec: DatasetSpec) -> Path:

@@ -1,16 +1,14 @@
-"""Which classes a protocol has: named in its config, brought by one of its data sets, or by their number."""
+"""What a protocol's config takes from its data sets: the classes, and the geometry of the target's images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from advent.config.schema import ClassSetConfig, Config
 from advent.dataset.classes import ClassSet, classes_for, classes_from_mapping, load_classes
-from advent.dataset.spec import load_spec
+from advent.dataset.spec import DatasetSpec, load_spec
 from advent.errors import ConfigError
 
 
-def class_set(config: Any) -> ClassSet:
+def class_set(config: Config) -> ClassSet:
     """The protocol's classes: CLASSES, else those that SOURCE or TARGET brings, else by NUM_CLASSES.
 
     Raises ConfigError when they disagree in name or number.
@@ -26,11 +24,30 @@ def class_set(config: Any) -> ClassSet:
     return classes
 
 
-def _named(value: Any) -> ClassSet:
-    return classes_from_mapping(value) if isinstance(value, Mapping) else load_classes(value)
+def geometry_of(target: str) -> str | None:
+    """How the images of the data set TARGET meet the input size; None where its spec cannot be loaded."""
+    try:
+        return load_spec(target).geometry
+    except ConfigError:
+        return None  # a stage that needs the data set says why
 
 
-def _brought(config: Any) -> ClassSet | None:
+def target_spec(target: str, geometry: str | None) -> DatasetSpec:
+    """The spec TARGET. Raises ConfigError where it brings images to the input size otherwise than GEOMETRY_TARGET."""
+    spec = load_spec(target)
+    if geometry is not None and geometry != spec.geometry:
+        raise ConfigError(
+            f"GEOMETRY_TARGET: {geometry}, but the data set {spec.name} has geometry: {spec.geometry}; make them agree "
+            "(a config.yml holds the geometry of its run; change it in the spec, not in the config)"
+        )
+    return spec
+
+
+def _named(value: str | ClassSetConfig) -> ClassSet:
+    return load_classes(value) if isinstance(value, str) else classes_from_mapping(value.model_dump())
+
+
+def _brought(config: Config) -> ClassSet | None:
     """The classes of a data set that has its own; of two, both must have the same."""
     specs = [load_spec(config.SOURCE), load_spec(config.TARGET)]
     brought = [spec.classes for spec in specs if spec.classes is not None]

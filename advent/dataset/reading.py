@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import struct
+import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -12,28 +16,80 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from advent.dataset.classes import Color
-from advent.errors import DataError
+from advent.dataset.exif import Turn, turn_of
+from advent.dataset.formats import HEIF, RAW, decoded_formats, has_heif
+from advent.errors import DataError, first_line, printable
+
+log = logging.getLogger(__name__)
 
 IMG_MEAN = (104.00698793, 116.66876762, 122.67891434)  # BGR, of the released weights
 MOST_PIXELS = 128_000_000  # three times the largest street photograph; a few kilobytes can claim to be terabytes
 _PNG_MAGIC, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
+# Pillow's own warnings name no file, and threads cannot catch them; what matters of them is reported here, with names.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is the bound here
 
 
-def open_picture(path: Path) -> Image.Image:
-    """The fully decoded picture in its own mode."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture whose header has been read. What goes wrong with it meanwhile is a DataError."""
+    if path.suffix.lower() in RAW:  # many hold a thumbnail, which Pillow would take for the photograph
+        raise DataError(f"{path}: a camera's raw file, which is not read here; convert it to JPEG, PNG or TIFF")
     try:
-        with Image.open(path) as picture:
-            _refuse_huge(path, *picture.size)
-            picture.load()
-            return picture
+        with Image.open(path, formats=decoded_formats()) as picture:
+            yield picture
     except OSError as error:
         if error.errno is not None:  # the file, not what is in it
             raise unreadable(path, error) from None
         raise _undecodable(path, error) from None
     except (SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
         raise _undecodable(path, error) from None
+
+
+def decode_picture(path: Path) -> tuple[Image.Image, Turn]:
+    """The fully decoded picture in its own mode, turned upright, and how its file says that it is turned."""
+    with _opened(path) as picture:
+        _refuse_huge(path, *picture.size)
+        before = turn_of(picture)
+        picture.load()
+        # A PNG may say it after its pixels; a TIFF has been turned by now in some versions of Pillow.
+        after = turn_of(picture)
+        return after.apply(picture), before if before.orientation != 1 else after
+
+
+def open_picture(path: Path) -> Image.Image:
+    """The fully decoded picture in its own mode, turned upright as its file says (EXIF)."""
+    picture, turn = decode_picture(path)
+    warn_if_damaged(path, turn)
+    return picture
+
+
+def warn_if_damaged(path: Path, turn: Turn) -> None:
+    """Log once, naming the file, that its metadata cannot be parsed."""
+    if turn.damaged:
+        _warn_of_damage(path)
+
+
+@cache
+def _warn_of_damage(path: Path) -> None:
+    log.warning("%s: its EXIF block is damaged; the picture is taken as it is stored, not turned", printable(str(path)))
+
+
+def require_same_turn(image: Path, image_turn: Turn, other: Path, other_turn: Turn, what: str) -> None:
+    """Raise DataError where an image and its label or depth file do not say the same orientation."""
+    if image_turn.orientation == other_turn.orientation:
+        return
+    turned, orientation, upright = (image, image_turn.orientation, f"its {what} {other} is not")
+    if orientation == 1:
+        turned, orientation, upright = other, other_turn.orientation, f"its image {image} is not"
+    kind = "image" if turned == image else what
+    raise DataError(
+        f"{turned}: the {kind} says that it is turned (EXIF orientation {orientation}), {upright}; where their stored "
+        f"pixels fit each other, remove the tag (exiftool -Orientation= FILE), else turn the pixels of the {kind} "
+        "(mogrify -auto-orient FILE)"
+    )
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
@@ -44,8 +100,10 @@ def unreadable(path: Path, error: OSError) -> DataError:
 
 
 def _undecodable(path: Path, error: Exception) -> DataError:
-    known = isinstance(error, UnidentifiedImageError) or not str(error)
-    reason = "unknown format" if known else str(error).splitlines()[0]
+    unknown = isinstance(error, UnidentifiedImageError) or not str(error)
+    if unknown and path.suffix.lower() in HEIF and not has_heif():
+        return DataError(f"{path}: HEIC needs the package pillow-heif: pip install -e '.[heic]', or convert it to JPEG")
+    reason = "unknown format" if unknown else first_line(error)
     return DataError(f"{path}: cannot be read as a picture ({reason}); fetch or unpack it again")
 
 
@@ -57,22 +115,56 @@ def _refuse_huge(path: Path, width: int, height: int) -> None:
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) of a picture, from its header alone."""
-    try:
-        with Image.open(path) as picture:
-            return picture.size
-    except (OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path}: cannot be read as a picture ({error}); fetch or unpack it again") from None
+    """(width, height) of the upright picture, from its header; the pixels are decoded only where that does not tell."""
+    return _upright_header(path)[0]
+
+
+def stored_turn(path: Path) -> Turn:
+    """How a picture's file says that it is turned, from its header as `picture_size`."""
+    return _upright_header(path)[1]
+
+
+def _upright_header(path: Path) -> tuple[tuple[int, int], Turn]:
+    with _opened(path) as picture:
+        _refuse_huge(path, *picture.size)
+        turn = turn_of(picture)
+        tiff_turned = picture.format == "TIFF" and turn.swaps_sides  # some versions of Pillow turn it by themselves
+        if not tiff_turned and not (picture.format == "PNG" and _text_after_pixels(path)):
+            width, height = picture.size
+            return ((height, width) if turn.swaps_sides else (width, height)), turn
+    decoded, turn = decode_picture(path)
+    return decoded.size, turn
+
+
+def _text_after_pixels(path: Path) -> bool:
+    """Whether a PNG has chunks behind its pixels that may hold its orientation."""
+    with open(path, "rb") as handle:
+        handle.seek(len(_PNG_MAGIC))
+        pixels = False
+        while len(head := handle.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", head)
+            if pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            pixels = pixels or kind == b"IDAT"
+            handle.seek(length + 4, 1)  # the checksum
+    return False
+
+
+def read_photo(path: Path) -> tuple[Image.Image, Turn]:
+    """An RGB picture, 8 bits per channel, turned upright, and how its file says that it is turned."""
+    if path.suffix.lower() == ".png" and png_bits(path) == 16:
+        raise _too_deep(path)  # Pillow would cut three channels of 16 bits without a word
+    picture, turn = decode_picture(path)
+    if picture.mode in _DEEP_MODES:
+        raise _too_deep(path)
+    return picture.convert("RGB"), turn
 
 
 def read_image(path: Path) -> Image.Image:
-    """An RGB picture, 8 bits per channel."""
-    if path.suffix.lower() == ".png" and png_bits(path) == 16:
-        raise _too_deep(path)  # Pillow would cut three channels of 16 bits without a word
-    picture = open_picture(path)
-    if picture.mode in _DEEP_MODES:
-        raise _too_deep(path)
-    return picture.convert("RGB")
+    """An RGB picture, 8 bits per channel, turned upright as its file says (EXIF)."""
+    photo, turn = read_photo(path)
+    warn_if_damaged(path, turn)
+    return photo
 
 
 def _too_deep(path: Path) -> DataError:
@@ -95,9 +187,14 @@ def read_ids(path: Path, palette: Mapping[int, Color] | None = None) -> np.ndarr
     Without `palette` it has one channel of ids (a paletted picture gives its indices); with it, a picture in colours,
     each of which stands for an id.
     """
-    picture = open_picture(path)
+    return read_label(path, palette)[0]
+
+
+def read_label(path: Path, palette: Mapping[int, Color] | None = None) -> tuple[np.ndarray, Turn]:
+    """The ids of a label file as `read_ids` gives them, and how the file says that it is turned."""
+    picture, turn = decode_picture(path)
     if palette is not None:
-        return ids_of_colors(np.asarray(picture.convert("RGB")), palette, path)
+        return ids_of_colors(np.asarray(picture.convert("RGB")), palette, path), turn
     if picture.mode not in _LABEL_MODES:
         if path.suffix.lower() == ".png" and png_bits(path) == 16:
             raise DataError(
@@ -109,7 +206,7 @@ def read_ids(path: Path, palette: Mapping[int, Color] | None = None) -> np.ndarr
             f"(a colour or multi-channel picture); use the files with ids, or give its spec a palette"
         )
     ids = np.asarray(picture)
-    return ids.astype(np.uint8) if ids.dtype == bool else ids
+    return (ids.astype(np.uint8) if ids.dtype == bool else ids), turn
 
 
 def ids_of_colors(rgb: np.ndarray, palette: Mapping[int, Color], path: Path) -> np.ndarray:

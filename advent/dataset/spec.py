@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from advent.dataset.description import UNITS_CM, DatasetSpec, DepthFormat, Mista
 from advent.dataset.geometry import GEOMETRIES
 from advent.dataset.layout import FIELDS, ROLES, Layout
 from advent.dataset.paths import find_yaml
-from advent.errors import ConfigError, hint
+from advent.errors import ConfigError, first_line, hint
 from advent.utils.serialization import read_yaml
 from advent.utils.shape import fits
 
@@ -37,6 +38,7 @@ SHAPES: dict[str, Any] = {
     "fill_label": (int, None),
     "depth": ({str: (str, int, float, [(int, float)])}, None),
     "score_size": ([int], None),
+    "unequal": ([(int, str)], None),
     "counts": ({str: int}, None),
     "lists": ({str: str}, None),
     "mistakes": ([dict], None),
@@ -47,7 +49,7 @@ SHAPES: dict[str, Any] = {
 REQUIRED = ("name", "folder", "layouts")
 # What the keys of nested mappings hold.
 DEPTH = {"kind": str, "unit": str, "scale": (int, float), "unknown": [(int, float)]}
-MISTAKE = {"say": str, "path": str, "ids": [(int, str)], "with_ids": [int], "if_missing": str}
+MISTAKE = {"say": str, "path": str, "ids": [(int, str)], "with_ids": [int], "if_missing": str, "unless": str}
 
 
 def load_spec(name_or_path: str | Path) -> DatasetSpec:
@@ -69,7 +71,7 @@ def _load(path: Path) -> DatasetSpec:
     try:
         spec = DatasetSpec(**_parsed(path, raw))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ConfigError(f"{path}: no data set's description ({error}); see {EXAMPLE}") from None
+        raise ConfigError(f"{path}: no data set's description ({first_line(error, 1000)}); see {EXAMPLE}") from None
     _check(path, spec)
     return spec
 
@@ -119,6 +121,7 @@ def _parsed(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
         "max_label_id": int(given.get("max_label_id", max([*every, len(names) - 1, 1]))),
         "depth": _depth(path, given["depth"]) if "depth" in given else None,
         "score_size": tuple(given["score_size"]) if "score_size" in given else None,
+        "unequal": frozenset(name for entry in given.get("unequal", ()) for name in _numbered(str(entry))),
         "mistakes": tuple(_mistake(path, one) for one in given.get("mistakes", [])),
         "versions": tuple(given.get("versions", ())),
         "catalogue": tuple(given.get("catalogue", ())),
@@ -169,7 +172,8 @@ def _mistake(path: Path, raw: dict[str, Any]) -> Mistake:
     if raw.get("if_missing") not in (None, *ROLES):
         raise ConfigError(f"{path}: mistakes: if_missing {raw['if_missing']!r}; {hint(raw['if_missing'], ROLES)}")
     ids = _id_list(raw.get("ids", []), ())
-    return Mistake(raw["say"], raw.get("path"), ids, tuple(raw.get("with_ids", ())), raw.get("if_missing"))
+    with_ids = tuple(raw.get("with_ids", ()))
+    return Mistake(raw["say"], raw.get("path"), ids, with_ids, raw.get("if_missing"), raw.get("unless"))
 
 
 def _check_keys(path: Path, where: str, raw: dict[str, Any], shapes: dict[str, Any], required: str) -> None:
@@ -185,9 +189,10 @@ def _check_keys(path: Path, where: str, raw: dict[str, Any], shapes: dict[str, A
 def _id_list(entries: list[int | str], names: Sequence[str]) -> tuple[int, ...]:
     """[7-9, 12, Road] -> (7, 8, 9, 12, the position of Road in the label names)."""
     ids: list[int] = []
+    positions = {name: position for position, name in reversed(list(enumerate(names)))}
     for entry in entries:
-        if entry in names:
-            ids.append(names.index(str(entry)))
+        if entry in positions:
+            ids.append(positions[str(entry)])
             continue
         first, _, last = str(entry).partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not last)):
@@ -198,6 +203,16 @@ def _id_list(entries: list[int | str], names: Sequence[str]) -> tuple[int, ...]:
             raise ValueError(f"{entry!r} are no ids")
         ids.extend(range(low, high + 1))
     return tuple(ids)
+
+
+def _numbered(entry: str) -> list[str]:
+    """`0998-1001` -> 0998, 0999, 1000, 1001; anything else is one name."""
+    first, _, last = entry.partition("-")
+    if not (first.isdecimal() and last.isdecimal()):
+        return [entry]
+    if not 0 <= int(last) - int(first) <= MAX_ID:
+        raise ValueError(f"{entry!r} is no range of names")
+    return [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
 
 
 def _holds_only(pattern: str, names: Sequence[str]) -> bool:
@@ -222,7 +237,7 @@ def _check(path: Path, spec: DatasetSpec) -> None:
         raise ConfigError(f"{path}: fill_label {spec.fill_label} is not in 0..{spec.max_label_id}")
     for set_name, table in spec.ids.items():
         every = [label_id for label_ids in table.values() for label_id in label_ids]
-        twice = sorted({label_id for label_id in every if every.count(label_id) > 1})
+        twice = sorted(label_id for label_id, count in Counter(every).items() if count > 1)
         if twice:
             raise ConfigError(f"{path}: label id {twice[0]} belongs to two classes of {set_name}")
         if any(label_id > spec.max_label_id for label_id in every):

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image
 
 from advent.dataset.depth_kinds import depth_kind
 from advent.dataset.description import DatasetSpec
-from advent.dataset.reading import png_bits, read_ids, read_image
+from advent.dataset.exif import Turn
+from advent.dataset.reading import png_bits, read_label, read_photo, require_same_turn
 from advent.errors import DataError
 
 Size = tuple[int, int]
@@ -32,15 +33,21 @@ class Files:
 
 @dataclass
 class Facts:
-    """What was found in the files of one image. Sizes are (width, height); `troubles` are one line each."""
+    """What was found in the files of one image. Sizes are (width, height); `troubles` are one line each.
+
+    ids: label id -> pixels. depth_range: of the values as stored; depth_values: a sample of them, which takes memory.
+    published_unequal: the sizes of image and label differ as they do in the published set.
+    """
 
     name: str
     digest: str = ""
     image: tuple[Size, str] | None = None
+    turn: Turn = field(default_factory=Turn)
     label: tuple[Size, str] | None = None
-    ids: np.ndarray | None = None
+    ids: dict[int, int] | None = None
+    published_unequal: bool = False
     depth: Size | None = None
-    depth_range: tuple[float, float] = (0.0, 0.0)
+    depth_range: tuple[float, float] | None = None
     depth_values: np.ndarray | None = None
     troubles: list[str] = field(default_factory=list)
 
@@ -59,8 +66,8 @@ def look(files: Files, spec: DatasetSpec) -> Facts:
 
 
 def _image(facts: Facts, files: Files, spec: DatasetSpec) -> None:
-    picture = read_image(files.image)
-    facts.image = picture.size, _mode(files.image)
+    photo, facts.turn = read_photo(files.image)
+    facts.image = photo.size, _mode(files.image)
     facts.digest = hashlib.sha256(files.image.read_bytes()).hexdigest()
 
 
@@ -69,15 +76,21 @@ def _label(facts: Facts, files: Files, spec: DatasetSpec) -> None:
     assert file is not None
     if file.suffix.lower() in LOSSY:
         raise DataError(f"{file}: a label in a lossy format, its ids are blurred; use PNG")
-    ids = read_ids(file, spec.palette)
+    ids, turn = read_label(file, spec.palette)
     facts.label = (ids.shape[1], ids.shape[0]), _mode(file)
     if ids.min() < 0 or ids.max() > 65535:
         raise DataError(f"{file}: label ids {ids.min()}..{ids.max()} are none; use the files with class ids")
-    facts.ids = np.bincount(ids.ravel(), minlength=256)
-    wrong = [int(i) for i in np.flatnonzero(facts.ids) if i > spec.max_label_id and i != 255]
+    counts = np.bincount(ids.ravel())
+    facts.ids = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
+    wrong = [i for i in facts.ids if i > spec.max_label_id and i != 255]
     if wrong:
         raise DataError(f"{file}: label id {wrong[0]} {spec.wrong_id}")
-    if facts.image is not None and _aspects_differ(facts.image[0], facts.label[0]):
+    if facts.image is None:
+        return
+    require_same_turn(files.image, facts.turn, file, turn, "label")
+    if str(PurePosixPath(files.name).with_suffix("")) in spec.unequal and facts.image[0] != facts.label[0]:
+        facts.published_unequal = True
+    elif _aspects_differ(facts.image[0], facts.label[0]):
         raise DataError(
             f"{file}: {_x(facts.label[0])}, its image is {_x(facts.image[0])}: another shape, so they do not belong "
             "together; pair them again"
@@ -98,7 +111,10 @@ def _depth(facts: Facts, files: Files, spec: DatasetSpec) -> None:
     step_y, step_x = (max(1, side // DEPTH_SAMPLE) for side in values.shape)
     facts.depth_values = values[::step_y, ::step_x].astype(np.float32)
     kind.read(spec.depth, file, files.camera)  # says what cannot be a depth
-    if facts.image is not None and _aspects_differ(facts.image[0], facts.depth):
+    if facts.image is None:
+        return
+    require_same_turn(files.image, facts.turn, file, Turn(), "depth file")
+    if _aspects_differ(facts.image[0], facts.depth):
         raise DataError(
             f"{file}: {_x(facts.depth)}, its image is {_x(facts.image[0])}: another shape, so they do not belong "
             "together; pair them again"

@@ -47,9 +47,20 @@ def weigh(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, classes: C
     found.rows += [
         ("modes", "; ".join(f"{role} {_counted(m[1] for m in many if m)}" for role, many in modes if any(many)))
     ]
-    larger = [one.name for one in facts if one.image and one.label and one.label[0] > one.image[0]]
+    larger = [
+        one.name
+        for one in facts
+        if one.image and one.label and one.label[0] > one.image[0] and not one.published_unequal
+    ]
     if larger:
         found.warnings.append(named("labels larger than their images, which will be resized", larger))
+    if unequal := [one.name for one in facts if one.published_unequal]:
+        what = "labels of another size than their images, as in the published set: both are brought to the input size"
+        found.notes.append(named(what, unequal))
+    if turned := [one.name for one in facts if one.turn.orientation != 1]:
+        found.notes.append(named("images that are turned upright as their files say (EXIF)", turned))
+    if damaged := [one.name for one in facts if one.turn.damaged]:
+        found.warnings.append(named("images with a damaged EXIF block, taken as they are stored", damaged))
     _weigh_ids(found, facts, spec, classes)
     _weigh_depth(found, facts, spec)
     twins = defaultdict(list)
@@ -65,9 +76,9 @@ def _weigh_ids(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, class
     labelled = [one.ids for one in facts if one.ids is not None]
     if not labelled:
         return
-    counts = np.zeros(max(len(ids) for ids in labelled), np.int64)
+    counts = np.zeros(max(IGNORE + 1, *[max(ids) + 1 for ids in labelled]), np.int64)
     for ids in labelled:
-        counts[: len(ids)] += ids
+        counts[list(ids)] += list(ids.values())
     seen = np.flatnonzero(counts)
     found.errors += in_ids(spec, seen.tolist())
     found.rows.append(("ids", f"{_ranges(seen.tolist())} of 0-{spec.max_label_id}"))
@@ -93,11 +104,11 @@ def _weigh_ids(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, class
 
 
 def _weigh_depth(found: Findings, facts: Sequence[Facts], spec: DatasetSpec) -> None:
-    with_depth = [one for one in facts if one.depth_values is not None]
-    if not with_depth or spec.depth is None:
+    ranges = [one.depth_range for one in facts if one.depth_range is not None]
+    samples = [one.depth_values for one in facts if one.depth_values is not None][:GUESSED_FROM]
+    if not samples or spec.depth is None:
         return
-    low, high = min(one.depth_range[0] for one in with_depth), max(one.depth_range[1] for one in with_depth)
-    samples = [one.depth_values for one in with_depth if one.depth_values is not None][:GUESSED_FROM]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     words, fits = depth_kind(spec.depth, spec.name).guess(spec.depth, samples)
     zeros = float(np.mean([np.mean(values == 0) for values in samples]))
     zero = f", {_percent(zeros)} zeros" if zeros else ""

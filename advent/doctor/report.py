@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 from advent.doctor.findings import Findings, named
+from advent.errors import printable
 
 WIDTH, INDENT = 118, 11
 
@@ -19,7 +20,7 @@ def text(findings: Sequence[Findings]) -> str:
         rows = [*found.rows, *[(word, line) for word, lines_of in groups for line in lines_of]]
         for word, words in rows:
             lines += textwrap.wrap(
-                words, WIDTH, initial_indent=f"  {word:<{INDENT - 2}}", subsequent_indent=" " * INDENT,
+                printable(words), WIDTH, initial_indent=f"  {word:<{INDENT - 2}}", subsequent_indent=" " * INDENT,
                 break_long_words=False, break_on_hyphens=False,
             )  # fmt: skip
         blocks.append("\n".join(lines))

@@ -20,6 +20,7 @@ def in_folders(spec: DatasetSpec, root: Path, missing: Collection[str]) -> list[
         if mistake.path is not None
         and (mistake.if_missing is None or mistake.if_missing in missing)
         and next(root.glob(mistake.path), None) is not None
+        and (mistake.unless is None or next(root.glob(mistake.unless), None) is None)
     ]
     return [line.replace("{root}", str(root)) for line in dict.fromkeys(said)]
 

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,14 @@ from advent.engine.device import pick_device
 from advent.engine.loading import load_network
 from advent.engine.metrics import confusion_matrix, intersection_over_union, mean_iou
 from advent.engine.precision import placed, runner
-from advent.engine.predictor import Predictor
+from advent.engine.predictor import Predictor, not_finite, refuse_not_finite
 from advent.engine.provenance import environment, names_digest
+from advent.engine.recognise import open_checkpoint, warn_of_dilations
 from advent.engine.results import PredictionFolder, summary, write_results
 from advent.engine.runlog import StageFolder
+from advent.engine.score_key import setting_digest
 from advent.engine.scoring import confusion, full_size, mean_entropy, predicted, score
-from advent.errors import ConfigError, MissingStage
+from advent.errors import ConfigError, MissingStage, NotFinite
 from advent.utils.serialization import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -65,15 +67,21 @@ def evaluate_stage(config: Any) -> list[dict[str, Any]]:
     TEST.MODE `single` takes TEST.RESTORE_FROM or TEST.ENSEMBLE, `last` the last snapshot, `best` every one; the best
     is then marked as an oracle's choice, since it was chosen on the labels that it is scored on. TEST.SELECT `entropy`
     adds the snapshot that a choice without labels takes. Returns the results, the last snapshot's last.
+
+    TEST.SAVE_PREDS gets the predictions of one candidate: under `best` the oracle's choice.
     """
-    scorer = Scorer(config)
-    results = [scorer.result(candidate) for candidate in candidates(config)]
+    scorer, found = Scorer(config), candidates(config)
+    best = config.TEST.MODE == "best"
+    results = [scorer.result(candidate, save=not best) for candidate in found]
     for result in results:
         result["selected"] = config.TEST.MODE if config.TEST.MODE == "single" else "snapshot"
     if config.TEST.MODE != "single":
         results[-1]["selected"] = "last"
-    if config.TEST.MODE == "best":
-        chosen = [max(results, key=lambda result: result["miou"]) | {"selected": ORACLE}]
+    if best:
+        oracle = max(range(len(results)), key=lambda index: results[index]["miou"])
+        if config.TEST.SAVE_PREDS:  # only now is it known whose predictions the folder should hold
+            scorer.result(found[oracle], save=True)
+        chosen = [results[oracle] | {"selected": ORACLE}]
         if config.TEST.SELECT == "entropy":
             chosen.append(min(results, key=lambda result: result["entropy"]) | {"selected": LABEL_FREE})
         results = [*chosen, *results]
@@ -83,13 +91,18 @@ def evaluate_stage(config: Any) -> list[dict[str, Any]]:
 
 def predict_stage(config: Any) -> Path:
     """Only write predictions (TEST.SAVE_PREDS) of images that have no labels here; returns their folder."""
+    if config.TEST.MODE == "best":
+        raise ConfigError(
+            "TEST.MODE: best is chosen by its score on labels, there are none here; set it to last, or name a snapshot "
+            "with TEST.MODE=single TEST.RESTORE_FROM=FILE"
+        )
     scorer = Scorer(config, labelled=False)
-    scorer.result(candidates(config)[-1])
+    scorer.result(candidates(config)[-1], save=True)
     return Path(config.TEST.SAVE_PREDS)
 
 
 class Scorer:
-    """Scores candidates on one data set under one setting; remembers what it has scored by content."""
+    """Scores candidates on one data set under one setting; remembers scores by all that they depend on."""
 
     def __init__(self, config: Any, labelled: bool = True) -> None:
         self.config, self.device, self.classes = config, pick_device(config.DEVICE), class_set(config)
@@ -98,16 +111,23 @@ class Scorer:
         check_before({"target": self.dataset}, config.DATA_CHECK)
         self.cache = StageFolder.of(config).path / CACHE
 
-    def result(self, candidate: Candidate) -> dict[str, Any]:
-        """The scores of one candidate, from the cache where content and settings are the same."""
+    def result(self, candidate: Candidate, save: bool = False) -> dict[str, Any]:
+        """The scores of one candidate, from the cache where all that they depend on is the same.
+
+        `save` also writes its predictions into TEST.SAVE_PREDS, if that is set; it is then scored in any case.
+        """
         sha256 = candidate.sha256
         head = {"iteration": candidate.iteration, "snapshot": str(candidate), "sha256": sha256}
         key = self._key(sha256, candidate.weights)
         known = distributed.decided(lambda: read_json(self.cache) if self.cache.is_file() else {})
-        if key not in known or self.config.TEST.SAVE_PREDS:
-            known[key] = self._score(candidate)
+        save = save and bool(self.config.TEST.SAVE_PREDS)
+        if key not in known or save:
+            known[key] = self._score(candidate, save)
             if self.dataset.label_files is not None and distributed.is_main():
                 write_json(self.cache, known)
+        elif candidate.iteration is None:  # what a file from elsewhere suggests is said of a score from the cache, too
+            for file in candidate.files:
+                warn_of_dilations(file, open_checkpoint(file), self.config.MODEL.DILATIONS)
         return head | known[key]
 
     def record(self, results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -120,20 +140,19 @@ class Scorer:
             "results": results,
         }  # fmt: skip
 
-    def _score(self, candidate: Candidate) -> dict[str, Any]:
+    def _score(self, candidate: Candidate, save: bool) -> dict[str, Any]:
         config, test = self.config, self.config.TEST
         nets = [self._network(file) for file in candidate.files]
         predictor = Predictor(nets, candidate.weights, amp=config.TRAIN.AMP, flip=test.FLIP, scales=test.SCALES)
         options = {"batch_size": test.BATCH_SIZE_TARGET, "workers": config.NUM_WORKERS}
-        keep = self._keep() if test.SAVE_PREDS else None
+        keep = self._keep(candidate) if save else None
         name = candidate.files[0].name
         hist = score(predictor, self.dataset, self.device, what=name, keep=keep, **options)
         found = summary(hist, self.classes)
-        if test.SELECT == "entropy":
-            images = target_data(config, size=test.INPUT_SIZE_TARGET)
+        if self._unlabelled is not None:
             what = f"{name} entropy"
             found["entropy"] = mean_entropy(
-                predictor, images, self.device, images=test.SELECT_IMAGES, what=what, **options
+                predictor, self._unlabelled, self.device, images=test.SELECT_IMAGES, what=what, **options
             )  # fmt: skip
         return found
 
@@ -141,28 +160,33 @@ class Scorer:
         net = placed(build_network(self.config, file), self.device)
         return runner(net, self.config.TRAIN, self.device)
 
-    def _keep(self) -> Callable[[str, np.ndarray], None]:
+    def _keep(self, candidate: Candidate) -> Callable[[str, np.ndarray], None]:
         folder = PredictionFolder(Path(self.config.TEST.SAVE_PREDS), self.dataset)
+        log.info("%s: gets the predictions of %s", folder.folder, candidate)
         return lambda name, ids: folder.write(name, ids, full_size(self.dataset, name))
 
+    @cached_property
+    def _unlabelled(self) -> StreetDataset | None:
+        """The target's training images, where TEST.SELECT chooses by them."""
+        chooses = self.config.TEST.SELECT == "entropy"
+        return target_data(self.config, size=self.config.TEST.INPUT_SIZE_TARGET) if chooses else None
+
+    @cached_property
+    def _setting(self) -> str:
+        """Digest of everything but the checkpoint that a score depends on; rank 0's, whose files are remembered."""
+        datasets = [self.dataset, *([self._unlabelled] if self._unlabelled is not None else [])]
+        return distributed.decided(lambda: setting_digest(self.config, self.device, datasets))
+
     def _key(self, sha256: str, weights: Sequence[float]) -> str:
-        """Digest of everything that a score depends on: contents, data, settings."""
-        config, test = self.config, self.config.TEST
-        settings = {
-            "checkpoint": sha256, "weights": list(weights), "names": names_digest(self.dataset.names),
-            "target": config.TARGET, "root": str(self.dataset.place.root), "classes": self.classes.name,
-            "table": None if self.dataset.table is None else self.dataset.table.tolist(),
-            "size": list(test.INPUT_SIZE_TARGET), "mean": list(config.TRAIN.IMG_MEAN), "amp": config.TRAIN.AMP,
-            "flip": test.FLIP, "scales": list(test.SCALES), "depth_size": config.MODEL.DEPTH_SIZE,
-            "select": [test.SELECT, test.SELECT_IMAGES] if test.SELECT == "entropy" else None,
-        }  # fmt: skip
-        return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        facts = {"checkpoint": sha256, "weights": list(weights), "setting": self._setting}
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def evaluation_hook(config: Any, net: nn.Module, device: torch.device) -> Callable[[int], dict[str, float]]:
     """A loop hook that scores the network every TRAIN.EVAL_EVERY iterations.
 
-    Its rows hold `test_miou` and, of every class that occurs, `test_iou/<class>`, in percent.
+    Its rows hold `test_miou` and, of every class that occurs, `test_iou/<class>`, in percent; nothing, and the log a
+    warning, where the network's outputs are not finite.
     """
     dataset, classes = evaluation_data(config), class_set(config)
     measure = partial(confusion, net, dataset, device, workers=0, amp=config.TRAIN.AMP)
@@ -170,7 +194,11 @@ def evaluation_hook(config: Any, net: nn.Module, device: torch.device) -> Callab
     def hook(iteration: int) -> dict[str, float]:
         if (iteration + 1) % config.TRAIN.EVAL_EVERY:
             return {}
-        found = summary(measure(), classes)
+        try:
+            found = summary(measure(), classes)
+        except NotFinite as error:  # a network at its start may overflow in float16; its losses say how it fares
+            log.warning("iteration %d is not evaluated: %s", iteration, error)
+            return {}
         each = {f"test_iou/{name}": value for name, value in found["iou"].items() if value is not None}
         return {"test_miou": found["miou"], **each}
 
@@ -222,8 +250,11 @@ def evaluate_domain_adaptation(
     predictor = Predictor(models, cfg.TEST.WEIGHTS)
     hist = np.zeros((cfg.NUM_CLASSES, cfg.NUM_CLASSES), np.int64)
     device = next(models[0].parameters()).device
-    for image, labels, *_ in test_loader:
-        for one, label in zip(predictor(image.to(device)), labels, strict=True):
+    for image, labels, *rest in test_loader:
+        logits = predictor(image.to(device))
+        names = [str(name) for name in (rest[-1] if rest else range(len(image)))]
+        refuse_not_finite(not_finite(names, logits), "the models' logits")
+        for one, label in zip(logits, labels, strict=True):
             ids = predicted(one, label.shape[-2:]).cpu().numpy()
             hist += confusion_matrix(label.numpy(), ids, cfg.NUM_CLASSES)
     found = mean_iou(intersection_over_union(hist))

@@ -11,7 +11,7 @@ from advent.config.loading import config_digest, dump_config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.paths import CONFIGS
 from advent.dataset.place import resolve_root
-from advent.dataset.protocol import class_set
+from advent.dataset.protocol import class_set, target_spec
 from advent.dataset.spec import load_spec
 from advent.doctor.examine import check_before
 from advent.domain_adaptation.steps import Method
@@ -82,7 +82,7 @@ def target_data(
 
     Its ground truth is never opened here.
     """
-    spec = load_spec(config.TARGET)
+    spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     train = config.TRAIN
     size_wh = tuple(size or train.INPUT_SIZE_TARGET)
     return StreetDataset(
@@ -94,7 +94,7 @@ def target_data(
 
 def evaluation_data(config: Any, labelled: bool = True) -> StreetDataset:
     """The target's labelled set: images at TEST.INPUT_SIZE_TARGET, labels (if any) at the size they are scored at."""
-    spec = load_spec(config.TARGET)
+    spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     return StreetDataset(
         spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), config.TEST.SET_TARGET,
         class_set(config), size=tuple(config.TEST.INPUT_SIZE_TARGET), label_size=None,
@@ -160,7 +160,7 @@ def settle_seed(config: Any, resume: bool) -> None:
 
 def cache_folder(config: Any) -> Path | None:
     """Where scripts/prepare.py leaves decoded items: DATA_CACHE, relative to DATA_ROOT."""
-    return Path(config.DATA_ROOT).expanduser() / config.DATA_CACHE if config.DATA_CACHE else None
+    return Path(config.DATA_ROOT) / config.DATA_CACHE if config.DATA_CACHE else None
 
 
 def _list_file(value: str | None) -> Path | None:

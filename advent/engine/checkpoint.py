@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -11,8 +12,10 @@ from typing import Any, BinaryIO
 import torch
 from torch import nn
 
-from advent.errors import CheckpointError
+from advent.errors import CheckpointError, first_line
 from advent.utils.serialization import write_atomically
+
+warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # names no file, and loads all the same
 
 
 def save(path: str | Path, value: Any) -> Path:
@@ -42,11 +45,17 @@ def read(path: str | Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0][:160]
-        raise CheckpointError(f"{path}: refused, it holds more than tensors ({reason})") from None
+        raise CheckpointError(f"{path}: refused, it holds more than tensors ({_unloaded(error)})") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, MemoryError) as error:
-        reason = (str(error).strip().splitlines() or ["empty"])[0][:160]
+        reason = first_line(error) if str(error).strip() else "empty"
         raise CheckpointError(f"{path}: not a readable PyTorch checkpoint ({reason})") from None
+
+
+def _unloaded(error: pickle.UnpicklingError) -> str:
+    """What PyTorch refused to load. The first line of its text advises to execute the file instead."""
+    lines = str(error).splitlines()
+    reason = next((line for line in lines if "GLOBAL" in line or "error:" in line), lines[0] if lines else "")
+    return first_line(reason.rpartition("WeightsUnpickler error:")[2])
 
 
 def peek(path: str | Path) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from advent.engine import distributed
-from advent.errors import DeviceError
+from advent.errors import DeviceError, first_line
 
 
 def pick_device(name: str = "auto") -> torch.device:
@@ -26,7 +26,7 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = first_line(error, 120)
         raise DeviceError(f"--device {name}: not available here ({reason}); use --device auto or cpu") from None
     return device
 

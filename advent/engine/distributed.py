@@ -22,7 +22,7 @@ from torch import Tensor
 
 from advent.engine import stopping
 from advent.engine.meeting import fresh_store
-from advent.errors import ConfigError
+from advent.errors import ConfigError, first_line
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -84,7 +84,7 @@ def joined() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ConfigError(
-            f"the processes do not meet at {place} ({str(error).splitlines()[0][:160]}); check torchrun's --nnodes "
+            f"the processes do not meet at {place} ({first_line(error)}); check torchrun's --nnodes "
             "and --rdzv-endpoint, and that the machines reach each other"
         ) from None
     try:
@@ -258,7 +258,7 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        why = (str(error).splitlines() or [""])[0][:160]
+        why = first_line(error)
         raise LostPeer(f"another process of this run ended or does not answer ({why})") from error
 
 

@@ -8,8 +8,18 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from advent.engine.recognise import PLAIN, TORCHVISION, Contents, named, open_checkpoint
+from advent.engine.recognise import (
+    COUNTER,
+    IMAGENET,
+    PLAIN,
+    TORCHVISION,
+    Contents,
+    named,
+    open_checkpoint,
+    warn_of_dilations,
+)
 from advent.errors import CheckpointError
+from advent.model.deeplabv2 import ASPP
 from advent.model.torchvision_start import convert, download
 
 log = logging.getLogger(__name__)
@@ -17,9 +27,14 @@ FETCH = "torchvision"  # as TRAIN.RESTORE_FROM: let torchvision fetch its weight
 
 
 def load_network(net: nn.Module, path: str | Path) -> None:
-    """Load a trained network of any form. Raises CheckpointError naming both sides when it is not this one."""
+    """Load a trained network of any form. Raises CheckpointError naming both sides when it is not this one.
+
+    Warns where the weights suggest another choice of MODEL.DILATIONS.
+    """
     found, own = open_checkpoint(path), Contents(net.state_dict(), PLAIN, False, ())
-    wanted, weights = own.weights, found.weights
+    wanted = own.weights
+    # PyTorch before 0.4.1 counted no batches.
+    weights = {**{name: tensor for name, tensor in wanted.items() if name.endswith(COUNTER)}, **found.weights}
     missing, left_over = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
     if missing or left_over or found.classes != own.classes:
         raise CheckpointError(
@@ -34,6 +49,7 @@ def load_network(net: nn.Module, path: str | Path) -> None:
             f"{tuple(weights[name].shape)}, want {tuple(wanted[name].shape)}; check MODEL.LAYERS and MODEL.WIDTH"
         )
     net.load_state_dict(weights)
+    _warn(net, path, found)
 
 
 def load_start(net: nn.Module, path: str | Path, mean: Sequence[float]) -> int:
@@ -58,21 +74,32 @@ def load_start(net: nn.Module, path: str | Path, mean: Sequence[float]) -> int:
         if getattr(net.blueprint, "stride_in", "conv2") == "conv1":
             log.info("%s: was trained with the stride in the 3x3 convolutions; MODEL.STRIDE_IN=conv2 fits it", path)
     fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
-    if not any(not name.endswith("num_batches_tracked") for name in fitting):
+    if not any(not name.endswith(COUNTER) for name in fitting):
         raise CheckpointError(f"{path}: none of its {len(weights)} tensors fits this network; check MODEL.ENCODER")
     net.load_state_dict(fitting, strict=False)
+    _warn(net, path, found)
     log.info("%s (%s): %d of the network's %d tensors start from it", path, found, len(fitting), len(own))
     return len(fitting)
 
 
+def _warn(net: nn.Module, path: str | Path, found: Contents) -> None:
+    classifier = getattr(net, "layer6", None)
+    if isinstance(classifier, ASPP):
+        warn_of_dilations(path, found, classifier.dilations)
+
+
 def _mend(found: Contents, own: Contents) -> str:
+    if found.is_ctrls:
+        return "these are the names of CTRL's network, which is not loaded here; evaluate it with CTRL's own code"
+    if found.form in (IMAGENET, TORCHVISION):
+        return "it is a start for training (TRAIN.RESTORE_FROM), no trained network"
     if found.network is None:
-        return "it cannot be loaded here (CTRL's checkpoints share the wrapper, not the network)"
-    keys = {
-        f"MODEL.NAME={found.network}": found.network != own.network,
-        f"MODEL.MULTI_LEVEL={str(found.multi_level).lower()}": found.multi_level != own.multi_level,
-        f"NUM_CLASSES={found.classes}": found.classes != own.classes,
-        f"MODEL.ENCODER={found.encoder}": found.encoder != own.encoder,
-    }
-    wanted = [key for key, differs in keys.items() if differs]
-    return f"to load it, set {' '.join(wanted)}" if wanted else "its parts differ from those of this network"
+        return "its names are of no network that is loaded here (ADVENT's, DADA's or DAF's)"
+    wanted = [f"{key}={value}" for key, value in found.settings.items() if own.settings.get(key) != value]
+    if wanted:
+        return f"to load it, set {' '.join(wanted)}"
+    if found.encoder == "timm":
+        return (
+            "its parts differ from those of this network; scripts/checkpoint.py FILE names the MODEL.ENCODER that fits"
+        )
+    return "its parts differ from those of this network"

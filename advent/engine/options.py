@@ -18,7 +18,7 @@ from advent.config.loading import load_config
 from advent.engine import distributed, stopping
 from advent.engine.provenance import recorded
 from advent.engine.runlog import StageFolder
-from advent.errors import ConfigError, UserError
+from advent.errors import ConfigError, UserError, first_line, printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What only the user can mend: a full or broken disk, a folder that is a file, no permission.
@@ -33,13 +33,27 @@ class OneLineParser(argparse.ArgumentParser):
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """As argparse's, with positional arguments anywhere, also behind a flag of several values (`--seeds 1 A=3`)."""
-        given = list(sys.argv[1:] if args is None else args)
-        pairs = [argument for argument in given if PAIR.match(argument)]
-        return self.parse_intermixed_args([*pairs, *(a for a in given if not PAIR.match(a))], namespace)
+        pairs: list[str] = []
+        others: list[str] = []
+        for argument in map(_at_home, sys.argv[1:] if args is None else args):
+            is_value = bool(others) and self._takes_one_value(others[-1])
+            (pairs if PAIR.match(argument) and not is_value else others).append(argument)
+        return self.parse_intermixed_args([*pairs, *others], namespace)
+
+    def _takes_one_value(self, flag: str) -> bool:
+        """Whether what follows a flag is its value whatever it looks like (`--exp-suffix LR=1e-3`)."""
+        action = self._option_string_actions.get(flag)
+        return action is not None and action.nargs is None
 
     def error(self, message: str) -> NoReturn:
         """Print the line and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _at_home(argument: str) -> str:
+    """`--flag=~/path` with the home folder in it: a shell expands `~` at the beginning of a word alone."""
+    flag, equals, value = argument.partition("=")
+    return f"{flag}={os.path.expanduser(value)}" if equals and flag.startswith("--") else argument
 
 
 def make_parser(prog: str, description: str, default_cfg: str = "ep1", trains: bool = False) -> argparse.ArgumentParser:
@@ -141,7 +155,7 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
             words, code = f"error: {error.filename or 'writing'}: {error.strerror}{mend}", UserError.exit_code
         except torch.OutOfMemoryError as error:
             mend = "lower the batch or input size, or set TRAIN.AMP=bf16"
-            words = f"error: the device's memory is full ({str(error).splitlines()[0]}); {mend}"
+            words = f"error: the device's memory is full ({first_line(error)}); {mend}"
             code = UserError.exit_code
         except stopping.Stopped as stop:
             words, code = f"stopped by {stop}; continue with: {again}", stop.exit_code
@@ -153,7 +167,7 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
             distributed.await_end()
         stopping.ignore_from_now()
         if distributed.speaks():
-            print(f"{prog}: {words}", file=sys.stderr, flush=True)
+            print(printable(f"{prog}: {words}"), file=sys.stderr, flush=True)
         return code
 
 

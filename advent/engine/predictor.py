@@ -9,6 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from advent.engine.precision import AMP_DTYPES
+from advent.errors import NotFinite
+
+SHOWN_IMAGES = 5
 
 
 def outputs(net: nn.Module, images: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
@@ -16,6 +19,25 @@ def outputs(net: nn.Module, images: Tensor, dtype: torch.dtype | None = None) ->
     with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
         found = net(images)
     return found[1].float(), found[2].float() if len(found) > 2 else None
+
+
+def not_finite(names: Sequence[str], *outputs: Tensor | None) -> list[str]:
+    """Names of the images for which any of the outputs (B, ...) is infinite or not a number."""
+    finite = [torch.isfinite(x).flatten(1).all(1) for x in outputs if x is not None]
+    good = torch.stack(finite).all(0).tolist()
+    return [name for name, is_good in zip(names, good, strict=True) if not is_good]
+
+
+def refuse_not_finite(names: Sequence[str], what: str, amp: str = "off", option: str = "TRAIN.AMP=off") -> None:
+    """Raises NotFinite naming the images `names` that `what` is not finite for; without names it does nothing."""
+    if not names:
+        return
+    more = f" and {len(names) - SHOWN_IMAGES} more" if len(names) > SHOWN_IMAGES else ""
+    remedy = (
+        f"repeat it with {option} (now {amp})" if amp != "off"
+        else "the checkpoint's weights have diverged: take another one, or train again at a lower TRAIN.LEARNING_RATE"
+    )  # fmt: skip
+    raise NotFinite(f"{what}: infinite or not a number for {', '.join(names[:SHOWN_IMAGES])}{more}; {remedy}")
 
 
 class Predictor:
@@ -36,7 +58,7 @@ class Predictor:
     ) -> None:
         self.nets = [net.eval() for net in nets]
         self.weights = list(weights) or [1.0] * len(nets)
-        self.dtype, self.flip, self.scales = AMP_DTYPES[amp], flip, tuple(scales)
+        self.amp, self.dtype, self.flip, self.scales = amp, AMP_DTYPES[amp], flip, tuple(scales)
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from torch import Tensor
 from advent.engine.checkpoint import read
 from advent.engine.registry import NETWORKS, NetworkEntry
 from advent.errors import CheckpointError
+from advent.model.deeplabv2 import ASPP_DILATIONS
 
+log = logging.getLogger(__name__)
 CLASSIFIER, AUXILIARY = "layer6.conv2d_list.0.weight", "layer5.conv2d_list.0.weight"
 PLAIN, WRAPPED, RESUME, IMAGENET, TORCHVISION = (
     "state dict",
@@ -22,6 +26,9 @@ PLAIN, WRAPPED, RESUME, IMAGENET, TORCHVISION = (
     "torchvision's ImageNet ResNet",
 )
 IMAGENET_PREFIX, MODULE_PREFIX = "Scale.", "module."
+CTRL_PARTS = ("backbone.", "decoder.", "head_seg.")  # modules of CTRL's network
+COUNTER = "num_batches_tracked"  # of batch norms since PyTorch 0.4.1; no number of this line depends on it
+INITIAL_SPREAD = 0.01  # standard deviation that the classifiers of this line start with
 SHOWN = 3
 
 
@@ -60,11 +67,47 @@ class Contents:
     def encoder(self) -> str:
         """The backbone, as far as names and shapes tell."""
         if "layer1.0.conv1.weight" in self.weights:
-            blocks = [_count_blocks(self.weights, f"layer{stage}.") for stage in (1, 2, 3, 4)]
-            width = self.weights["conv1.weight"].shape[0]
+            blocks, width = self._resnet()
             full = blocks == [3, 4, 23, 3] and width == 64
             return "resnet101" if full else f"resnet101 with MODEL.LAYERS={blocks} MODEL.WIDTH={width}"
         return "timm" if any(name.startswith("encoder.") for name in self.weights) else "unknown"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """The config's keys that these weights determine, as KEY=VALUE takes them; empty without a network."""
+        if self.network is None:
+            return {}
+        found = {
+            "MODEL.NAME": self.network,
+            "MODEL.MULTI_LEVEL": str(self.multi_level).lower(),
+            "NUM_CLASSES": str(self.classes),
+        }
+        if self.encoder.startswith("resnet101"):
+            blocks, width = self._resnet()
+            return {**found, "MODEL.ENCODER": "resnet101", "MODEL.LAYERS": listed(blocks), "MODEL.WIDTH": str(width)}
+        return {**found, "MODEL.ENCODER": "timm:NAME"} if self.encoder == "timm" else found
+
+    @property
+    def dilations(self) -> tuple[int, ...] | None:
+        """Those of the classifier whose convolutions were trained; None where the weights do not tell.
+
+        A convolution that was never used keeps the spread that it was drawn with; training and weight decay change it.
+        """
+        convs = [self.weights.get(f"layer6.conv2d_list.{index}.weight") for index in range(len(ASPP_DILATIONS))]
+        trained = [None if conv is None else _is_trained(conv) for conv in convs]
+        if None in trained or not any(trained):
+            return None
+        return tuple(rate for rate, one in zip(ASPP_DILATIONS, trained, strict=True) if one)
+
+    @property
+    def is_ctrls(self) -> bool:
+        """Whether these are the names of CTRL's network."""
+        return all(any(name.startswith(part) for name in self.weights) for part in CTRL_PARTS)
+
+    def _resnet(self) -> tuple[list[int], int]:
+        """Blocks of the four stages, and channels of the stem."""
+        blocks = [_count_blocks(self.weights, f"layer{stage}.") for stage in (1, 2, 3, 4)]
+        return blocks, self.weights["conv1.weight"].shape[0]
 
     def __str__(self) -> str:
         """In a few words: `DeepLabv2_depth (16 classes)`."""
@@ -111,6 +154,40 @@ def _has_marks(entry: NetworkEntry, weights: Mapping[str, Tensor]) -> bool:
 
 def _count_blocks(weights: Mapping[str, Tensor], stage: str) -> int:
     return len({name.split(".")[1] for name in weights if name.startswith(stage)})
+
+
+def warn_of_dilations(path: str | Path, found: Contents, used: Sequence[int]) -> None:
+    """Warn where the weights suggest that their network sums other convolutions of the classifier than `used`."""
+    if found.dilations is None or found.dilations == tuple(used):
+        return
+    idle = [rate for rate in ASPP_DILATIONS if rate not in found.dilations]
+    why = (
+        f"its classifier's convolutions of dilation {', '.join(map(str, idle))} still have their initial spread of "
+        f"{INITIAL_SPREAD}, so its network seems not to use them (AdaptSegNet's uses 6 and 12 alone)"
+        if idle
+        else "all four convolutions of its classifier are trained"
+    )
+    log.warning(
+        "%s: %s, but MODEL.DILATIONS is %s: that is another function, and its scores mean nothing; set "
+        "MODEL.DILATIONS=%s", path, why, listed(used), listed(found.dilations),
+    )  # fmt: skip
+
+
+def listed(values: Sequence[int]) -> str:
+    """[6,12]: a list as KEY=VALUE takes it from a command line."""
+    return f"[{','.join(map(str, values))}]"
+
+
+def _is_trained(weight: Tensor) -> bool | None:
+    """Whether a convolution's spread has left its initial one; None in between.
+
+    The estimate of a standard deviation from n draws errs by 1 / sqrt(2 n) of it: four times that is by chance.
+    """
+    if weight.numel() < 2 or not weight.is_floating_point():
+        return None
+    chance = 4 / math.sqrt(2 * weight.numel()) + 0.002
+    off = abs(float(weight.float().std()) / INITIAL_SPREAD - 1)
+    return True if off > 3 * chance else False if off <= chance else None
 
 
 def named(what: str, names: list[str]) -> str:

@@ -35,7 +35,9 @@ class NetworkEntry:
 
 
 NETWORKS: dict[str, NetworkEntry] = {
-    "DeepLabv2": NetworkEntry(lambda cfg, encoder: DeeplabV2(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL)),
+    "DeepLabv2": NetworkEntry(
+        lambda cfg, encoder: DeeplabV2(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DILATIONS)
+    ),
 }
 METHODS: dict[str, Callable[[Config], Method]] = {
     "SourceOnly": lambda cfg: Method("SourceOnly", supervised_step, inclusive=True, multi_level=True),
@@ -81,4 +83,3 @@ def _look_up(table: Mapping[str, Any], name: str, key: str) -> Any:
     if name in table:
         return table[name]
     raise ConfigError(f"{key}: there is no {name!r}; {hint(name, sorted(table))}")
-

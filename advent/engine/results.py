@@ -22,12 +22,13 @@ from advent.utils.viz_segmask import colorize_mask
 
 
 def summary(hist: np.ndarray, classes: ClassSet) -> dict[str, Any]:
-    """The results schema's scores of a confusion matrix, all in percent; a class that occurs nowhere is null."""
+    """The results schema's scores of a confusion matrix, all in percent; null for classes that occur nowhere."""
     iou = intersection_over_union(hist)
     total = int(hist.sum())
+    subsets = {name: mean_iou(iou, members) for name, members in classes.subset.items()}
     return {
         "miou": mean_iou(iou),
-        **{name: mean_iou(iou, members) for name, members in classes.subset.items()},
+        **{name: None if np.isnan(value) else value for name, value in subsets.items()},
         "pixel_accuracy": 100 * float(np.trace(hist)) / total if total else None,
         "iou": {name: None if np.isnan(v) else 100 * float(v) for name, v in zip(classes.names, iou, strict=True)},
         "pixels": total,
@@ -89,6 +90,8 @@ def _latex(header: Sequence[str], lines: Sequence[tuple[str, list[float | None]]
 class PredictionFolder:
     """Writes predictions in the official Cityscapes form: PNG of label ids at full size, and colours beside them.
 
+    The PNG has 8 bits, or 16 where the data set has label ids above 255.
+
     `labelIds/<name>_pred_labelIds.png` and `color/<name>_pred_color.png`: in folders of their own, since the official
     tool takes every PNG below its folder for a prediction. A class that stands for several ids is written as the first;
     a data set without label ids of its own gets train ids. `classes.csv` says what the ids mean.
@@ -98,7 +101,7 @@ class PredictionFolder:
         self.folder, self.place, self.colors = folder, dataset.place, dataset.classes.colors
         classes, of_class = dataset.classes, dataset.spec.ids.get(dataset.classes.name)
         ids = range(len(classes)) if of_class is None else [of_class.get(name, (0,))[0] for name in classes.names]
-        self.ids = np.array(ids, np.uint8)
+        self.ids = np.array(ids, np.uint8 if max(ids) <= 255 else np.uint16)
         legend = [(i, name, *color) for i, name, color in zip(ids, classes.names, classes.colors, strict=True)]
         if is_main():
             write_text(folder / "classes.csv", _csv([("id", "name", "red", "green", "blue"), *legend]))

@@ -15,9 +15,10 @@ from advent.dataset.geometry import GEOMETRIES
 from advent.dataset.reading import picture_size
 from advent.engine import distributed
 from advent.engine.metrics import confusion_counts
-from advent.engine.predictor import Predictor
+from advent.engine.predictor import Predictor, not_finite, refuse_not_finite
 from advent.engine.progress import tracked
 from advent.engine.streams import in_order, loader
+from advent.errors import DataError
 from advent.utils.loss import entropy_loss
 
 CLASSES_AT_ONCE = 8
@@ -44,20 +45,31 @@ def score(
 
     Several processes share the images and get the same matrix. `keep` also gets every prediction, on the process that
     made it. Without labels in the data set the matrix is empty, and predictions have the
-    size at which the data set is scored, else the image's own.
+    size at which the data set is scored, else the image's own. Raises NotFinite, on all processes, naming the images
+    whose logits are not finite: they have no class; DataError where no labelled pixel has one.
     """
     num_classes = len(dataset.classes)
     hist = torch.zeros(num_classes, num_classes, dtype=torch.int64, device=device)
     order = distributed.share(in_order(len(dataset), batch_size))
+    spoilt: list[str] = []
     for batch in tracked(loader(dataset, workers, device, order), what, len(order)):
-        for index, (name, logits) in enumerate(zip(batch["name"], predictor(batch["image"]), strict=True)):
+        found = predictor(batch["image"])
+        spoilt += not_finite(batch["name"], found)
+        for index, (name, logits) in enumerate(zip(batch["name"], found, strict=True)):
             label = batch["label"][index].to(device, non_blocking=True) if "label" in batch else None
             ids = predicted(logits, label.shape[-2:] if label is not None else _canvas(dataset, name))
             if label is not None:
                 hist += confusion_counts(label, ids, num_classes)
-            if keep is not None:
+            if keep is not None and not spoilt:
                 keep(name, ids.cpu().numpy())
-    return distributed.summed(hist.cpu()).numpy()
+    refuse_everywhere(spoilt, what, predictor.amp)
+    counts = distributed.summed(hist.cpu()).numpy()
+    if dataset.label_files is not None and not counts.any():  # the mean over no class is no number to choose by
+        raise DataError(
+            f"{dataset.place.root}: no labelled pixel of {dataset.split} has a class of {dataset.classes.name}, so "
+            "there is nothing to score; scripts/doctor.py shows which ids the labels hold"
+        )
+    return counts
 
 
 @torch.inference_mode()
@@ -103,15 +115,25 @@ def mean_entropy(
     """Mean entropy of the predictions, in [0, 1], over `images` evenly spread ones (0: all). Needs no label.
 
     Low entropy is certainty: what adversarial adaptation by entropy drives down, and so a choice of snapshots that
-    looks at no label. It can be wrong: a network that calls everything road is certain, too.
+    looks at no label. It can be wrong: a network that calls everything road is certain, too. Raises NotFinite as
+    `score` does.
     """
     count = min(images or len(dataset), len(dataset))
+    spoilt: list[str] = []
     chosen = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
     subset = torch.utils.data.Subset(dataset, chosen)
     order = distributed.share(in_order(count, batch_size))
     found: list[list[float]] = []
     for batch in tracked(loader(subset, workers, device, order), what, len(order)):
         logits = predictor(batch["image"])
+        spoilt += not_finite(batch["name"], logits)
         found.append([float(entropy_loss(one[None].softmax(1))) for one in logits])
+    refuse_everywhere(spoilt, what, predictor.amp)
     # Added up in the order of one process: a sum of floats depends on it.
     return sum(sum(batch) for batch in distributed.in_turn(distributed.gathered(found))) / count
+
+
+def refuse_everywhere(spoilt: list[str], what: str, amp: str) -> None:
+    """Refuse on every process what one of them found, so that none waits for the others' results."""
+    everywhere = [name for names in distributed.gathered(spoilt) for name in names]
+    refuse_not_finite(everywhere, f"{what}: the network's logits", amp)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from itertools import chain, islice
 from typing import Any
 
@@ -15,7 +19,9 @@ from advent.engine import distributed
 from advent.engine.stopping import ignore_in_worker
 from advent.errors import DataError, UserError
 
+log = logging.getLogger(__name__)
 THREADS = 4  # that read in each worker
+warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # names no key; `_check_workers` does
 
 
 class EndlessBatches(Sampler[list[int]]):
@@ -102,6 +108,7 @@ def loader(
     bytes and become float32 on the device; the copy is not waited for. A user's error in a worker is raised here, in
     one line.
     """
+    _check_workers(workers)
     groups = DataLoader(
         _Guarded(dataset, THREADS if workers else 1), num_workers=workers, collate_fn=_collate_each,
         batch_sampler=_Groups(batches, 2 * THREADS if workers else 1),
@@ -114,6 +121,13 @@ def loader(
             raise DataError(batch["error"])
         moved = to_device(batch, device)
         yield moved | {"image": network_images(moved["image"], mean)}
+
+
+@cache
+def _check_workers(workers: int) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers > cores:
+        log.warning("NUM_WORKERS: %d worker processes read on %d cores; fewer may be faster", workers, cores)
 
 
 def in_order(length: int, batch_size: int) -> list[range]:

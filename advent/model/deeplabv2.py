@@ -14,17 +14,25 @@ CLASSIFIERS = ("layer5", "layer6")
 
 
 class ASPP(nn.Module):
-    """Four dilated 3x3 convolutions side by side, all four summed."""
+    """Four dilated 3x3 convolutions side by side; those of `dilations` are summed, all four in ADVENT.
+
+    AdaptSegNet's classifier returns inside its loop and so sums the first two. The others are kept, frozen: the names
+    of the weights stay the same.
+    """
 
     def __init__(self, channels: int, num_classes: int, dilations: Sequence[int] = ASPP_DILATIONS) -> None:
         super().__init__()
+        self.dilations = tuple(dilations)
         self.conv2d_list = nn.ModuleList(
-            nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in dilations
+            nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in ASPP_DILATIONS
         )
+        self.used = [index for index, rate in enumerate(ASPP_DILATIONS) if rate in self.dilations]
+        for index, conv in enumerate(self.conv2d_list):
+            conv.requires_grad_(index in self.used)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, channels, h, w) -> logits (B, num_classes, h, w)."""
-        first, *others = self.conv2d_list
+        first, *others = [self.conv2d_list[index] for index in self.used]
         logits = first(features)
         for conv in others:
             logits = logits + conv(features)
@@ -36,15 +44,22 @@ class SegmentationNetwork(nn.Module):
 
     `forward` takes (B, 3, H, W) float images, BGR 0..255 minus the mean, and returns `(aux, main)` logits at the
     encoder's stride, aux None unless multi-level; networks with a depth head return `(aux, main, depth)`.
+    `dilations`: of the classifiers' convolutions that are used.
     """
 
-    def __init__(self, num_classes: int, encoder: Encoder, multi_level: bool = False) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        encoder: Encoder,
+        multi_level: bool = False,
+        dilations: Sequence[int] = ASPP_DILATIONS,
+    ) -> None:
         super().__init__()
         self.num_classes, self.multi_level, self.blueprint = num_classes, multi_level, encoder
         encoder.install(self)
         if multi_level:
-            self.layer5 = ASPP(encoder.channels[2], num_classes)
-        self.layer6 = ASPP(encoder.channels[3], num_classes)
+            self.layer5 = ASPP(encoder.channels[2], num_classes, dilations)
+        self.layer6 = ASPP(encoder.channels[3], num_classes, dilations)
 
     def encode(self, images: Tensor) -> Maps:
         """The encoder's four maps."""

@@ -11,7 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from advent.errors import CheckpointError, ConfigError
+from advent.errors import CheckpointError, ConfigError, printable
 from advent.model import efficientnet_lite
 
 AFFINE_CHOICES = ("auto", "trainable", "frozen")
@@ -247,4 +247,4 @@ def _some(keys: Sequence[str], shown: int = 4) -> str:
 
 
 def _one_line(error: Exception | None) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    return printable(" ".join(str(error).split()) or type(error).__name__)[:200]

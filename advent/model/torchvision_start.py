@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from advent.errors import CheckpointError
+from advent.errors import CheckpointError, first_line
 
 # RGB, on the scale 0..1: what torchvision's weights were trained with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -41,6 +41,6 @@ def download() -> dict[str, Tensor]:
         return ResNet101_Weights.IMAGENET1K_V1.get_state_dict(progress=True, check_hash=True)
     except OSError as error:  # URLError is one
         raise CheckpointError(
-            f"TRAIN.RESTORE_FROM: torchvision: its weights cannot be fetched ({error}); download "
+            f"TRAIN.RESTORE_FROM: torchvision: its weights cannot be fetched ({first_line(error)}); download "
             f"{ResNet101_Weights.IMAGENET1K_V1.url} elsewhere and give the file: TRAIN.RESTORE_FROM=FILE"
         ) from None

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import yaml
 
-from advent.errors import ConfigError, DataError
+from advent.errors import ConfigError, DataError, first_line
 
 LARGEST_YAML = 1_000_000  # bytes; a config has a few kilobytes
 DEEPEST = 10
@@ -101,14 +101,18 @@ def parse_yaml(text: str) -> Any:
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise ValueError(f"nested more than {DEEPEST} deep")
-    return yaml.load(text, Loader=_Loader)
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def parse_value(text: str) -> Any:
-    """`parse_yaml` of a value that stands alone. A comment behind it is a ValueError: YAML would cut it off silently."""
+    """`parse_yaml` of a value that stands alone. Raises ValueError on a comment, which YAML would cut off silently."""
     value, end = parse_yaml(text), 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        if isinstance(event, (yaml.ScalarEvent, yaml.CollectionEndEvent)):
+        if isinstance(event, (yaml.ScalarEvent, yaml.CollectionEndEvent)) and event.end_mark is not None:
             end = event.end_mark.index
     if "#" in text[end:]:
         raise ValueError("what follows # is a comment in YAML")
@@ -125,10 +129,11 @@ def read_yaml(path: str | Path) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise ConfigError(f"{where}: not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+        problem = first_line(getattr(error, "problem", None) or "unreadable")
+        raise ConfigError(f"{where}: not valid YAML ({problem})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
     except ValueError as error:  # also numbers that YAML takes for such and Python does not know
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{path}: {first_line(error)}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from advent.errors import ConfigError
-from advent.model.deeplabv2 import SegmentationNetwork, initialise
+from advent.model.deeplabv2 import ASPP_DILATIONS, SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, Maps, ResNetEncoder
 
 BRANCH_CHANNELS = 16  # of each u_i; four of them are concatenated
@@ -21,6 +21,12 @@ def resize(x: Tensor, size_hw: Sequence[int]) -> Tensor:
     if tuple(x.shape[-2:]) == tuple(size_hw):
         return x
     return functional.interpolate(x, size=tuple(size_hw), mode="bilinear", align_corners=True)
+
+
+def full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """layer(x) in its weights' precision, under autocast too: inverse depth reaches 65536, float16 ends at 65504."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer(x.to(layer.weight.dtype))
 
 
 def channel_attention(channels: int) -> nn.Sequential:
@@ -58,11 +64,12 @@ class DeeplabV2Depth(SegmentationNetwork):
         multi_level: bool = False,
         depth_size: Sequence[int] | None = RELEASED_DEPTH_SIZE,
         attention: bool = True,
+        dilations: Sequence[int] = ASPP_DILATIONS,
     ) -> None:
         if multi_level:
             # The release's multi-level path of this network crashes; there is nothing to be faithful to.
             raise ConfigError("MODEL.MULTI_LEVEL: DAF's network has no auxiliary classifier; set it to false")
-        super().__init__(num_classes, encoder)
+        super().__init__(num_classes, encoder, dilations=dilations)
         self.depth_size = tuple(depth_size) if depth_size else None
         fused = 4 * BRANCH_CHANNELS
         self.dec4 = nn.Conv2d(fused, encoder.channels[3], 1)
@@ -92,7 +99,7 @@ class DeeplabV2Depth(SegmentationNetwork):
         """
         maps = self.encode(images)
         fused = self.fuse(maps)
-        depth = self.convR2(functional.relu(self.bnR0(self.convR0(fused))))
+        depth = full_precision(self.convR2, functional.relu(self.bnR0(self.convR0(fused))))
         if self.depth_size:
             depth = resize(depth, self.depth_size[::-1])
         x4 = maps[3]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import yaml
 
 from advent.config.loading import default_config, flat
 from advent.domain_adaptation.eval_UDA import ORACLE
-from advent.errors import DataError
+from advent.errors import ConfigError, DataError
 from advent.utils.serialization import parse_yaml, read_json
 from ida.gallery import FILE as GALLERY_FILE
 from ida.gallery import FOLDER as GALLERY
@@ -25,7 +27,7 @@ LABELS = {
 # What tells of a machine or of bookkeeping, not of an experiment.
 UNTOLD = (
     "CLASSES", "DATA_ROOT", "DATA_DIRECTORY_", "DATA_LIST_", "DATA_CACHE", "EXP_", "STAGE.", "TEST.SAVE",
-    "TRAIN.TENSORBOARD", "TRAIN.PICTURES_EVERY", "MODEL.ENCODER_WEIGHTS",
+    "TRAIN.TENSORBOARD", "TRAIN.PICTURES_EVERY", "MODEL.ENCODER_WEIGHTS", "GEOMETRY_TARGET",
 )  # fmt: skip
 
 
@@ -62,9 +64,11 @@ class StageRecord:
     def scores(self) -> list[tuple[int, float]]:
         """(iteration, mIoU) ascending: of every snapshot scored, else of the evaluations while it trained."""
         rows = [r for r in self.results if r["selected"] in ("snapshot", "last") and r["iteration"] is not None]
+        rows = [row for row in rows if math.isfinite(row["miou"])]
         if len(rows) > 1:
             return sorted((row["iteration"], row["miou"]) for row in rows)
-        found = [(int(row["iteration"]), row["test_miou"]) for row in self.metrics if "test_miou" in row]
+        evaluated = [row for row in self.metrics if math.isfinite(row.get("test_miou", math.nan))]
+        found = [(int(row["iteration"]), row["test_miou"]) for row in evaluated]
         return found or [(row["iteration"], row["miou"]) for row in rows]
 
     def losses(self) -> dict[str, list[tuple[int, float]]]:
@@ -87,17 +91,21 @@ class StageRecord:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A folder of scripts/pipeline.py: stages in order, and its gallery (pictures, label quality), if there is one."""
+    """A folder of scripts/pipeline.py: stages in order, and its gallery (pictures, label quality), if there is one.
+
+    `name`: what it is called beside others.
+    """
 
     path: Path
     stages: tuple[StageRecord, ...]
     gallery: dict[str, Any]
     missing: tuple[str, ...]
+    name: str
 
     @property
-    def name(self) -> str:
-        """What it is called beside others."""
-        return self.path.resolve().name
+    def file_name(self) -> str:
+        """What the names of its figures' files begin with."""
+        return self.name.replace("/", "_")
 
     @property
     def trained(self) -> list[StageRecord]:
@@ -129,6 +137,36 @@ class Experiment:
         return None
 
 
+def read_experiments(paths: Sequence[Path]) -> list[Experiment]:
+    """Read the folders that stand side by side, under names of their own.
+
+    Raises DataError as `read_experiment` does, ConfigError where a folder is given twice.
+    """
+    experiments = [read_experiment(path) for path in paths]
+    names = distinct_names(paths)
+    return [replace(experiment, name=name) for experiment, name in zip(experiments, names, strict=True)]
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """Each folder's name; where names agree, with as many of the folders above as tell them apart: a/ep1, b/ep1.
+
+    Names differ as file names too ("/" becomes "_", and a disk may not tell capitals). Raises ConfigError where they
+    cannot.
+    """
+    parts = [path.resolve().parts[1:] for path in paths]
+    depths = [1] * len(paths)
+    while True:
+        names = ["/".join(own[-depth:]) for own, depth in zip(parts, depths, strict=True)]
+        files = [name.replace("/", "_").casefold() for name in names]
+        same = [index for index, file in enumerate(files) if files.count(file) > 1]
+        if not same:
+            return names
+        if all(depths[index] >= len(parts[index]) for index in same):
+            raise ConfigError(f"{paths[same[0]]}: is given twice, or another folder has the same name; give it once")
+        for index in same:
+            depths[index] += 1
+
+
 def read_experiment(path: Path) -> Experiment:
     """Read a pipeline's folder. Raises DataError where there is none, or a file of it is damaged."""
     if not path.is_dir():
@@ -147,7 +185,7 @@ def read_experiment(path: Path) -> Experiment:
     missing = [] if there else ["no gallery: pictures and label quality are left by scripts/pipeline.py; run it again"]
     missing += [f"{stage.label}: not finished" for stage in stages if not stage.finished]
     missing += [f"{s.label}: not scored" for s in stages if s.finished and not s.results and s.script != "entropy.py"]
-    return Experiment(path, tuple(stages), gallery, (*missing, *gallery.get("missing", [])))
+    return Experiment(path, tuple(stages), gallery, (*missing, *gallery.get("missing", [])), path.resolve().name)
 
 
 def _stage_folders(path: Path) -> list[Path]:
@@ -199,9 +237,13 @@ def _ranking(file: Path) -> list[dict[str, Any]]:
         return []
     with open(file, newline="", encoding="utf-8") as handle:
         try:
-            return [{**row, "score": float(row["score"])} for row in csv.DictReader(handle)]
+            rows = [{**row, "score": float(row["score"])} for row in csv.DictReader(handle)]
         except (KeyError, ValueError, TypeError):
             raise DataError(f"{file}: damaged, it is no ranking; rank again (entropy.py)") from None
+    wrong = next((row["name"] for row in rows if not math.isfinite(row["score"])), None)
+    if wrong is not None:
+        raise DataError(f"{file}: the score of {wrong} is not finite: nothing is sorted; rank again (entropy.py)")
+    return rows
 
 
 def _labelled(folder: Path) -> dict[str, Any]:

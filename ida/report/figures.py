@@ -113,9 +113,8 @@ def _bars(experiment: Experiment) -> Plot:
         return _bars_of_classes(look, classes, bars, height, "IoU, % (last snapshot)", columns=2)
 
     words = [f"{stage.label}: {_classes(stage.last['iou'])}" for stage in stages]  # type: ignore[index]
-    return Plot(
-        f"{experiment.name}_classes", "IoU per class, by stage", "Bars of IoU in percent. " + "; ".join(words), draw
-    )
+    alt = "Bars of IoU in percent. " + "; ".join(words)
+    return Plot(f"{experiment.file_name}_classes", "IoU per class, by stage", alt, draw)
 
 
 def _scores(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
@@ -141,7 +140,7 @@ def _scores(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
         return figure
 
     words = [_scored(stage) for stage in stages]
-    return Plot(f"{experiment.name}_miou", "mIoU of the snapshots", "Curves of mIoU. " + "; ".join(words), draw)
+    return Plot(f"{experiment.file_name}_miou", "mIoU of the snapshots", "Curves of mIoU. " + "; ".join(words), draw)
 
 
 def _scored(stage: StageRecord) -> str:
@@ -176,7 +175,7 @@ def _losses(experiment: Experiment) -> Plot:
         return figure
 
     ends = [f"{s.label}: " + ", ".join(f"{n} {rows[-1][1]:.3g}" for n, rows in s.losses().items()) for s in stages]
-    return Plot(f"{experiment.name}_losses", "Losses", "Curves of the losses; at the end " + "; ".join(ends), draw)
+    return Plot(f"{experiment.file_name}_losses", "Losses", "Curves of the losses; at the end " + "; ".join(ends), draw)
 
 
 def _small_axes(count: int) -> tuple[Figure, list[Any]]:
@@ -213,7 +212,7 @@ def _ranking(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
         f"Histogram of the ranking scores of {len(experiment.ranking)} images, {min(every):.3g} to {max(every):.3g}; "
         f"{len(scores['easy'])} easy ones left of the split line at {split:.3g}, {len(scores['hard'])} hard ones right"
     )
-    return Plot(f"{experiment.name}_ranking", "Ranking of the target", alt, draw)
+    return Plot(f"{experiment.file_name}_ranking", "Ranking of the target", alt, draw)
 
 
 def _labels(experiment: Experiment) -> Plot:
@@ -227,7 +226,7 @@ def _labels(experiment: Experiment) -> Plot:
 
     words = [f"{n}: coverage {_said(quality['coverage'][n])}, right {_said(quality['precision'][n])}" for n in classes]
     return Plot(
-        f"{experiment.name}_labels", "Pseudo labels of self-learning", "Bars in percent. " + "; ".join(words), draw
+        f"{experiment.file_name}_labels", "Pseudo labels of self-learning", "Bars in percent. " + "; ".join(words), draw
     )
 
 

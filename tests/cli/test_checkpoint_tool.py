@@ -3,10 +3,14 @@
 import hashlib
 
 import pytest
+import timm
 import torch
 from torchvision.models import resnet101
 
 import checkpoint
+import ida.doors  # noqa: F401  (registers networks)
+from advent.config.loading import dump_config, load_config
+from advent.engine.build import build_network
 from advent.engine.recognise import open_checkpoint
 from daf.model.deeplabv2_depth import get_deeplab_v2_depth
 
@@ -84,3 +88,80 @@ def test_a_strange_file_is_described_too(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "network    no network of this line" in said
     assert "loads with nothing here" in said
+
+
+def tiny_config(*more):
+    return load_config("quick/dg", ["MODEL.INIT=he", "MODEL.ENCODER_WEIGHTS=null", "TRAIN.RESTORE_FROM=null", *more])
+
+
+def said_of(file, capsys):
+    assert checkpoint.main([str(file)]) == 0
+    return {line[:11].strip(): line[11:] for line in capsys.readouterr().out.splitlines()}
+
+
+def test_a_hint_without_a_shipped_config_names_every_key(tmp_path, capsys):
+    resnet = ["MODEL.ENCODER=resnet101", "MODEL.LAYERS=[1,1,2,1]", "MODEL.WIDTH=8", "MODEL.OUTPUT_STRIDE=8"]
+    config = tiny_config("MODEL.NAME=DeepLabv2", "MODEL.MULTI_LEVEL=true", *resnet)
+    torch.save(build_network(config).state_dict(), tmp_path / "x.pth")
+    assert said_of(tmp_path / "x.pth", capsys)["loads with"] == (
+        "a config with MODEL.NAME=DeepLabv2 MODEL.MULTI_LEVEL=true NUM_CLASSES=7 MODEL.ENCODER=resnet101 "
+        "MODEL.LAYERS=[1,1,2,1] MODEL.WIDTH=8"
+    )
+    keys = said_of(tmp_path / "x.pth", capsys)["loads with"].removeprefix("a config with ").split()
+    build_network(tiny_config("MODEL.OUTPUT_STRIDE=8", *keys), tmp_path / "x.pth")  # the hint can be pasted
+
+
+def test_the_config_beside_a_checkpoint_is_the_one_to_load_it_with(tmp_path, capsys):
+    resnet = ["MODEL.ENCODER=resnet101", "MODEL.LAYERS=[1,1,2,1]", "MODEL.WIDTH=8", "MODEL.OUTPUT_STRIDE=8"]
+    config = tiny_config(*resnet)
+    torch.save(build_network(config).state_dict(), tmp_path / "x.pth")
+    (tmp_path / "config.yml").write_text(dump_config(config))
+    assert said_of(tmp_path / "x.pth", capsys)["loads with"].startswith(
+        f"python test.py --cfg {tmp_path / 'config.yml'} TEST.MODE=single"
+    )
+    config.MODEL.WIDTH = 16  # of another network
+    (tmp_path / "config.yml").write_text(dump_config(config))
+    assert "MODEL.WIDTH=8" in said_of(tmp_path / "x.pth", capsys)["loads with"]
+
+
+def test_a_timm_encoder_is_named(tmp_path, capsys, monkeypatch):
+    """Few of timm's backbones stand in for all: each takes a fraction of a second."""
+    few = ["resnet18", "resnet34", "resnet26d", "resnetblur18", "vit_tiny_patch16_224", "tf_efficientnet_lite0"]
+    monkeypatch.setattr(timm, "list_models", lambda: few)
+    config = tiny_config("MODEL.ENCODER=timm:resnet18")
+    torch.save(build_network(config).state_dict(), tmp_path / "x.pth")
+    said = said_of(tmp_path / "x.pth", capsys)
+    assert said["encoder"] == "timm:resnet18 or timm:resnetblur18 (of the same names and shapes)"
+    assert "MODEL.MULTI_LEVEL=false NUM_CLASSES=7 MODEL.ENCODER=timm:resnet18, and MODEL.OUTPUT" in said["loads with"]
+    (tmp_path / "config.yml").write_text(dump_config(config))
+    said = said_of(tmp_path / "x.pth", capsys)
+    assert said["encoder"] == "timm:resnet18"
+    assert f"--cfg {tmp_path / 'config.yml'}" in said["loads with"]
+    monkeypatch.setattr(timm, "list_models", lambda: few[1:3])
+    (tmp_path / "config.yml").unlink()
+    said = said_of(tmp_path / "x.pth", capsys)
+    assert "none of this version's backbones" in said["encoder"]
+    assert "MODEL.ENCODER=timm:NAME" in said["loads with"]
+
+
+def test_adaptsegnets_network_is_not_offered_as_advents(tmp_path, capsys):
+    config = load_config("advent_gta5", ["MODEL.LAYERS=[1,1,1,1]", "MODEL.WIDTH=8", "MODEL.INIT=he"])
+    state = build_network(config).state_dict()
+    for name, tensor in state.items():
+        if "conv2d_list.0.weight" in name or "conv2d_list.1.weight" in name:
+            tensor *= 1.5
+    torch.save(state, tmp_path / "x.pth")
+    said = said_of(tmp_path / "x.pth", capsys)
+    assert "18, 24 of the classifier still have their initial spread" in said["warning"]
+    assert "AdaptSegNet" in said["warning"]
+    assert said["loads with"].endswith("MODEL.DILATIONS=[6,12]")
+
+
+@pytest.mark.parametrize(("cfg", "fits"), [
+    ("dada", "dada"), ("ep3_dada", "ep3_dada"), ("minent_gta5", "advent_gta5"), ("advent_intrada", "advent"),
+])  # fmt: skip
+def test_the_shipped_config_of_each_released_form_is_found(tmp_path, capsys, cfg, fits):
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in build_network(load_config(cfg)).state_dict().items()}
+    torch.save({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}, tmp_path / "x.pth")
+    assert f"python test.py --cfg {fits} TEST.MODE=single" in said_of(tmp_path / "x.pth", capsys)["loads with"]

@@ -157,7 +157,7 @@ def copy(trained, tmp_path):
     return root
 
 
-STAGES = [("entropy", "quick:rank", "rank", []), ("test", "quick:daf", "daf", ["TEST.SELECT=entropy", "TEST.MODE=best"])]
+STAGES = [("entropy", "quick/rank", "rank", []), ("test", "quick/dg", "daf", ["TEST.SELECT=entropy", "TEST.MODE=best"])]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage[0])
@@ -190,8 +190,8 @@ def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
     for root in (copy, other):
         shutil.rmtree(root / "exp/quick/isl")
     more = ["TRAIN.BATCH_SIZE_SOURCE=1", "TRAIN.BATCH_SIZE_TARGET=1", "ISL.REFRESH_EVERY=20", "ISL.CLASS_SHARE=0.3"]
-    line = tiny.command_line(other, "quick:isl", *more)
-    code, _, said = two.alone(door, "train_isl", tiny.command_line(copy, "quick:isl", *more, "TRAIN.ACCUMULATE=2"))
+    line = tiny.command_line(other, "quick/isl", *more)
+    code, _, said = two.alone(door, "train_isl", tiny.command_line(copy, "quick/isl", *more, "TRAIN.ACCUMULATE=2"))
     assert code == 0, said
     both = two.run(door, "train_isl", line)
     assert [one[0] for one in both] == [0, 0], both
@@ -216,7 +216,7 @@ def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
     ("test", ["TEST.RESTORE_FROM=nowhere.pth"], "nowhere.pth: No such file"),
 ])  # fmt: skip
 def test_a_mistake_is_said_once(two, copy, name, more, words):
-    found = two.run(impatient, name, tiny.command_line(copy, "quick:daf", *more))
+    found = two.run(impatient, name, tiny.command_line(copy, "quick/dg", *more))
     said = [line for _, _, err in found for line in err.splitlines() if "error" in line]
     assert len(said) == 1, found
     assert words in said[0]
@@ -228,7 +228,7 @@ def test_a_mistake_is_said_once(two, copy, name, more, words):
 def test_a_file_that_one_process_cannot_read_ends_both(two, copy):
     for index in range(1, 7, 2):  # of batches of one image the second process has these
         (copy / f"CamVid/val/{index:04d}.png").write_bytes(b"no picture")
-    line = tiny.command_line(copy, "quick:daf", "DATA_CHECK=0", "TEST.BATCH_SIZE_TARGET=1")
+    line = tiny.command_line(copy, "quick/dg", "DATA_CHECK=0", "TEST.BATCH_SIZE_TARGET=1")
     (copy / "exp/quick/daf/scores.json").unlink(missing_ok=True)
     found = two.run(impatient, "test", line)
     assert [code for code, _, _ in found] == [1, 2]
@@ -244,7 +244,7 @@ def impatient(name: str, argv: list[str]) -> tuple[int, str, str]:
 
 def test_under_the_real_torchrun(data):
     """Two processes with workers of their own; an error then comes once, and torchrun ends with a code."""
-    line = tiny.command_line(data, "quick:daf", "NUM_WORKERS=1", "TRAIN.BATCH_SIZE_SOURCE=1")
+    line = tiny.command_line(data, "quick/dg", "NUM_WORKERS=1", "TRAIN.BATCH_SIZE_SOURCE=1")
     run = torchrun("train.py", line)
     _, said = run.communicate(timeout=200)
     assert run.returncode == 0, said

@@ -8,14 +8,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+import doctor
 import tiny
+import train
+from advent.dataset.spec import load_spec
+from advent.doctor import examine as examine_module
 from examined import examine, on_dataset
 from folders import gray, rgb, save
 
 
 def test_good_data(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = examine(capsys, *tiny.command_line(data, "quick:daf"))
+    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
     assert code == 0, text
     assert "images   8, in" in text
     assert "sizes    64x48 (8)" in text
@@ -29,7 +34,7 @@ def test_good_data(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_labels_of_the_target_are_never_needed(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(data / "CamVid/valannot")
-    code, text = examine(capsys, *tiny.command_line(data, "quick:daf"))
+    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
     assert code == 0
     assert "labels are not looked at: training and ranking never open the target's" in text
     assert "no labels: fine for training and ranking" in text
@@ -114,6 +119,64 @@ def test_labels_may_be_larger_than_their_images(tmp_path: Path, capsys: pytest.C
     assert "labels larger than their images, which will be resized (1): 0000002.png" in text
 
 
+def turned(path: Path, orientation: int = 6) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.open(path).save(path, exif=exif)
+
+
+def test_turned_photographs(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a target without labels it is a note; with labels or depth, which are not turned, a problem."""
+    turned(data / "CamVid/train/0002.png")
+    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
+    assert code == 0
+    assert "images that are turned upright as their files say (EXIF) (1): 0002.png" in text
+    turned(data / "streets/RGB/0000003.png", 3)
+    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
+    assert code == 1
+    assert "0000003.png: the image says that it is turned (EXIF orientation 3), its label" in text
+    assert "pair them again" not in text
+    assert train.main(tiny.command_line(data, "quick/dg", "DATA_CHECK=8")) == 2
+    assert "the image says that it is turned" in capsys.readouterr().err
+
+
+def test_damaged_exif_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tiny.make_source(tmp_path / "streets")
+    Image.open(root / "RGB/0000001.png").save(root / "RGB/0000001.png", exif=b"Exif\0\0no exif at all")
+    code, text = on_dataset(capsys, "streets", root)
+    assert code == 0
+    assert "images with a damaged EXIF block, taken as they are stored (1): 0000001.png" in text
+
+
+def test_unequal_pairs_of_the_published_gta5_are_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "GTA5"
+    for name in ("00001", "15188", "20830", "20861"):
+        save(root / "images" / f"{name}.png", rgb(len(name) + int(name) % 7, (64, 36)))
+        save(root / "labels" / f"{name}.png", gray(7, (64, 36 if name == "00001" else 30)))
+    code, text = on_dataset(capsys, "gta5", root)
+    assert code == 1
+    assert "verdict: 1 problem to mend" in text
+    assert "20861.png: 64 x 30, its image is 64 x 36: another shape" in text
+    assert "as in the published set: both are brought to the input size (2): 15188.png, 20830.png" in text
+
+
+def test_the_published_gta5_has_62_unequal_pairs() -> None:
+    assert len(load_spec("gta5").unequal) == 62
+
+
+def test_little_is_kept_of_each_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Depth only of as many maps as the guess takes, and of labels the ids that occur, also of 16-bit ones."""
+    root = tiny.make_source(tmp_path / "streets", 40)
+    cv2.imwrite(str(root / "parsed_LABELS/0000000.png"), np.full((48, 64), 60_000, np.uint16))
+    kept = []
+    monkeypatch.setattr(examine_module, "weigh", lambda found, facts, spec, classes: kept.extend(facts))
+    assert doctor.main(["--dataset", "streets", "--root", str(root)]) == 0
+    assert len(kept) == 40
+    assert sum(one.depth_values is not None for one in kept) == 24
+    assert all(one.depth_range == (500, 6800) for one in kept)
+    assert kept[0].ids == {60_000: 48 * 64}
+
+
 def test_many_of_a_kind_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny.make_source(tmp_path / "streets", 16)
     for index in range(9):
@@ -138,7 +201,7 @@ def test_quick_reads_a_sample_and_full_reads_all(tmp_path: Path, capsys: pytest.
 
 def test_what_is_scored_should_not_be_trained_on(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(data / "CamVid/train/0003.png", data / "CamVid/val/0005.png")
-    text = examine(capsys, *tiny.command_line(data, "quick:daf"))[1]
+    text = examine(capsys, *tiny.command_line(data, "quick/dg"))[1]
     assert "images that stand in target CamVid, train, too (1): 0005.png = 0003.png" in text
 
 
@@ -187,7 +250,7 @@ def test_mistakes_on_the_command_line(
 def test_one_missing_data_set_does_not_hide_the_other(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(data / "streets")
     (data / "CamVid/train/0002.png").write_bytes(b"x")
-    code, text = examine(capsys, *tiny.command_line(data, "quick:daf"))
+    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
     assert code == 1
     assert "streets: no such folder for streets" in text
     assert "0002.png: cannot be read as a picture" in text

@@ -3,21 +3,30 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import entropy
+import ida.doors  # noqa: F401  (registers networks)
 import make_streets
+import pipeline
+import predict
 import test as test_door
 import test_intra
 import tiny
 import train
+import train_isl
+from advent.config.loading import load_config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import load_classes
+from advent.dataset.reading import read_ids
 from advent.dataset.spec import load_spec
 from advent.domain_adaptation import eval_UDA
+from advent.engine.build import build_network
 from advent.engine.predictor import Predictor
 from advent.engine.results import PredictionFolder, summary
 from advent.engine.scoring import full_size, score
@@ -29,7 +38,7 @@ def copy(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copy")
 
 
-def evaluate(root, *more, door=test_door, cfg="quick:daf", stage="daf"):
+def evaluate(root, *more, door=test_door, cfg="quick/dg", stage="daf"):
     assert door.main(tiny.command_line(root, cfg, *more)) == 0
     return json.loads((root / "exp/quick" / stage / "results.json").read_text())["results"]
 
@@ -59,13 +68,122 @@ def test_scores_are_remembered_by_content_and_settings(copy, monkeypatch):
 
     monkeypatch.setattr(eval_UDA, "score", refuse)
     assert evaluate(copy) == first
-    for more in (["TEST.FLIP=true"], ["TEST.SCALES=[1.0,1.5]"], ["TEST.INPUT_SIZE_TARGET=[96,72]"]):
+    for more in ("TEST.FLIP=true", "TEST.SCALES=[1.0,1.5]", "TEST.INPUT_SIZE_TARGET=[96,72]", "MODEL.STRIDE_IN=conv2"):
         with pytest.raises(AssertionError, match="scored again"):
-            evaluate(copy, *more)
+            evaluate(copy, more)
     other = torch.load(copy / "exp/quick/daf/model_3.pth", weights_only=True)
     torch.save(other, copy / "exp/quick/daf/model_6.pth")
     with pytest.raises(AssertionError, match="scored again"):
         evaluate(copy)
+
+
+def predictions_in(folder):
+    return {file.name.replace("_pred_labelIds", ""): file.read_bytes() for file in (folder / "labelIds").iterdir()}
+
+
+def test_the_best_snapshots_predictions_are_kept_and_new_labels_scored(copy):
+    """The best is made to be another one than the last: its predictions become the labels, under the same names."""
+    first = copy / "exp/quick/daf/model_3.pth"
+    evaluate(copy, "TEST.MODE=best")
+    evaluate(copy, "TEST.MODE=single", f"TEST.RESTORE_FROM={first}", f"--save-preds={copy / 'first'}")
+    wanted = predictions_in(copy / "first")
+    assert len(wanted) == tiny.COUNT
+    for name, content in wanted.items():
+        (copy / "CamVid/valannot" / name).write_bytes(content)
+    best, *others = evaluate(copy, "TEST.MODE=best", f"--save-preds={copy / 'best'}")
+    assert (best["selected"], best["iteration"], best["miou"]) == (eval_UDA.ORACLE, 3, 100.0)
+    assert others[-1]["miou"] < 100
+    assert predictions_in(copy / "best") == wanted
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--depth", "--save-preds=preds"], "TEST.SAVE_PREDS"),
+        (["--depth", "TEST.MODE=best"], "TEST.MODE: best"),
+        (["--depth", "TEST.MODE=single", "TEST.ENSEMBLE=[a.pth,b.pth]"], "TEST.ENSEMBLE"),
+        (["--depth", "TEST.FLIP=true"], "TEST.FLIP"),
+        (["--depth", "--no-labels", "--save-preds=preds"], "--no-labels"),
+        (["--no-labels", "--save-preds=preds", "TEST.MODE=best"], "TEST.MODE: best"),
+    ],
+)
+def test_what_cannot_be_done_together_is_refused(trained, tmp_path, monkeypatch, capsys, more, words):
+    monkeypatch.chdir(tmp_path)
+    assert test_door.main(tiny.command_line(trained, "quick/dg", *more)) == 2
+    assert words in capsys.readouterr().err.strip().splitlines()[-1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stages_do_not_share_a_folder_of_predictions(trained, tmp_path, capsys):
+    folder = tmp_path / "preds"
+    assert pipeline.main(tiny.command_line(trained, "quick", f"TEST.SAVE_PREDS={folder}")) == 2
+    assert f"ida:TEST.SAVE_PREDS={folder}" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not folder.exists()
+
+
+@pytest.fixture
+def spoilt(copy):
+    """A copy whose last snapshot of stage 0 says NaN of every image."""
+    file = copy / "exp/quick/daf/model_6.pth"
+    state = torch.load(file, weights_only=True)
+    state["layer6.conv2d_list.0.bias"] *= float("nan")
+    torch.save(state, file)
+    return copy
+
+
+@pytest.mark.parametrize("select", ["oracle", "entropy"])
+def test_a_snapshot_without_finite_predictions_is_no_candidate(spoilt, capsys, select):
+    """Its argmax would be class 0 everywhere, its entropy a NaN, which min and max pass over or keep by their order."""
+    line = tiny.command_line(spoilt, "quick/dg", "TEST.MODE=best", f"TEST.SELECT={select}")
+    assert test_door.main(line) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "model_6.pth" in said
+    assert "0000.png" in said
+    assert not (spoilt / "exp/quick/daf/results.json").exists()
+
+
+def test_nothing_is_ranked_or_labelled_by_it(spoilt, capsys):
+    shutil.rmtree(spoilt / "exp/quick/isl")
+    start = f"TRAIN.RESTORE_FROM={spoilt / 'exp/quick/daf/model_6.pth'}"
+    for door, cfg in ((entropy, "quick/rank"), (train_isl, "quick/isl")):
+        assert door.main(tiny.command_line(spoilt, cfg, start)) == 2
+        assert "0000.png" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (spoilt / "exp/quick/rank/finished.json").exists()
+    assert not list((spoilt / "exp/quick/isl").rglob("complete.json"))
+
+
+def test_nothing_is_predicted_by_it(spoilt, tmp_path, capsys):
+    line = ["--checkpoint", str(spoilt / "exp/quick/daf/model_6.pth"), "--input", str(spoilt / "CamVid/val/0003.png")]
+    assert predict.main([*line, "--output", str(tmp_path / "out"), "--device", "cpu"]) == 2
+    assert "not a number for 0003" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_an_evaluation_while_training_leaves_out_what_is_not_finite(spoilt, caplog):
+    config = load_config("quick/dg", [f"DATA_ROOT={spoilt}", *tiny.NETWORK, *tiny.SIZES, "TRAIN.EVAL_EVERY=2"])
+    net = build_network(config, spoilt / "exp/quick/daf/model_6.pth")
+    hook = eval_UDA.evaluation_hook(config, net, torch.device("cpu"))
+    assert hook(1) == {}
+    assert "iteration 1 is not evaluated" in caplog.text
+
+
+def test_labels_without_any_class_are_refused(copy, capsys):
+    for file in (copy / "CamVid/valannot").iterdir():
+        tiny.write_png(file, np.full((tiny.HEIGHT, tiny.WIDTH), 11, np.uint8))  # void
+    assert test_door.main(tiny.command_line(copy, "quick/dg", "DATA_CHECK=0")) == 2
+    assert "no labelled pixel of val" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_label_ids_above_255_are_written_with_16_bits(copy):
+    spec = load_spec("camvid")
+    table = {name: (300 + 7 * ids[0],) for name, ids in spec.ids["street7"].items()}
+    spec = replace(spec, ids={"street7": table}, max_label_id=1000)
+    dataset = StreetDataset(spec, copy / "CamVid", "val", load_classes("street7"), size=None)
+    wanted = np.arange(7, dtype=np.uint8).repeat(8).reshape(7, 8)
+    PredictionFolder(copy / "preds", dataset).write("0000.png", wanted, (6, 8))
+    found = read_ids(copy / "preds/labelIds/0000_pred_labelIds.png")
+    assert found.tolist() == [[table[name][0]] * 8 for name in dataset.classes.names[:6]]
+    assert (dataset.spec.table(dataset.classes)[found] == wanted[:6]).all()
 
 
 def test_an_ensemble(copy):
@@ -124,6 +242,8 @@ def city(tmp_path_factory):
 
 class HalfRight:
     """Stands for a network: the truth of one image after the other, half of its blocks replaced by any class."""
+
+    amp = "off"
 
     def __init__(self, dataset):
         self.dataset, self.index = dataset, 0
@@ -212,7 +332,7 @@ def test_predictions_have_full_size_and_colours(on_city, tmp_path):
 def test_prediction_alone_needs_no_labels(copy):
     shutil.rmtree(copy / "CamVid/valannot")
     folder = copy / "predictions"
-    line = tiny.command_line(copy, "quick:daf", "--no-labels", f"--save-preds={folder}")
+    line = tiny.command_line(copy, "quick/dg", "--no-labels", f"--save-preds={folder}")
     assert test_door.main(line) == 0
     assert len(list((folder / "labelIds").iterdir())) == tiny.COUNT
     assert not (copy / "exp/quick/daf/results.json").exists()
@@ -228,5 +348,5 @@ def test_depth_is_scored_on_disparity(on_city, city, capsys):
 
 
 def test_ida_door_scores_depth_too(copy, capsys):
-    assert test_intra.main(tiny.command_line(copy, "quick:ida", "--depth")) == 2
+    assert test_intra.main(tiny.command_line(copy, "quick/intrada", "--depth")) == 2
     assert "no disparity" in capsys.readouterr().err

@@ -33,6 +33,17 @@ def test_equal_to_pytorch_at_two_sizes_and_batches(trained: Path, tmp_path: Path
     assert "inverse depth" in said["depth"]
 
 
+def test_a_difference_that_is_no_number_is_refused(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`max` of a number and a NaN is the number, where it comes first."""
+    monkeypatch.setattr("daf.export.compare", lambda *_: {"96x64 logits": 0.0, "96x64 depth": float("nan")})
+    line = ["--checkpoint", str(trained / "exp/quick/daf/model_6.pth"), "--out", str(tmp_path / "daf.onnx")]
+    assert export.main(line) == 2
+    assert "differs from PyTorch by nan" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_library_is_one_line(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

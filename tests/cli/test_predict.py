@@ -16,8 +16,9 @@ import predict as predict_door
 import test as test_door
 import tiny
 import train
-from daf import Model, load_model, predict
-from daf.products import centimetres
+from advent.config.loading import dump_config, load_config
+from daf import Model, load_model, predict, predicting
+from daf.products import Wanted, centimetres
 
 ROOT = Path(__file__).parents[2]
 CLASSES = 7
@@ -59,7 +60,7 @@ def test_the_class_map_is_that_of_evaluation(trained: Path, checkpoint: Path, mo
         f"TEST.SAVE_PREDS={official}",
         f"EXP_ROOT={tmp_path}",
     ]
-    assert test_door.main(tiny.command_line(trained, "quick:daf", *more)) == 0
+    assert test_door.main(tiny.command_line(trained, "quick/dg", *more)) == 0
     # CamVid's label ids of the 7 classes, as configs/datasets/camvid.yml lists them first.
     ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
     files = sorted((trained / "CamVid/val").glob("*.png"))
@@ -67,6 +68,23 @@ def test_the_class_map_is_that_of_evaluation(trained: Path, checkpoint: Path, mo
     for file, found in zip(files, predict(model, files, batch_size=3), strict=True):
         wanted = np.asarray(Image.open(official / "labelIds" / f"{file.stem}_pred_labelIds.png"))
         np.testing.assert_array_equal(ids[found.classes], wanted)
+
+
+def test_turned_photographs_are_predicted_as_in_evaluation(checkpoint: Path, model: Model, data: Path) -> None:
+    """`test.py --no-labels --save-preds` writes the turned image's size, and the same classes."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    shutil.rmtree(data / "CamVid/valannot")
+    files = sorted((data / "CamVid/val").glob("*.png"))[:2]
+    for file in (data / "CamVid/val").glob("*.png"):
+        Image.open(file).save(file, exif=exif) if file in files else file.unlink()
+    line = tiny.command_line(data, "quick/dg", "TEST.MODE=single", f"TEST.RESTORE_FROM={checkpoint}")
+    assert test_door.main([*line, "--no-labels", "--save-preds", str(data / "official")]) == 0
+    ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
+    for file in files:
+        wanted = np.asarray(Image.open(data / "official/labelIds" / f"{file.stem}_pred_labelIds.png"))
+        assert wanted.shape == (tiny.WIDTH, tiny.HEIGHT)
+        np.testing.assert_array_equal(ids[predict(model, file).classes], wanted)
 
 
 def test_everything_has_the_images_own_size(model: Model) -> None:
@@ -100,6 +118,50 @@ def test_padding_keeps_the_aspect_and_is_cut_off(checkpoint: Path) -> None:
     padded = load_model(checkpoint, device="cpu", geometry="pad", size=(96, 48))
     found = predict(padded, photo(40, 80))
     assert found.classes.shape == (80, 40)
+
+
+@pytest.fixture
+def padding_target(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint whose target keeps the aspect, by a spec that is named relative to a folder we are no more in."""
+    spec = tmp_path / "there/mine.yml"
+    spec.parent.mkdir()
+    spec.write_text("base: camvid\nname: Mine\nfolder: mine\ngeometry: pad\n")
+    monkeypatch.chdir(spec.parent)
+    config = load_config(checkpoint.parent / "config.yml", ["TARGET=./mine.yml"])
+    beside = Path(shutil.copy(checkpoint, tmp_path / "model_6.pth"))
+    (tmp_path / "config.yml").write_text(dump_config(config))
+    monkeypatch.chdir(tmp_path)
+    return beside
+
+
+def test_the_geometry_travels_with_the_checkpoint(checkpoint: Path, padding_target: Path) -> None:
+    image = photo(40, 80)
+    found = predict(load_model(padding_target, device="cpu"), image, probabilities=True).probabilities
+    padded, stretched = (
+        predict(load_model(checkpoint, device="cpu", geometry=name), image, probabilities=True).probabilities
+        for name in ("pad", "stretch")
+    )
+    assert found is not None
+    assert padded is not None
+    np.testing.assert_array_equal(found, padded)
+    assert not np.array_equal(found, stretched)
+
+
+def test_an_earlier_config_yml_asks_the_spec_or_is_refused(
+    checkpoint: Path, padding_target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = tmp_path / "config.yml"
+    text = "".join(ln for ln in written.read_text().splitlines(True) if not ln.startswith("GEOMETRY_TARGET"))
+    written.write_text(text)
+    tiny.write_png(tmp_path / "photos/a.png", photo(40, 80))
+    assert door(padding_target, tmp_path / "photos", tmp_path / "out") == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if "GEOMETRY_TARGET" in line]
+    assert len(said) == 1
+    assert all(words in said[0] for words in ("config.yml", "./mine.yml", "--geometry"))
+    assert not (tmp_path / "out").exists()
+    assert load_model(padding_target, device="cpu", geometry="pad").geometry == "pad"
+    written.write_text(text.replace("./mine.yml", str(tmp_path / "there/mine.yml")))
+    assert load_model(padding_target, device="cpu").geometry == "pad"
 
 
 def test_a_batch_is_its_images_one_by_one(model: Model) -> None:
@@ -138,6 +200,88 @@ def test_a_folder_with_an_unreadable_file(checkpoint: Path, tmp_path: Path, caps
     assert not list(out.rglob("*.tmp"))
 
 
+def test_damaged_exif_does_not_end_a_folder(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pixels are fine: predicted as they are stored, with a warning that names the file; the others come, too."""
+    random = np.random.RandomState(5)
+    source = tmp_path / "photos"
+    source.mkdir()
+    blocks = [b"no exif at all", b"II*\0\x08\0\0\0\x05\0cut", *[random.bytes(n) for n in (1, 7, 30, 200)]]
+    for index, block in enumerate(blocks):
+        suffix = ("jpg", "png", "webp")[index % 3]
+        Image.fromarray(photo(64, 48)).save(source / f"bad{index}.{suffix}", exif=b"Exif\0\0" + block)
+    tiny.write_png(source / "whole.png", photo(64, 48))
+    assert door(checkpoint, source, tmp_path / "out", "--no-depth") == 0
+    assert f"{len(blocks) + 1} images predicted, 0 files skipped" in capsys.readouterr().out
+    for index in range(len(blocks)):
+        assert Image.open(tmp_path / f"out/classes/bad{index}.png").size == (64, 48)
+        (line,) = [record.getMessage() for record in caplog.records if f"bad{index}." in record.getMessage()]
+        assert "its EXIF block is damaged" in line
+
+
+def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """HEIC without its package by a stand-in, which holds where the package is installed, too."""
+    monkeypatch.setattr("advent.dataset.reading.has_heif", lambda: False)
+    monkeypatch.setattr("advent.dataset.reading.decoded_formats", lambda: ("PNG", "JPEG", "GIF", "JPEG2000", "AVIF"))
+    source = tmp_path / "photos"
+    source.mkdir()
+    kinds = {"a.gif": "GIF", "b.jp2": "JPEG2000", "c.jfif": "JPEG", "d.mpo": "MPO"}
+    kinds |= {"e.AVIF": "AVIF"} if "AVIF" in Image.SAVE else {}
+    for name, kind in kinds.items():
+        Image.fromarray(photo(64, 48)).save(source / name, kind)
+    (source / "f.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    Image.fromarray(photo(16, 12)).save(source / "g.dng", "TIFF")  # a raw file with its thumbnail
+    for name in ("notes.txt", "deep/more.txt", "no_suffix"):
+        (source / name).parent.mkdir(exist_ok=True)
+        (source / name).write_text("x")
+    assert door(checkpoint, source, tmp_path / "out", "--no-depth") == 1
+    said = capsys.readouterr()
+    assert f"{len(kinds)} images predicted, 2 files skipped" in said.out
+    assert "f.heic: HEIC needs the package pillow-heif" in said.err
+    assert "g.dng: a camera's raw file" in said.err
+    left_out = "(2 .txt, 1 no suffix): deep/more.txt, no_suffix, notes.txt"
+    assert f"predict.py: left out, neither image nor video by their suffix {left_out}" in said.err
+    for name in kinds:
+        assert Image.open(tmp_path / f"out/classes/{name[0]}.png").size == (64, 48)
+    for name in ("f.heic", "g.dng"):
+        (source / name).unlink()
+    assert door(checkpoint, source, tmp_path / "out", "--no-depth") == 0  # a text file is no failure
+    assert "notes.txt" in capsys.readouterr().err
+
+
+def test_heic(model: Model, tmp_path: Path) -> None:
+    """pillow-heif gives it upright; the copy of its turn in EXIF is not applied a second time."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photo(64, 48)).save(tmp_path / "phone.heic", exif=exif)
+    assert predict(model, tmp_path / "phone.heic").classes.shape == (48, 64)
+
+
+@pytest.mark.timeout(60)
+def test_a_hundred_thousand_frames_are_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compared one by one with each other they took minutes; only their names are made here."""
+    names = [f"{index:06d}.{'png' if index % 2 else 'jpg'}" for index in range(100_000)]
+    monkeypatch.setattr(predicting, "walk", lambda folder: names)
+    keys, others = predicting._keys(tmp_path, tmp_path / "out")
+    assert (len(keys), others) == (100_000, [])
+    predicting._refuse_to_overwrite(keys, tmp_path / "out", Wanted(depth=True))
+
+
+def test_a_link_to_an_input_among_the_products_is_not_followed(checkpoint: Path, tmp_path: Path) -> None:
+    """A product takes the link's place; what it led to stays as it was."""
+    tiny.write_png(tmp_path / "photos/a.png", photo(64, 48))
+    before = (tmp_path / "photos/a.png").read_bytes()
+    (tmp_path / "out/classes").mkdir(parents=True)
+    (tmp_path / "out/classes/a.png").symlink_to(tmp_path / "photos/a.png")
+    assert door(checkpoint, tmp_path / "photos", tmp_path / "out", "--no-depth") == 0
+    assert (tmp_path / "photos/a.png").read_bytes() == before
+    assert np.asarray(Image.open(tmp_path / "out/classes/a.png")).max() < CLASSES
+
+
 def test_depth_files_are_centimetres_as_in_synthia() -> None:
     # 65536 / (cm + 1): 1 m, 10 m, the farthest that 16 bits hold, and what is farther or no depth at all.
     inverse = np.array([65536 / 101, 65536 / 1001, 1.0, 0.5, -3.0], np.float32)
@@ -157,7 +301,7 @@ def test_a_video_becomes_videos(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_a_network_without_depth(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = tiny.command_line(data, "quick:daf", "TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2")
+    line = tiny.command_line(data, "quick/dg", "TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2")
     assert train.main(line) == 0
     checkpoint = data / "exp/quick/daf/model_3.pth"
     assert predict(load_model(checkpoint, device="cpu"), photo(64, 48), maps=True).depth_aware is None
@@ -180,7 +324,7 @@ def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.
         ((checkpoint, tmp_path / "photos", tmp_path / "photos"), "is the input's folder"),
         ((checkpoint, tmp_path / "photos/classes", tmp_path / "photos"), "would be overwritten"),
         ((lonely, tmp_path / "photos", tmp_path / "out"), "--cfg"),
-        ((tmp_path / "none.pth", tmp_path / "photos", tmp_path / "out", "--cfg", "quick:daf"), "no such checkpoint"),
+        ((tmp_path / "none.pth", tmp_path / "photos", tmp_path / "out", "--cfg", "quick/dg"), "no such checkpoint"),
         ((checkpoint, tmp_path / "photos", tmp_path / "out", "--batch-size", "0"), "--batch-size"),
     ):
         capsys.readouterr()

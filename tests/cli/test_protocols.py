@@ -7,7 +7,9 @@ import pytest
 import make_streets
 import pipeline
 import reproduce
+import test as test_door
 import tiny
+import train
 
 # Four iterations teach sixteen classes nothing: every pixel may become a pseudo label.
 BRIEF = ["TRAIN.EARLY_STOP=4", "ISL.THRESHOLD=0.01"]
@@ -107,3 +109,14 @@ def test_intrada_as_a_baseline(rendered):
     assert (folder / "advent_rank/easy_split.txt").is_file()
     results = json.loads((folder / "results.json").read_text())["results"]
     assert list(results) == ["advent", "advent_ida"]
+
+
+def test_dada_on_mapillary(rendered):
+    """The config of DADA's release synthia2mapillary_dada.pth, trained and scored."""
+    arguments = ["--cfg", "ep3_dada", *command_line(rendered, "streets_mapillary")]
+    assert train.main(arguments) == 0
+    checkpoint = rendered / "exp/ep3/dada/model_3.pth"
+    assert test_door.main([*arguments, "TEST.MODE=single", f"TEST.RESTORE_FROM={checkpoint}"]) == 0
+    record = json.loads((rendered / "exp/ep3/dada/results.json").read_text())
+    assert list(record["results"][0]["iou"]) == ["flat", "construction", "object", "nature", "sky", "human", "vehicle"]
+    assert "GEOMETRY_TARGET: pad" in (rendered / "exp/ep3/dada/config.yml").read_text()

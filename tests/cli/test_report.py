@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -94,6 +95,9 @@ def test_a_finished_pipeline_keeps_its_gallery(place: Path) -> None:
     before = file.stat().st_mtime_ns
     assert pipeline.main(tiny.command_line(place, "quick", *STAGES)) == 0
     assert file.stat().st_mtime_ns == before
+    os.utime(place / "CamVid/trainannot/0000.png")  # by which its pseudo labels are judged: may have been replaced
+    assert pipeline.main(tiny.command_line(place, "quick", *STAGES)) == 0
+    assert file.stat().st_mtime_ns > before
 
 
 def test_the_page_says_everything_and_loads_nothing(page: Path, place: Path) -> None:
@@ -141,6 +145,58 @@ def test_several_experiments_side_by_side(page: Path, place: Path, tmp_path: Pat
     assert "0.002" in text
     assert text.count("ground truth") == 2  # the same two images, once each
     assert "other: DAF+IDA" in text
+
+
+def test_experiments_of_one_name_keep_their_figures_apart(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = [tmp_path / "a" / "ep1", tmp_path / "b" / "ep1"]
+    for folder in folders:
+        shutil.copytree(place / "exp/quick", folder, ignore=shutil.ignore_patterns("*.pth", "gallery"))
+    out, figures = tmp_path / "two.html", tmp_path / "figures"
+    line = [*map(str, folders), "--out", str(out), "--figures", str(figures), "--latex", str(tmp_path / "t.tex")]
+    assert report.main(line) == 0
+    written = {file.name for file in figures.iterdir()}
+    kinds = ("classes", "miou", "losses", "ranking")
+    assert written == {f"{of}_ep1_{kind}.{s}" for of in "ab" for kind in kinds for s in ("pdf", "png")}
+    assert f"figures: {len(written)} files" in capsys.readouterr().out
+    assert {"a/ep1", "b/ep1"} <= set(re.findall("[ab]/ep1", seen(out).text))
+    assert r"\textit{b/ep1}" in (tmp_path / "t.tex").read_text()
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["x/ep1", "x/ep2"], ["ep1", "ep2"]),
+        (["x/ep1", "y/ep1", "y/ep2"], ["x/ep1", "y/ep1", "ep2"]),
+        (["m/x/ep1", "n/x/ep1"], ["m/x/ep1", "n/x/ep1"]),
+        (["x/ep1", "y/ep1", "z/x_ep1"], ["x/ep1", "y/ep1", "z/x_ep1"]),  # x/ep1 and x_ep1 would share file names
+    ],
+)
+def test_names_have_as_many_folders_as_tell_them_apart(paths: list[str], names: list[str], tmp_path: Path) -> None:
+    from ida.report.experiment import distinct_names
+
+    found = distinct_names([tmp_path / path for path in paths])
+    assert len({name.replace("/", "_") for name in found}) == len(paths)
+    assert [name if len(name) < len(own) else own for name, own in zip(found, names, strict=True)] == names
+
+
+def test_a_folder_given_twice_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = [str(place / "exp/quick"), str(place / "exp/../exp/quick"), "--out", str(tmp_path / "page.html")]
+    assert report.main(line) == 2
+    assert "given twice" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_ranking_without_numbers_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Earlier versions sorted NaN scores, which sorts nothing."""
+    copy = tmp_path / "quick"
+    shutil.copytree(place / "exp/quick", copy, ignore=shutil.ignore_patterns("*.pth", "gallery"))
+    table = (copy / "rank/ranking.csv").read_text().splitlines()
+    name, _, *rest = table[3].split(",")
+    (copy / "rank/ranking.csv").write_text("\n".join([*table[:3], ",".join([name, "nan", *rest]), *table[4:]]) + "\n")
+    assert report.main([str(copy), "--out", str(tmp_path / "page.html")]) == 2
+    assert f"the score of {name} is not finite" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_the_papers_rows_stand_beside_ours(place: Path, tmp_path: Path) -> None:

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+import checkpoint as checkpoint_tool
 import test as test_door
 import tiny
 import train
 from advent.dataset.listing import checked_names, read_list
-from advent.dataset.reading import MOST_PIXELS, read_16bit, read_ids, read_image
+from advent.dataset.reading import MOST_PIXELS, picture_size, read_16bit, read_ids, read_image
 from advent.engine.checkpoint import read
 from advent.engine.recognise import open_checkpoint
-from advent.errors import CheckpointError, ConfigError, DataError
+from advent.errors import CheckpointError, ConfigError, DataError, first_line, printable
 from advent.utils.serialization import parse_yaml, read_yaml
 
 
@@ -80,7 +81,7 @@ def test_a_strangers_checkpoint(make, data, capsys):
     path, proof = data / "stranger.pth", data / "executed"
     make(path, proof)
     for door, key in ((test_door, "TEST.RESTORE_FROM"), (train, "TRAIN.RESTORE_FROM")):
-        assert door.main(tiny.command_line(data, "quick:daf", f"{key}={path}")) == 2
+        assert door.main(tiny.command_line(data, "quick/dg", f"{key}={path}")) == 2
         error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
         assert len(error) == 1
         assert str(path) in error[0]
@@ -92,6 +93,55 @@ def test_the_reason_for_a_refusal_is_given(make, tmp_path):
     make(tmp_path / "x.pth", tmp_path / "proof")
     with pytest.raises(CheckpointError, match="refused, it holds more than tensors"):
         read(tmp_path / "x.pth")
+
+
+def escapes_in_names(path, proof):
+    torch.save({"w\x1b[31mred": torch.zeros(2), "\x1b]0;t\x07b\nc": torch.zeros(1)}, path)
+
+
+def test_refusals_carry_no_escape_codes(tmp_path, data, capsys):
+    """PyTorch's own text has some, a checkpoint's names may have any: on the terminal they would be obeyed."""
+    malicious_archive(tmp_path / "x.pth", tmp_path / "proof")
+    with pytest.raises(
+        CheckpointError, match=r"refused, it holds more than tensors \(.*unsupported GLOBAL posix\.system .*\)$"
+    ) as error:
+        read(tmp_path / "x.pth")
+    assert str(error.value).isprintable()
+    assert "weights_only" not in str(error.value)  # PyTorch's advice is to execute the file
+    torch.save({"w": torch.zeros(1), "stepper": tiny.picture}, tmp_path / "function.pth")
+    with pytest.raises(CheckpointError, match=r"refused, .*Unsupported global: GLOBAL tiny\.picture") as error:
+        read(tmp_path / "function.pth")
+    assert str(error.value).isprintable()
+    escapes_in_names(data / "y.pth", None)
+    assert (
+        test_door.main(tiny.command_line(data, "quick/dg", "TEST.MODE=single", f"TEST.RESTORE_FROM={data}/y.pth")) == 2
+    )
+    said = capsys.readouterr().err
+    assert "wred" in said
+    assert "\x1b" not in said
+    assert checkpoint_tool.main([str(data / "y.pth")]) == 0
+    assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("\x1b[1mbold\x1b[0m", "bold"),
+        ("a\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\b", "alinkb"),
+        ("a\tb\rc\u2028d", "a b c d"),
+        ("bell\x07 \x9b31m\udcff", "bell? ?31m?"),
+        ("Straße 日本", "Straße 日本"),
+    ],
+)
+def test_foreign_text_is_made_printable(text, plain):
+    assert printable(text) == plain
+    assert printable(text).isprintable()
+
+
+def test_the_first_line_of_an_error():
+    assert first_line(ValueError("\x1b[31m\n  \n first\nsecond")) == "first"
+    assert first_line(MemoryError()) == "MemoryError"
+    assert first_line("x" * 500) == "x" * 160
 
 
 def test_a_bomb_is_refused_unopened(tmp_path):
@@ -118,6 +168,18 @@ def test_an_image_bomb_is_refused_unopened(size, tmp_path):
         png_that_claims(path, *size, bits)
         with pytest.raises(DataError, match=r"bomb\.png"):
             reader(path)
+
+
+def test_postscript_is_never_started(tmp_path, monkeypatch):
+    """Pillow tells formats by content, and its EPS reader starts Ghostscript: a .png may be one."""
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *arguments, **more: started.append(arguments))
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
+    for reader in (read_image, read_ids, picture_size):
+        with pytest.raises(DataError, match=r"photo\.png: cannot be read as a picture \(unknown format\)"):
+            reader(path)
+    assert not started
 
 
 def test_pictures_below_the_bound_are_read(tmp_path):

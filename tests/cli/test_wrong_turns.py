@@ -139,12 +139,26 @@ def test_wrong_turns_are_recognised(turn, tmp_path: Path, capsys: pytest.Capture
     assert TURNS[turn] in text
 
 
+def test_original_labels_with_their_colours_are_one_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """GT/COLOR lies beside GT/LABELS in the download; alone it is another mistake."""
+    name, root = original_labels(tmp_path)
+    (root / "GT/COLOR").mkdir()
+    code, text = on_dataset(capsys, name, root)
+    assert code == 1
+    assert "verdict: 1 problem to mend" in text
+    assert "prepare.py --synthia-labels" in text
+    assert "GT/COLOR is for looking at" not in text
+    shutil.rmtree(root / "GT/LABELS")
+    code, text = on_dataset(capsys, name, root)
+    assert "GT/COLOR is for looking at" in text
+
+
 def test_labels_for_scoring_may_be_of_the_wrong_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As a target, the same data are good to train on."""
     train_ids(tmp_path)
     shutil.copytree(tmp_path / "Cityscapes/leftImg8bit/train", tmp_path / "Cityscapes/leftImg8bit/val")
     tiny.make_source(tmp_path / "streets")
-    code, text = examine(capsys, *tiny.command_line(tmp_path, "quick:daf", "TARGET=cityscapes"))
+    code, text = examine(capsys, *tiny.command_line(tmp_path, "quick/dg", "TARGET=cityscapes"))
     assert code == 0
     assert "warning  these are labelTrainIds" in text
     assert "no labels: fine for training and ranking" in text

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+import daf.methods  # noqa: F401  (registers networks and methods)
 from advent.config.loading import default_config
 from advent.engine.learner import Learner
 from advent.engine.registry import find_method, find_network

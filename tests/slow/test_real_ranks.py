@@ -49,7 +49,7 @@ def test_weights_are_identical_after_fifty_steps(four, method):
             assert all(torch.equal(tensor, other[what][name]) for name, tensor in found[0][what].items())
 
 
-def started(data: Path, how: str, rank: int, iteration: int, *more: str, door: str = "train", cfg: str = "quick:daf",
+def started(data: Path, how: str, rank: int, iteration: int, *more: str, door: str = "train", cfg: str = "quick/dg",
             restarts: int = 0, processes: int = 2, **environment: str):  # fmt: skip
     line = tiny.command_line(data, cfg, *LONG, *more)
     flags = [f"--max-restarts={restarts}"]
@@ -68,8 +68,8 @@ def ended(run, seconds: float = 600) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("door", [("train", "quick:daf", "daf"), ("train_isl", "quick:isl", "isl"),
-                                  ("train_intra", "quick:ida", "ida")], ids=lambda door: door[2])  # fmt: skip
+@pytest.mark.parametrize("door", [("train", "quick/dg", "daf"), ("train_isl", "quick/isl", "isl"),
+                                  ("train_intra", "quick/intrada", "ida")], ids=lambda door: door[2])  # fmt: skip
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_is_restarted_to_the_same_weights(trained, tmp_path, door, rank):
     name, cfg, stage = door

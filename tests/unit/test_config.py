@@ -8,10 +8,11 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from advent.config import loading as module
+from advent.config.fields import CHOICES
 from advent.config.files import NOT_CONFIGS, find_config
 from advent.config.loading import config_digest, dump_config, load_config
 from advent.dataset.paths import CONFIGS
-from advent.domain_adaptation import config as module
 from advent.errors import ConfigError
 
 SHIPPED = [p.relative_to(CONFIGS).as_posix() for p in sorted(CONFIGS.rglob("*.yml"))]
@@ -83,6 +84,10 @@ def test_floats_in_any_spelling(text, value):
     ("TRAIN.AMP=on", ["off, bf16"]),
     ("EXP_NAME=../x", ["folder's name"]),
     ("MAX_ITER=3", ["TRAIN.MAX_ITERS"]),
+    ("MODEL.DILATIONS=[]", ["MODEL.DILATIONS", "[6, 12, 18, 24]"]),
+    ("MODEL.DILATIONS=[12,6]", ["MODEL.DILATIONS", "ascending"]),
+    ("MODEL.DILATIONS=[6,36]", ["MODEL.DILATIONS", "[6, 36]"]),
+    ("MODEL.DILATIONS=[true]", ["MODEL.DILATIONS"]),
 ])  # fmt: skip
 def test_refused_values_name_the_key(override, words):
     with pytest.raises(ConfigError) as error:
@@ -95,6 +100,84 @@ def test_refused_values_name_the_key(override, words):
 def test_traps_of_yaml_1_1():
     assert load_config("dg", ["TRAIN.AMP=off"]).TRAIN.AMP == "off"
     assert load_config("dg", ["RANK.NORMALIZE=True"]).RANK.NORMALIZE == "true"
+
+
+@pytest.mark.parametrize(("override", "value"), [
+    ("DATA_ROOT=/data/set #1", "/data/set #1"), ("DATA_ROOT='/data/set #1'", "/data/set #1"),
+    ("DATA_ROOT=[a]: b", "[a]: b"), ("DATA_ROOT=null", "null"), ("DATA_ROOT='it''s'", "it's"),
+    ("DATA_ROOT='a' and 'b'", "'a' and 'b'"), ("DATA_ROOT='a': 'b'", "'a': 'b'"), ("DATA_ROOT=it's", "it's"),
+    ("EXP_SUFFIX=LR=1e-3", "LR=1e-3"), ("EXP_SUFFIX=0123", "0123"), ("EXP_SUFFIX=1:30", "1:30"),
+    ("EXP_SUFFIX=2024-01-02", "2024-01-02"), ("EXP_SUFFIX=12", "12"), ("EXP_SUFFIX=no", "no"), ("EXP_SUFFIX=", ""),
+    ("DATA_CACHE=off", "off"), ("DATA_CACHE=null", None), ("DATA_CACHE=~", None), ("DATA_CACHE=", None),
+    ("DATA_CACHE='null'", "null"),
+])  # fmt: skip
+def test_text_is_taken_as_it_is_written(override, value):
+    key = override.partition("=")[0]
+    assert dict(module.flat(load_config("dg", [override])))[key] == value
+
+
+@pytest.mark.parametrize(("key", "text"), [
+    ("TRAIN.RANDOM_SEED", "0123"), ("TRAIN.RANDOM_SEED", "1:30"), ("TRAIN.RANDOM_SEED", "-012"),
+    ("TRAIN.POWER", "010"), ("TRAIN.POWER", "1:30.5"), ("TRAIN.POWER", "00.5"), ("TRAIN.POWER", "1:30"),
+    ("TRAIN.INPUT_SIZE_SOURCE", "[0640, 320]"), ("MODEL.LAYERS", "[3, 4, 1:30, 3]"), ("TEST.SCALES", "[01, 2]"),
+    ("TRAIN.IMG_MEAN", "[1, 2, 1:30]"), ("NUM_WORKERS", "2024-01-02"),
+])  # fmt: skip
+def test_octal_and_base_60_are_refused_everywhere(key, text, tmp_path):
+    section, _, name = key.rpartition(".")
+    content = f"{section}: {{{name}: {text}}}\n" if section else f"{name}: {text}\n"
+    (tmp_path / "own.yml").write_text(content)
+    for file, override in (("dg", [f"{key}={text}"]), (tmp_path / "own.yml", [])):
+        with pytest.raises(ConfigError, match=key) as error:
+            load_config(file, override)
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["0123", "1:30", "2024-01-02", "007.5"])
+def test_text_in_a_file_is_no_number_and_no_date(text, tmp_path):
+    (tmp_path / "own.yml").write_text(f"EXP_SUFFIX: {text}\n")
+    config = load_config(tmp_path / "own.yml")
+    assert text == config.EXP_SUFFIX
+    (tmp_path / "dumped.yml").write_text(dump_config(config))
+    assert load_config(tmp_path / "dumped.yml") == config
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("0", 0), ("+5", 5), ("1_000", 1000), ("0x1F", 31), ("0b11", 3),
+])  # fmt: skip
+def test_plain_integers_are_read_as_before(text, value):
+    assert value == load_config("dg", [f"TRAIN.RANDOM_SEED={text}"]).TRAIN.RANDOM_SEED
+
+
+@pytest.mark.parametrize("text", ["0.5", ".5", "5e-1", "+0.5", "0.5e+0", "5.0E-1"])
+def test_plain_floats_are_read_as_before(text):
+    assert load_config("dg", [f"TRAIN.POWER={text}"]).TRAIN.POWER == 0.5
+
+
+@pytest.mark.parametrize("override", ["TRAIN.MAX_ITERS=10 #1", "TEST.SCALES=[1.0] #1", "TRAIN={MAX_ITERS: 9} # nine"])
+def test_a_comment_behind_a_value_is_not_cut_off(override):
+    with pytest.raises(ConfigError, match="comment"):
+        load_config("dg", [override])
+
+
+def test_every_path_key_knows_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    texts = {key for key, value in module.flat(module.default_config()) if value is None or isinstance(value, str)}
+    names = {  # keys of text that are no paths; any other expands ~
+        "DEVICE", "EXP_NAME", "EXP_SUFFIX", "STAGE.NAME", "STAGE.AFTER", "STAGE.PROTOCOL", "STAGE.RANKING",
+        "MODEL.NAME", "MODEL.ENCODER", "TRAIN.DA_METHOD", "TRAIN.SET_SOURCE",
+        "TRAIN.SET_TARGET", "TEST.SET_TARGET", *CHOICES,
+    }  # fmt: skip
+    assert texts - names
+    for key in texts - names - {"CLASSES", "SOURCE", "TARGET"}:
+        (tmp_path / "own.yml").write_text(yaml.safe_dump(module._nested(key, "~/a b")))
+        loaded = load_config("dg", [f"{key}=~/a b"]), load_config(tmp_path / "own.yml"), load_config("~/own.yml")
+        for config in loaded:
+            assert dict(module.flat(config))[key] == f"{tmp_path}/a b"
+    assert [f"{tmp_path}/a", "b"] == load_config("dg", ["TEST.ENSEMBLE=[~/a, b]"]).TEST.ENSEMBLE
+    assert load_config("dg", ["DATA_ROOT=a/~/b"]).DATA_ROOT == "a/~/b"
+    with pytest.raises(ConfigError, match=r"DATA_ROOT.*no home folder ~nobody-here"):
+        load_config("dg", ["DATA_ROOT=~nobody-here/data"])
 
 
 def test_dg_is_accepted_for_daf():
@@ -132,6 +215,13 @@ def test_digest_ignores_what_has_no_effect():
     plain = config_digest(load_config("dg"))
     assert config_digest(load_config("dg", ["NUM_WORKERS=0", "EXP_ROOT=x", "TEST.MODE=best"])) == plain
     assert config_digest(load_config("dg", ["TRAIN.POWER=0.8"])) != plain
+
+
+def test_digests_of_earlier_runs_hold():
+    """As version 37b627a wrote them. A key that came later needs an entry in SINCE, or runs count as changed."""
+    assert config_digest(load_config("dg")).startswith("4c1db22dd79e6342")
+    assert config_digest(load_config("dg", ["MODEL.DILATIONS=[6,12]"])) != config_digest(load_config("dg"))
+    assert config_digest(load_config("quick/isl")).startswith("c8e57255da4c34de")
 
 
 @given(st.binary(max_size=200))

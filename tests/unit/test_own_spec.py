@@ -14,6 +14,7 @@ from advent.config.loading import config_digest, dump_config, load_config
 from advent.dataset.classes import classes_from_mapping, load_classes
 from advent.dataset.layout import Layout, NamePattern
 from advent.dataset.protocol import class_set
+from advent.engine.build import evaluation_data, target_data
 from advent.errors import ConfigError, DataError
 from folders import C7, gray, rgb, save
 from own_specs import BINARY, read, spec_of
@@ -190,7 +191,7 @@ def test_mistakes_in_own_classes_are_one_line(tmp_path: Path, line: str, message
 
 def config_of(tmp_path: Path, *more: str) -> Any:
     (tmp_path / "mine.yml").write_text(BINARY % ("png", "", ""))
-    return load_config("quick:daf", [f"SOURCE={tmp_path / 'mine.yml'}", "NUM_CLASSES=2", *more])
+    return load_config("quick/dg", [f"SOURCE={tmp_path / 'mine.yml'}", "NUM_CLASSES=2", *more])
 
 
 def test_a_data_sets_own_classes_are_the_protocols(tmp_path: Path) -> None:
@@ -208,6 +209,25 @@ def test_classes_travel_in_the_config(tmp_path: Path) -> None:
     again = load_config(written)
     assert class_set(again) == class_set(config)
     assert config_digest(again) == config_digest(config)
+
+
+def test_the_geometry_travels_in_the_config_and_belongs_to_its_target(tmp_path: Path) -> None:
+    config = load_config("ep3_dg")
+    assert (config.TARGET, config.GEOMETRY_TARGET) == ("Mapillary", "pad")
+    written, other = tmp_path / "config.yml", tmp_path / "other.yml"
+    written.write_text(dump_config(config))
+    other.write_text(f"BASE: {written}\nTARGET: Cityscapes\n")
+    assert load_config(written).GEOMETRY_TARGET == "pad"
+    assert load_config(written, ["TARGET=Cityscapes"]).GEOMETRY_TARGET == "stretch"
+    assert load_config(other).GEOMETRY_TARGET == "stretch"
+    assert load_config("dg", ["TARGET=nowhere.yml", "CLASSES=street16"]).GEOMETRY_TARGET is None
+
+
+def test_a_spec_that_says_otherwise_than_the_config_is_refused() -> None:
+    config = load_config("ep3_dg", ["GEOMETRY_TARGET=stretch"])
+    for open_data in (target_data, evaluation_data):
+        with pytest.raises(ConfigError, match=r"GEOMETRY_TARGET: stretch, but the data set Mapillary has .*pad"):
+            open_data(config)
 
 
 def test_colours_are_no_part_of_a_run_but_names_are(tmp_path: Path) -> None:
@@ -237,3 +257,29 @@ def test_two_data_sets_with_different_classes_must_be_reconciled(tmp_path: Path)
     with pytest.raises(ConfigError, match=r"SOURCE and TARGET bring two class sets, mine and other"):
         config_of(tmp_path, f"TARGET={tmp_path / 'other.yml'}")
     assert class_set(config_of(tmp_path, f"TARGET={tmp_path / 'other.yml'}", "CLASSES=street7", "NUM_CLASSES=7")) == C7
+
+
+def _new(folder: Path) -> Path:
+    """A folder of its own: a spec is remembered by its path."""
+    made = folder / str(len(list(folder.iterdir())))
+    made.mkdir()
+    return made
+
+
+PLAIN = 'name: mine\nfolder: mine\nlayouts: [{images: "{name}.png"}]\n'
+
+
+@pytest.mark.timeout(30)
+def test_every_id_of_16_bits_is_checked_at_once(tmp_path: Path) -> None:
+    """Compared with each other, 65,536 ids took minutes; one that is given twice is still found."""
+    spec = spec_of(_new(tmp_path), PLAIN + "ids: {a: {x: [0-65534], y: [65535]}}\n")
+    assert len(spec.ids["a"]["x"]) == 65535
+    with pytest.raises(ConfigError, match="label id 7 belongs to two classes"):
+        spec_of(_new(tmp_path), PLAIN + "ids: {a: {x: [0-65534], y: [65535, 7]}}\n")
+
+
+def test_names_of_unequal_pairs(tmp_path: Path) -> None:
+    spec = spec_of(_new(tmp_path), PLAIN + "unequal: [15188, 0998-1001, clip/a, x-1]\n")
+    assert spec.unequal == {"15188", "0998", "0999", "1000", "1001", "clip/a", "x-1"}
+    with pytest.raises(ConfigError, match="'9-3' is no range of names"):
+        spec_of(_new(tmp_path), PLAIN + "unequal: [9-3]\n")

@@ -12,8 +12,10 @@ import torch
 from test_steps import batches, small_learner
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import daf.methods  # noqa: F401  (registers DAF and DADA)
 from advent.engine.metrics import confusion_counts, confusion_matrix
-from advent.engine.precision import FIRST_SCALE
+from advent.engine.precision import AMP_DTYPES, FIRST_SCALE
+from advent.engine.predictor import outputs
 from advent.engine.scoring import predicted
 from advent.errors import ConfigError
 
@@ -112,6 +114,26 @@ def test_reduced_precision_is_near_full_precision(amp: str) -> None:
         wanted, got = (learner.update(iteration, *with_depth()) for learner in (full, half))
     for name in ("seg", "depth", "adv", "d_source", "d_target"):
         torch.testing.assert_close(got[name], wanted[name], rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("method", "network", "last"), [("DAF", "DeepLabv2_depth", "convR2"), ("DADA", "DeepLabv2_depth_DADA", "enc4_3")]
+)
+def test_the_depth_of_the_nearest_pixel_fits_into_reduced_precision(
+    method: str, network: str, last: str, amp: str
+) -> None:
+    """Inverse depth reaches 65536 (0 cm). float16 ends at 65504, and bfloat16 holds no odd number of that size."""
+    net = small_learner(method, network).net.eval()
+    for name, value in ((last, 65535.0), ("dec4", 1.0)):  # layers that return their bias, whatever comes in
+        layer = net.get_submodule(name)
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.constant_(layer.bias, value)
+    with torch.inference_mode():
+        logits, depth = outputs(net, batches()[0]["image"], AMP_DTYPES[amp])
+    assert depth is not None
+    torch.testing.assert_close(depth, torch.full_like(depth, 65535.0), rtol=1e-6, atol=0)
+    assert torch.isfinite(logits).all()
 
 
 def test_an_overflow_halves_the_scale_and_changes_nothing_else() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from advent.dataset.classes import load_classes
-from advent.errors import ConfigError
+from advent.errors import ConfigError, NotFinite
 from ida.isl import current_round
 from ida.pseudo_labels import label_path, pseudo_label
 from ida.ranking import normaliser, random_score, rank, rare_classes, score, split
@@ -26,6 +26,21 @@ def test_split_depends_on_neither_order_nor_ties():
         random.Random(seed).shuffle(pairs)
         assert split(pairs, 0.5) == want
     assert [name for name, _ in rank(pairs)][:2] == ["000.png", "003.png"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_scores_that_are_not_finite_are_refused_by_name(value):
+    """Next to a NaN `sorted` leaves what it has: 3, NaN, 1 stays in that order."""
+    pairs = [("c.png", 3.0), ("spoilt.png", value), ("a.png", 1.0)]
+    for take in (rank, lambda found: split(found, 0.5)):
+        with pytest.raises(NotFinite, match=r"spoilt\.png") as error:
+            take(pairs)
+        assert "a.png" not in str(error.value)
+
+
+def test_of_many_images_without_a_score_some_are_named():
+    with pytest.raises(NotFinite, match=r"0\.png, .*4\.png and 7 more"):
+        rank([(f"{index}.png", float("nan")) for index in range(12)])
 
 
 @pytest.mark.parametrize(("count", "lambda1"), [(1, 0.66), (3, 0.1), (0, 0.5)])

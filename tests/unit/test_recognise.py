@@ -8,7 +8,7 @@ from advent.engine.loading import load_network, load_start
 from advent.engine.recognise import open_checkpoint
 from advent.engine.registry import NETWORKS
 from advent.errors import CheckpointError
-from advent.model.deeplabv2 import initialise
+from advent.model.deeplabv2 import ASPP_DILATIONS, initialise
 from advent.model.encoder import ResNetEncoder
 
 MEAN = (104.0, 116.7, 122.7)
@@ -18,14 +18,15 @@ KINDS = [("DeepLabv2", False), ("DeepLabv2", True), ("DeepLabv2_depth", False), 
 class Config:
     """As much of a config as a network is built from."""
 
-    def __init__(self, classes, multi_level):
+    def __init__(self, classes, multi_level, dilations=ASPP_DILATIONS):
         self.NUM_CLASSES = classes
-        self.MODEL = type("Model", (), {"MULTI_LEVEL": multi_level, "DEPTH_SIZE": None, "ATTENTION": True})
+        model = {"MULTI_LEVEL": multi_level, "DEPTH_SIZE": None, "ATTENTION": True, "DILATIONS": list(dilations)}
+        self.MODEL = type("Model", (), model)
 
 
-def network(kind=("DeepLabv2", False), classes=7, seed=0, width=8):
+def network(kind=("DeepLabv2", False), classes=7, seed=0, width=8, dilations=ASPP_DILATIONS):
     torch.manual_seed(seed)
-    net = NETWORKS[kind[0]].build(Config(classes, kind[1]), ResNetEncoder((1, 1, 2, 1), width))
+    net = NETWORKS[kind[0]].build(Config(classes, kind[1], dilations), ResNetEncoder((1, 1, 2, 1), width))
     initialise(net, "he")
     return net
 
@@ -83,10 +84,77 @@ def test_other_widths_are_told(tmp_path):
         load_network(network(), tmp_path / "x.pth")
 
 
-def test_another_lines_network_is_refused_by_name(tmp_path):
-    torch.save({"model_state_dict": {"decoder.weight": torch.zeros(1)}}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=r"no network of this line.*CTRL"):
+@pytest.mark.parametrize(("names", "words", "not_words"), [
+    (["backbone.conv1.weight", "decoder.dec1.weight", "head_seg.conv2d_list.0.weight"], "CTRL's network", None),
+    (["decoder.weight"], "its names are of no network that is loaded here", "CTRL"),
+    (["Scale.conv1.weight", "Scale.layer5.weight"], "a start for training", "CTRL"),
+])  # fmt: skip
+def test_a_network_of_others_is_refused_by_what_its_names_say(tmp_path, names, words, not_words):
+    torch.save({"model_state_dict": {name: torch.zeros(1) for name in names}}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=words) as error:
         load_network(network(), tmp_path / "x.pth")
+    assert not_words is None or not_words not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_checkpoint_from_before_pytorch_0_4_1_loads(tmp_path, kind):
+    """Batch norms had no num_batches_tracked then."""
+    net, other = network(kind), network(kind, seed=1)
+    old = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
+    assert len(old) < len(net.state_dict())
+    torch.save(old, tmp_path / "x.pth")
+    load_network(other, tmp_path / "x.pth")
+    image = torch.rand(1, 3, 64, 64)
+    torch.testing.assert_close(net.eval()(image)[1], other.eval()(image)[1], rtol=0, atol=0)
+
+
+def adaptsegnet(tmp_path, trained=(0, 1)):
+    """A file in AdaptSegNet's form: ADVENT's names and shapes, of the classifiers' convolutions only two trained."""
+    state = network(("DeepLabv2", True)).state_dict()
+    for name, tensor in state.items():
+        if "conv2d_list" in name and int(name.split(".")[2]) in trained:
+            tensor += 0.01 * torch.randn_like(tensor)
+    torch.save(
+        {name: tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}, tmp_path / "x.pth"
+    )
+    return tmp_path / "x.pth"
+
+
+def test_adaptsegnets_network_sums_the_first_two_convolutions(tmp_path):
+    file = adaptsegnet(tmp_path)
+    net = network(("DeepLabv2", True), dilations=[6, 12]).eval()
+    load_network(net, file)
+    image = torch.rand(1, 3, 64, 64)
+    x3, x4 = net.encode(image)[2:]
+    for classifier, features, logits in ((net.layer5, x3, net(image)[0]), (net.layer6, x4, net(image)[1])):
+        first, second = classifier.conv2d_list[0], classifier.conv2d_list[1]
+        torch.testing.assert_close(logits, first(features) + second(features))
+    state = net.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in open_checkpoint(file).weights.items())
+
+
+def test_unused_convolutions_are_not_trained():
+    net = network(dilations=[6, 12])
+    learnt = {name for name, _ in net.head_parameters()}
+    assert learnt == {f"layer6.conv2d_list.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
+
+
+@pytest.mark.parametrize(("trained", "used", "words"), [
+    ((0, 1), ASPP_DILATIONS, ["dilation 18, 24", "AdaptSegNet", "MODEL.DILATIONS=[6,12]"]),
+    ((0, 1), (6, 12), None),
+    ((0, 3), (6, 12), ["dilation 12, 18", "MODEL.DILATIONS=[6,24]"]),
+    ((0, 1, 2, 3), ASPP_DILATIONS, None),
+    ((0, 1, 2, 3), (6, 12), ["all four", "MODEL.DILATIONS=[6,12,18,24]"]),
+    ((), ASPP_DILATIONS, None),
+    ((), (6, 12), None),
+])  # fmt: skip
+@pytest.mark.parametrize("how", ["load", "start"])
+def test_another_choice_of_dilations_than_the_weights_suggest_is_said(tmp_path, caplog, trained, used, words, how):
+    file, net = adaptsegnet(tmp_path, trained), network(("DeepLabv2", True), seed=1, dilations=used)
+    load_network(net, file) if how == "load" else load_start(net, file, MEAN)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == (words is not None)
+    assert all(word in warnings[0] for word in words or ())
 
 
 def test_advents_imagenet_start(tmp_path):

@@ -12,7 +12,7 @@ from advent.config.loading import load_config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.spec import load_spec
 from advent.engine.build import target_data
-from advent.engine.options import OneLineParser
+from advent.engine.options import OneLineParser, make_parser, overrides_from_args
 from advent.engine.streams import THREADS, EndlessBatches, _Groups, in_order, loader
 from advent.errors import DataError
 from folders import C7
@@ -64,14 +64,14 @@ def test_a_damaged_file_stops_at_its_batch(data: Path, workers: int) -> None:
 
 
 def test_a_list_file_may_lie_in_this_project(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    more = [f"DATA_ROOT={data}", "DATA_LIST_TARGET=configs/lists/camvid_without_dusk.txt"]
+    more = [f"DATA_ROOT={data}", "DATA_LIST_TARGET=configs/camvid7/unlabelled.txt"]
     monkeypatch.chdir(data)
     with pytest.raises(DataError, match=r"0006R0_f00930\.png"):  # found from elsewhere; its images are not in tiny data
-        target_data(load_config("quick:daf", more))
-    own = data / "configs/lists/camvid_without_dusk.txt"
+        target_data(load_config("quick/dg", more))
+    own = data / "configs/camvid7/unlabelled.txt"
     own.parent.mkdir(parents=True)
     own.write_text("0002.png\n")
-    assert target_data(load_config("quick:daf", more)).names == ["0002.png"]  # the user's own goes before it
+    assert target_data(load_config("quick/dg", more)).names == ["0002.png"]  # the user's own goes before it
 
 
 def test_pairs_may_follow_a_flag_of_several_values() -> None:
@@ -80,3 +80,24 @@ def test_pairs_may_follow_a_flag_of_several_values() -> None:
     parser.add_argument("overrides", nargs="*")
     found = parser.parse_args(["--seeds", "1", "2", "TRAIN.MAX_ITERS=3", "daf:ISL.THRESHOLD=0.5"])
     assert (found.seeds, found.overrides) == ([1, 2], ["TRAIN.MAX_ITERS=3", "daf:ISL.THRESHOLD=0.5"])
+
+
+@pytest.mark.parametrize("given", [
+    ["--exp-suffix", "LR=1e-3", "TRAIN.KEEP=3"], ["TRAIN.KEEP=3", "--exp-suffix", "LR=1e-3"],
+    ["--exp-suffix=LR=1e-3", "TRAIN.KEEP=3"],
+])  # fmt: skip
+def test_a_flags_value_may_look_like_a_pair(given: list[str]) -> None:
+    args = make_parser("x", "x", "dg.yml").parse_args(given)
+    assert (args.exp_suffix, args.overrides) == ("LR=1e-3", ["TRAIN.KEEP=3"])
+    assert load_config("dg", overrides_from_args(args)).EXP_SUFFIX == "LR=1e-3"
+
+
+def test_a_flags_value_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    parser = OneLineParser(prog="x")
+    parser.add_argument("--output", type=Path)
+    assert parser.parse_args(["--output=~/out"]).output == tmp_path / "out"  # no shell expands it there
+    args = make_parser("x", "x", "dg.yml").parse_args(["--exp_root_dir=~/exp", "--data-root", "~/set #1"])
+    config = load_config("dg", overrides_from_args(args))
+    assert (f"{tmp_path}/exp", f"{tmp_path}/set #1") == (config.EXP_ROOT, config.DATA_ROOT)

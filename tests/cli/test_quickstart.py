@@ -1,0 +1,36 @@
+"""What scripts/quickstart.sh hands to the pipeline. Its Python and its environment are stand-ins: nothing is run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from advent.config.loading import load_config
+from advent.dataset.paths import CONFIGS
+from advent.engine.options import make_parser, overrides_from_args
+
+
+def test_a_folder_of_any_name_reaches_the_config(tmp_path: Path) -> None:
+    scripts, bin_folder = tmp_path / "scripts", tmp_path / "bin"
+    target = tmp_path / "it's set #1: 0123"
+    for folder in (scripts, bin_folder, target):
+        folder.mkdir()
+    (scripts / "quickstart.sh").write_text((CONFIGS.parent / "scripts/quickstart.sh").read_text())
+    (scripts / "environment.sh").write_text("make_environment() { :; }\n")
+    (bin_folder / "python").write_text(
+        f"#!{sys.executable}\nimport json, sys\nopen('called.jsonl', 'a').write(json.dumps(sys.argv[1:]) + '\\n')\n"
+    )
+    (bin_folder / "python").chmod(0o755)
+    path = f"{bin_folder}{os.pathsep}{os.environ['PATH']}"
+    command = ["bash", str(scripts / "quickstart.sh"), "--target", target.name]
+    subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, check=True, capture_output=True)
+    called = [json.loads(line) for line in (tmp_path / "called.jsonl").read_text().splitlines()]
+    script, *given = called[-1]
+    assert script == "scripts/pipeline.py"
+    parser = make_parser("pipeline.py", "x", "quick.yml")
+    parser.add_argument("--picture")
+    config = load_config("quick", overrides_from_args(parser.parse_args(given)))
+    assert str(target) == config.DATA_DIRECTORY_TARGET
