@@ -17,7 +17,7 @@ from advent.domain_adaptation.eval_UDA import candidates
 from advent.engine import distributed
 from advent.engine.build import build_network, class_set
 from advent.engine.checkpoint import digest
-from advent.engine.device import pick_device
+from advent.engine.device import prepare_device
 from advent.engine.precision import AMP_DTYPES, placed
 from advent.engine.predictor import not_finite, outputs
 from advent.engine.progress import tracked
@@ -71,7 +71,7 @@ def evaluate_depth(config: Any) -> dict[str, float]:
     spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     if spec.depth is None or spec.depth.kind != "disparity":
         raise ConfigError(f"TARGET: {config.TARGET} has no disparity with cameras to score depth on; Cityscapes has")
-    test, device = config.TEST, pick_device(config.DEVICE)
+    test, device = config.TEST, prepare_device(config)
     root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)
     dataset = StreetDataset(
         spec, root, test.SET_TARGET, class_set(config), size=tuple(test.INPUT_SIZE_TARGET),

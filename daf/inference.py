@@ -28,7 +28,7 @@ from advent.dataset.geometry import GEOMETRIES, Size
 from advent.dataset.protocol import class_set
 from advent.dataset.reading import read_image
 from advent.engine.build import build_network
-from advent.engine.device import pick_device
+from advent.engine.device import pick_device, set_tf32
 from advent.engine.precision import AMP_DTYPES, placed
 from advent.engine.predictor import not_finite, outputs, refuse_not_finite
 from advent.engine.registry import find_network
@@ -108,6 +108,7 @@ def load_model(
     if chosen not in AMP_DTYPES:
         raise ConfigError(f"amp: {chosen!r} is none of {', '.join(AMP_DTYPES)}")
     where = pick_device(device)
+    set_tf32(config.TRAIN.TF32)
     net = placed(build_network(config, checkpoint), where).eval()
     wide, high = size if size is not None else config.TEST.INPUT_SIZE_TARGET
     if min(wide, high) < 32:

@@ -21,7 +21,7 @@ from advent.domain_adaptation.steps import Prediction
 from advent.engine import distributed
 from advent.engine.build import build_network, class_set, target_data
 from advent.engine.checkpoint import digest
-from advent.engine.device import pick_device
+from advent.engine.device import prepare_device
 from advent.engine.lock import FolderLock
 from advent.engine.precision import placed
 from advent.engine.provenance import names_digest, provenance
@@ -52,7 +52,7 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
     distributed.require_same(config=config_digest(config), images=names_digest(target.names))
     check_before({"target": target}, config.DATA_CHECK)
     split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # refuses an empty half before the work
-    device = pick_device(config.DEVICE)
+    device = prepare_device(config)
     net = placed(build_network(config, checkpoint), device)
     folder = StageFolder.of(config)
     lock = FolderLock(folder.path).acquire()

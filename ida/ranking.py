@@ -58,7 +58,8 @@ def normaliser(prediction: Tensor, rare: Sequence[int]) -> float:
     """
     if not rare:
         return 1.0
-    present = torch.isin(torch.tensor(rare, device=prediction.device), prediction).sum().item()
+    ids = torch.tensor(rare, dtype=prediction.dtype, device=prediction.device)  # MPS compares equal types only
+    present = torch.isin(ids, prediction).sum().item()
     return (len(rare) - present) / len(rare) + 0.5
 
 

@@ -52,13 +52,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         runs = [stages_for(seed) for seed in (args.seeds or [None])]
         lines = check_inputs(runs[0])
-        print("\n".join(lines))
+        print("\n".join(lines), flush=True)
+        missing = [line for line in lines if line.startswith("missing: ")]
+        if missing and not args.dry_run:  # before minutes of measuring
+            raise DataError(missing[0])
         print(plan_table(measure(runs[0], max(args.steps, 1)), len(runs)), flush=True)
         if args.dry_run:
             return
-        missing = [line for line in lines if line.startswith("missing: ")]
-        if missing:
-            raise DataError(missing[0])
         records = [run_pipeline(stages) for stages in runs]
         table, word = comparison(protocol, records), verdict(protocol, records)
         folder = experiment_folder(runs[0][-1].config)

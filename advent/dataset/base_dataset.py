@@ -18,7 +18,7 @@ from advent.dataset import geometry
 from advent.dataset.adventlike import BaseDataset
 from advent.dataset.cache import Arrays, Cache
 from advent.dataset.classes import IGNORE, ClassSet
-from advent.dataset.depth_kinds import depth_reader
+from advent.dataset.depth_kinds import depth_kind, depth_reader
 from advent.dataset.description import DatasetSpec
 from advent.dataset.exif import Turn
 from advent.dataset.geometry import Size
@@ -109,6 +109,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         self.pseudo_files = collect_pseudo_labels(Path(label_dir), self.names) if label_dir else None
         self._read_depth = depth_reader(self.spec.depth, self.spec.name) if with_depth else None
         self.depth_files = self._files("depth") if with_depth else None
+        self.depth_table = self._depth_table(self.depth_files) if self.depth_files is not None else None
         has_camera = with_depth and self.place.layout.camera is not None
         self.camera_files = self._files("camera") if has_camera else None
         self.cache = self._open_cache(cache_dir) if cache_dir else None
@@ -145,14 +146,22 @@ class StreetDataset(Dataset[dict[str, Any]]):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         arrays = self._arrays(index)
+        if "depth" in arrays:
+            if self.depth_table is not None:
+                arrays["depth"] = self.depth_table[arrays["depth"]]
+            if self.depth_has_gaps:
+                arrays["depth_known"] = arrays["depth"] > 0
         return self._item(index, arrays | {"image": network_input(arrays["image"], self.mean)})
 
     def compact(self, index: int) -> dict[str, Any]:
-        """The item with its image as (H, W, 3) uint8 BGR: a quarter of the bytes to carry from worker to device.
+        """The item in the fewest bytes to carry from worker to device: a third, with label and depth.
 
-        `network_images` makes the same numbers of a batch of them, to the last bit.
+        image: (H, W, 3) uint8 BGR; depth: with a `depth_table` the bits of the file's uint16, as int16, which every
+        device knows; no depth_known. `network_images` and `network_depth` make the same numbers, to the last bit.
         """
         arrays = self._arrays(index)
+        if self.depth_table is not None:
+            arrays["depth"] = arrays["depth"].view(np.int16)
         return self._item(index, arrays | {"image": cv2.cvtColor(arrays["image"], cv2.COLOR_RGB2BGR)})
 
     def _item(self, index: int, arrays: Arrays) -> dict[str, Any]:
@@ -165,12 +174,13 @@ class StreetDataset(Dataset[dict[str, Any]]):
             arrays = self.decode(index)
         if self.pseudo_files is not None:
             arrays["label"] = self._pseudo_label(self.pseudo_files[index])
-        if "depth" in arrays and self._depth_has_gaps:
-            arrays["depth_known"] = arrays["depth"] > 0
         return arrays
 
     def decode(self, index: int) -> Arrays:
-        """What the files of one image hold, at the sizes asked for: image (H, W, 3) uint8 RGB, label, depth."""
+        """What the files of one image hold, at the sizes asked for: image (H, W, 3) uint8 RGB, label, depth.
+
+        depth: with a `depth_table` uint16 as in the file, else float32 inverse depth.
+        """
         file = self.place.images / self.names[index]
         photo, turn = read_photo(file)
         warn_if_damaged(file, turn)
@@ -182,7 +192,8 @@ class StreetDataset(Dataset[dict[str, Any]]):
             require_same_turn(file, turn, self.depth_files[index], Turn(), "depth file")
         if self._read_depth is not None and self.depth_files is not None:
             camera = self.camera_files[index] if self.camera_files else None
-            depth = self._read_depth(self.depth_files[index], camera)
+            file = self.depth_files[index]
+            depth = self._stored_depth(file) if self.depth_table is not None else self._read_depth(file, camera)
             arrays["depth"] = geometry.resize_depth(depth, self.label_size or self.size, self.spec.geometry)
         return arrays
 
@@ -197,8 +208,23 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return [self.place.images / self.names[index], *[files[index] for files in more if files is not None]]
 
     @property
-    def _depth_has_gaps(self) -> bool:
+    def depth_has_gaps(self) -> bool:
+        """Whether some pixels may have no depth."""
         return self.spec.depth is not None and (self.spec.depth.has_gaps or self.spec.geometry == "pad")
+
+    def _depth_table(self, files: Sequence[Path]) -> np.ndarray | None:
+        """(65536,) float32 inverse depth of every 16-bit value, where files can stay in 16 bits until they are used.
+
+        Not under `pad`: its padding is 0, which stands for unknown in inverse depth alone.
+        """
+        kind = depth_kind(self.spec.depth, self.spec.name)
+        if kind.table is None or self.spec.geometry != "stretch" or any(f.suffix.lower() != ".png" for f in files):
+            return None
+        assert self.spec.depth is not None
+        return kind.table(self.spec.depth)
+
+    def _stored_depth(self, file: Path) -> np.ndarray:
+        return depth_kind(self.spec.depth, self.spec.name).values(file)
 
     def _open_cache(self, base: Path) -> Cache:
         cache = Cache(base, f"{self.spec.name}-{self.split}", self._cache_settings())
@@ -218,6 +244,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
             "table": self.table.tolist() if self.table is not None else None, "max_label_id": spec.max_label_id,
             "palette": sorted(spec.palette.items()) if spec.palette else None, "fill_label": spec.fill_label,
             "depth": repr(spec.depth) if self.depth_files is not None else None,
+            **({"depth_bits": 16} if self.depth_table is not None else {}),  # absent: float32, as in earlier caches
             "versions": {"pillow": PIL.__version__, "opencv": cv2.__version__},
         }  # fmt: skip
 
@@ -250,6 +277,11 @@ def network_images(bgr: torch.Tensor, mean_bgr: torch.Tensor) -> torch.Tensor:
     # By whole rows: a subtraction over a last axis of three is many times slower on a CPU.
     rows = bgr.to(torch.float32).view(count, height, width * channels).sub_(mean_bgr.repeat(width))
     return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
+
+
+def network_depth(bits: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """(B, H, W) int16 bits of a file's uint16 -> (B, H, W) float32 inverse depth by `table` (65536,), on its device."""
+    return table.index_select(0, (bits.to(torch.int32) & 0xFFFF).view(-1)).view(bits.shape)
 
 
 def _find(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str]) -> tuple[DatasetSpec, Place]:

@@ -21,12 +21,14 @@ class DepthKind:
     """How a kind of depth file is read: as inverse depth, as the numbers in it, and what such numbers look like.
 
     `read(format, file, camera)`; `values(file)` -> (H, W) numbers as stored; `guess(values)` -> a few words on what
-    they seem to be, for people.
+    they seem to be, for people. `table(format)` -> (65536,) float32, what `read` makes of each value of a 16-bit file;
+    None where a value alone does not say it.
     """
 
     read: Callable[[DepthFormat, Path, Path | None], np.ndarray]
     values: Callable[[Path], np.ndarray]
     guess: Callable[[DepthFormat, list[np.ndarray]], tuple[str, bool]]
+    table: Callable[[DepthFormat], np.ndarray] | None = None
 
 
 _KINDS: dict[str, DepthKind] = {}

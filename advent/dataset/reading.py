@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import struct
 import warnings
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -44,7 +43,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         if error.errno is not None:  # the file, not what is in it
             raise unreadable(path, error) from None
         raise _undecodable(path, error) from None
-    except (SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # each of Pillow's decoders has its own: EOFError, RuntimeError, struct.error, ...
         raise _undecodable(path, error) from None
 
 

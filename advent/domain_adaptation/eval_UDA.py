@@ -22,7 +22,7 @@ from advent.doctor.examine import check_before
 from advent.engine import distributed
 from advent.engine.build import build_network, class_set, evaluation_data, target_data
 from advent.engine.checkpoint import digest
-from advent.engine.device import pick_device
+from advent.engine.device import device_facts, prepare_device
 from advent.engine.loading import load_network
 from advent.engine.metrics import confusion_matrix, intersection_over_union, mean_iou
 from advent.engine.precision import placed, runner
@@ -105,7 +105,7 @@ class Scorer:
     """Scores candidates on one data set under one setting; remembers scores by all that they depend on."""
 
     def __init__(self, config: Any, labelled: bool = True) -> None:
-        self.config, self.device, self.classes = config, pick_device(config.DEVICE), class_set(config)
+        self.config, self.device, self.classes = config, prepare_device(config), class_set(config)
         self.dataset: StreetDataset = evaluation_data(config, labelled)
         distributed.require_same(config=config_digest(config, OF_A_MACHINE), images=names_digest(self.dataset.names))
         check_before({"target": self.dataset}, config.DATA_CHECK)
@@ -137,6 +137,7 @@ class Scorer:
             "schema": 1, "experiment": config.EXP_NAME, "stage": config.STAGE.NAME, "seed": config.TRAIN.RANDOM_SEED,
             "target": config.TARGET, "set": config.TEST.SET_TARGET, "images": len(self.dataset), **environment(),
             "names": names_digest(self.dataset.names), "config": config_digest(config), "test": plain(config.TEST),
+            "device": device_facts(self.device),
             "results": results,
         }  # fmt: skip
 
@@ -207,7 +208,16 @@ def evaluation_hook(config: Any, net: nn.Module, device: torch.device) -> Callab
 
 def candidates(config: Any) -> list[Candidate]:
     """What TEST asks to be scored, the last snapshot last. Raises MissingStage where there is none."""
+    if config.TEST.WAIT_MODEL and not config.TEST.ENSEMBLE and not config.TEST.RESTORE_FROM:
+        _wait_for(StageFolder.of(config))
     return distributed.decided(lambda: _candidates(config))
+
+
+def _wait_for(folder: StageFolder) -> None:
+    """Wait until a stage is finished. All processes sleep: one that waits for a message gives up after a while."""
+    while not distributed.decided(lambda: folder.finished() is not None):
+        log.info("%s: TEST.WAIT_MODEL is set and the stage is not finished; waiting", folder.path)
+        time.sleep(WAIT_SECONDS)
 
 
 def _candidates(config: Any) -> list[Candidate]:
@@ -216,9 +226,6 @@ def _candidates(config: Any) -> list[Candidate]:
         return [Candidate(None, tuple(map(Path, test.ENSEMBLE)), tuple(test.WEIGHTS))]
     if test.RESTORE_FROM:
         return [Candidate(None, (Path(test.RESTORE_FROM),))]
-    while test.WAIT_MODEL and not folder.finished():
-        log.info("%s: TEST.WAIT_MODEL is set and the stage is not finished; waiting", folder.path)
-        time.sleep(WAIT_SECONDS)
     snapshots = folder.snapshots()
     if not snapshots:
         raise MissingStage(

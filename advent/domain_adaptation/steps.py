@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from advent.engine import distributed
+from advent.engine.precision import autocast
 from advent.utils.loss import SOURCE_LABEL, TARGET_LABEL, bce_loss, cross_entropy_2d, entropy_loss, self_information
 
 Losses = dict[str, Tensor]
@@ -122,13 +123,13 @@ class Parts:
 
     def predict(self, images: Tensor) -> Prediction:
         """Forward pass (reduced precision where asked for), every output resized to the images, in full precision."""
-        with torch.autocast(images.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+        with autocast(images.device, self.amp_dtype):
             outputs = self.net(images)
         return Prediction(*outputs).each(lambda x: self._at_size(x, images))
 
     def judge(self, level: str, domain_map: Tensor) -> Tensor:
         """Domain logits of a map, in the map's precision."""
-        with torch.autocast(domain_map.device.type, dtype=self.amp_dtype, enabled=self.amp_dtype is not None):
+        with autocast(domain_map.device, self.amp_dtype):
             return self.discriminators[level](domain_map).to(domain_map.dtype)
 
     def weighted(self, losses: Losses) -> Tensor:

@@ -16,7 +16,7 @@ from advent.dataset.spec import load_spec
 from advent.doctor.examine import check_before
 from advent.domain_adaptation.steps import Method
 from advent.engine import distributed
-from advent.engine.device import pick_device, seed_everything, seed_rank
+from advent.engine.device import prepare_device, seed_everything, seed_rank
 from advent.engine.effective import effective_batch
 from advent.engine.learner import Learner
 from advent.engine.loading import FETCH, load_network, load_start
@@ -122,7 +122,7 @@ def open_run(
     digests = {role: names_digest(listed) for role, listed in names.items()}
     distributed.require_same(config=config_digest(config), **{f"{role}'s images": d for role, d in digests.items()})
     check_before(data, config.DATA_CHECK)
-    device = pick_device(config.DEVICE)
+    device = prepare_device(config)
     seed_everything(config.TRAIN.RANDOM_SEED, config.TRAIN.DETERMINISTIC)
     folder = StageFolder.of(config)
     if continues(config, resume):

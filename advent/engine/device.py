@@ -1,9 +1,14 @@
-"""Devices and seeds."""
+"""Devices, seeds, and the settings that decide which kernels compute."""
 
 from __future__ import annotations
 
+import logging
 import os
+import platform
 import random
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +16,7 @@ import torch
 from advent.engine import distributed
 from advent.errors import DeviceError, first_line
 
+log = logging.getLogger(__name__)
 
 def pick_device(name: str = "auto") -> torch.device:
     """`auto` takes CUDA, else Apple's MPS, else the CPU; any other name is a PyTorch device that must be there.
@@ -29,6 +35,52 @@ def pick_device(name: str = "auto") -> torch.device:
         reason = first_line(error, 120)
         raise DeviceError(f"--device {name}: not available here ({reason}); use --device auto or cpu") from None
     return device
+
+
+def prepare_device(config: Any) -> torch.device:
+    """The device of DEVICE, with TRAIN.TF32 and TRAIN.DETERMINISTIC in force: for training, ranking and evaluation."""
+    device = pick_device(config.DEVICE)
+    set_deterministic(config.TRAIN.DETERMINISTIC)
+    set_tf32(config.TRAIN.TF32)
+    if device.type == "cuda" and config.TRAIN.AMP == "off" and _tf32_convolutions(device):
+        log.info("TRAIN.AMP is off, but convolutions run in TF32 on this GPU (PyTorch's default); see TRAIN.TF32")
+    return device
+
+
+def set_tf32(mode: str) -> None:
+    """`default`: PyTorch's (convolutions in TF32 on Ampere and later GPUs, matrix products in float32); `off`, `on`."""
+    torch.backends.cudnn.allow_tf32 = mode != "off"
+    torch.backends.cuda.matmul.allow_tf32 = mode == "on"
+
+
+def set_deterministic(deterministic: bool) -> None:
+    """Ask PyTorch for kernels that give the same bits every time; it warns where a device has none."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
+        torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = deterministic
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+
+
+def device_facts(device: torch.device) -> dict[str, Any]:
+    """Type and name of a device, and on CUDA whether convolutions and matrix products may run in TF32."""
+    if device.type != "cuda":
+        return {"type": device.type, "name": _processor()}
+    tf32 = {"convolutions": _tf32_convolutions(device), "matmul": torch.backends.cuda.matmul.allow_tf32}
+    return {"type": "cuda", "name": torch.cuda.get_device_name(device), "tf32": tf32}
+
+
+def _tf32_convolutions(device: torch.device) -> bool:
+    return bool(torch.backends.cudnn.allow_tf32) and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _processor() -> str:
+    """The processor's name, as far as the system tells."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def _own_gpu(name: str) -> torch.device:
@@ -60,11 +112,7 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
-    if deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
-        torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = deterministic
-    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    set_deterministic(deterministic)
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:

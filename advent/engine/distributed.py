@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,9 +21,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from advent.engine import stopping
-from advent.engine.meeting import fresh_store
+from advent.engine.meeting import fresh_store, launcher_id
 from advent.errors import ConfigError, first_line
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
 # How long a process waits for another one that neither answers nor has ended (a machine that lost its power). One that
@@ -41,11 +42,22 @@ class LostPeer(Exception):
 
 class _World:
     store: Any = None  # outlives the processes: torchrun holds it
+    launcher: str | None = None  # `launcher_id`, found once per `joined`
+    single = False  # what `set_single` said
 
 
 def launched() -> bool:
-    """Whether torchrun (or whoever sets its variables) started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
+    """Whether this process was started as one of several, by torchrun or another launcher that sets its variables."""
+    names = {"RANK", "MASTER_ADDR", "MASTER_PORT"}
+    return not _World.single and int(os.environ.get("WORLD_SIZE", 1)) > 1 and names <= os.environ.keys()
+
+
+def set_single(single: bool) -> None:
+    """Let a program that works in one process (`single`) ignore WORLD_SIZE and RANK: clusters set them for each node.
+
+    But not where LOCAL_RANK is set, too: a launcher such as torchrun has then started it several times.
+    """
+    _World.single = single and "LOCAL_RANK" not in os.environ
 
 
 def launched_rank() -> int:
@@ -53,15 +65,14 @@ def launched_rank() -> int:
     return int(os.environ["RANK"]) if launched() else 0
 
 
-def restarted() -> bool:
-    """Whether torchrun started this process in place of one that failed (`--max-restarts`)."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+def under_torchrun() -> bool:
+    """Whether torchrun started this process, alone or as one of several."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def launcher() -> str | None:
-    """The torchrun above this process: the same one before and after a restart. None without one."""
-    run = os.environ.get("TORCHELASTIC_RUN_ID")
-    return None if run is None else f"{run} {socket.gethostname()} {os.getppid()}"
+    """The torchrun start above this process, once `joined`; equal before and after a restart. None without one."""
+    return _World.launcher
 
 
 @contextmanager
@@ -70,6 +81,8 @@ def joined() -> Iterator[None]:
 
     The others notice that this one is gone. Raises ConfigError when they cannot be met.
     """
+    with _rendezvous():
+        _World.launcher = launcher_id() if under_torchrun() else None
     if not launched():
         yield
         return
@@ -77,22 +90,32 @@ def joined() -> Iterator[None]:
     # keep the group alive, whose threads abort a process that ends.
     importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    try:
+    if not under_torchrun():
+        log.info("WORLD_SIZE is %s: waiting for the other processes; unset it to work alone", os.environ["WORLD_SIZE"])
+    with _rendezvous():
         found, rank_, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
         _World.store = fresh_store(found, rank_, size, TIMEOUT)
         dist.init_process_group(backend, store=_World.store, rank=rank_, world_size=size, timeout=TIMEOUT)
-    except (RuntimeError, ValueError) as error:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise ConfigError(
-            f"the processes do not meet at {place} ({first_line(error)}); check torchrun's --nnodes "
-            "and --rdzv-endpoint, and that the machines reach each other"
-        ) from None
     try:
         yield
         barrier()
     finally:
         with suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+@contextmanager
+def _rendezvous() -> Iterator[None]:
+    """Turn a rendezvous that fails into a user's error."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise ConfigError(
+            f"the processes do not meet at {place} ({first_line(error)}); check torchrun's --nnodes "
+            "and --rdzv-endpoint, and that the machines reach each other; without torchrun, unset WORLD_SIZE to work "
+            "alone"
+        ) from None
 
 
 def rank() -> int:
@@ -170,14 +193,15 @@ def averaged(tensors: Sequence[Tensor], like: Sequence[Tensor], count: int) -> l
     parameters), in the first tensor's precision.
     """
     if not _several():
-        return list(torch._foreach_div(list(tensors), count))
+        return [tensor / count for tensor in tensors]
     offsets, end = [], 0
     for tensor in tensors:
         offsets.append(end)
         end += -(-tensor.numel() // ALIGNED) * ALIGNED
     message = tensors[0].new_zeros(end)
     views = [message.as_strided(one.shape, one.stride(), at) for one, at in zip(like, offsets, strict=True)]
-    torch._foreach_copy_(views, list(tensors))
+    for view, tensor in zip(views, tensors, strict=True):
+        view.copy_(tensor)
     _all_reduce(message, dist.ReduceOp.SUM)
     message.div_(count)
     return views

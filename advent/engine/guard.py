@@ -41,7 +41,7 @@ class Guard:
                 self.scale.unscale(optimizer)
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
             if gradients:
-                norms[name] = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+                norms[name] = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(g) for g in gradients]))
         if self.scale is None or not self.scale.used:
             return {**losses, **norms}
         factor = self.scale.factor()

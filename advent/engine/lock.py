@@ -10,6 +10,7 @@ import shlex
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from advent.engine import distributed
@@ -17,18 +18,26 @@ from advent.errors import FolderInUse
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+try:
+    import msvcrt
+except ImportError:  # everywhere else
+    msvcrt = None  # type: ignore[assignment]
 
 log = logging.getLogger(__name__)
 NAME = "run.lock"
+# Windows refuses to read what another process has locked: a byte far behind the text is locked instead of all.
+LOCKED_BYTE = 2**30
+HELD = (errno.EACCES, errno.EAGAIN)  # what systems say when another process has the lock
 
 
 class FolderLock:
     """Holds `run.lock` in a folder as long as this process lives, or until `release`.
 
     The system's record lock decides: it dies with its process, however that ends, is not inherited by data workers,
-    and reaches across machines where the file system does. The file's text only tells who holds it.
+    and reaches across machines where the file system does. The file's text only tells who holds it. (filelock would
+    not do: its `flock` belongs to the open file, which forked data workers share and keep after a kill.)
     """
 
     def __init__(self, folder: Path) -> None:
@@ -41,7 +50,7 @@ class FolderLock:
             return self
         self.path.parent.mkdir(parents=True, exist_ok=True)
         while self._handle is None:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 _lock(handle, self.path)
                 if _is_at(handle, self.path):  # else its last holder removed it after we had opened it
@@ -56,15 +65,24 @@ class FolderLock:
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
         os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, json.dumps(holder).encode(), 0)
+        os.lseek(self._handle, 0, os.SEEK_SET)
+        os.write(self._handle, json.dumps(holder).encode())
         return self
 
     def release(self) -> None:
         """Give the lock back and remove its file; harmless when it is not held."""
-        if self._handle is not None:
-            self.path.unlink(missing_ok=True)  # before closing: nobody else can hold it now
-            os.close(self._handle)
-            self._handle = None
+        if self._handle is None:
+            return
+        handle, self._handle = self._handle, None
+        if fcntl is not None:
+            self.path.unlink(missing_ok=True)  # before closing: no other process can hold it now
+            os.close(handle)
+            return
+        with suppress(OSError):  # not locked, where the file system keeps no locks
+            _unlock(handle)
+        os.close(handle)
+        with suppress(OSError):  # Windows removes no open file: then another process has taken it since
+            self.path.unlink(missing_ok=True)
 
 
 def holder(folder: Path) -> str | None:
@@ -74,23 +92,37 @@ def holder(folder: Path) -> str | None:
     except OSError:
         return None
     try:
-        if fcntl is not None:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _try_lock(handle)
         return None
-    except OSError:
-        return _holder(handle)
+    except OSError as error:
+        return _holder(handle) if error.errno in HELD else None
     finally:
-        os.close(handle)
+        os.close(handle)  # gives the lock back
+
+
+def _try_lock(handle: int) -> None:
+    """Lock an open file for this process until it is closed. Raises OSError, with one of HELD where another has it."""
+    if fcntl is not None:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt is not None:
+        os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def _unlock(handle: int) -> None:
+    """Give back what `_try_lock` took on Windows, which may be slow to do so for a file that is just closed."""
+    if msvcrt is not None:
+        os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
 
 
 def _lock(handle: int, path: Path) -> None:
-    if fcntl is None:
-        log.warning("%s: this system has no file locks; see to it that one run uses a folder", path.parent)
-        return
     try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _try_lock(handle)
     except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
+        if error.errno not in HELD:
             log.warning("%s: this file system keeps no locks (%s); one run per folder is up to you", path.parent, error)
             return
         raise FolderInUse(
@@ -101,7 +133,8 @@ def _lock(handle: int, path: Path) -> None:
 
 def _holder(handle: int) -> str:
     try:
-        facts = json.loads(os.pread(handle, 65536, 0))
+        os.lseek(handle, 0, os.SEEK_SET)
+        facts = json.loads(os.read(handle, 65536))
         return f"process {facts['process']} on {facts['host']} since {facts['since']}: {facts['command'][:200]}"
     except (ValueError, TypeError, KeyError):
         return "it has just begun"

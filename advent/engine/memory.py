@@ -62,8 +62,9 @@ def _statistics_stand_still(run: Sequence[nn.Module]) -> Iterator[None]:
     kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
     norms = [part for block in run for part in block.modules() if isinstance(part, kinds)]
     kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+    for norm, (_, count) in zip(norms, kept, strict=True):
+        # A copy counts instead: SyncBatchNorm refuses to have no counter.
+        norm.momentum, norm.num_batches_tracked = 0.0, None if count is None else count.clone()
     try:
         yield
     finally:

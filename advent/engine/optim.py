@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._foreach_utils import _get_fused_kernels_supported_devices
 
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import SegmentationNetwork
 
+# Devices whose fused optimizers heed `found_inf`, by which the guard skips a step. Apple's have kernels that do not.
+FUSED = ("cpu", "cuda")
 HEAD_RATE = 10.0  # heads learn ten times as fast as the backbone: TRAIN.HEAD_RATE by default
 
 
@@ -81,8 +82,8 @@ def discriminator_optimizer(discriminator: nn.Module, train: Any) -> torch.optim
 
 
 def has_fused_kernels(parameters: Sequence[Tensor]) -> bool:
-    """Whether PyTorch has fused optimizers for the device of these parameters (CPU, CUDA, with 2.5 also MPS)."""
-    return parameters[0].device.type in _get_fused_kernels_supported_devices()
+    """Whether the device of these parameters has fused optimizers that can skip a step."""
+    return parameters[0].device.type in FUSED
 
 
 def poly_rate(base_lr: float, iter: int, max_iter: int, power: float) -> float:

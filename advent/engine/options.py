@@ -18,6 +18,7 @@ from advent.config.loading import load_config
 from advent.engine import distributed, stopping
 from advent.engine.provenance import recorded
 from advent.engine.runlog import StageFolder
+from advent.engine.streams import lost_worker
 from advent.errors import ConfigError, UserError, first_line, printable
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -94,25 +95,22 @@ def overrides_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> l
 
 
 def config_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> Any:
-    """The stage's config: file, then flags, then KEY=VALUE. Started again by torchrun, a stage goes on by itself."""
+    """The stage's config: file, then flags, then KEY=VALUE. Restarted by torchrun, a stage resumes without a flag."""
     overrides = overrides_from_args(args, more)
     config = load_config(args.cfg, overrides, default=args.default_cfg, script=args.script, method=args.method)
-    if distributed.launcher() is not None:
-        again = distributed.highest(int(distributed.restarted())) > 0  # on several machines each counts its own
-        if distributed.decided(lambda: _goes_on(args, config, again)):
-            args.resume, args.overwrite = True, False
+    if distributed.under_torchrun() and distributed.decided(lambda: _began_here(config)):
+        args.resume, args.overwrite = True, False
     return config
 
 
-def _goes_on(args: argparse.Namespace, config: Any, again: bool) -> bool:
-    """Whether a stage continues by itself: what this torchrun began, and after a restart whatever lies there.
+def _began_here(config: Any) -> bool:
+    """Whether the torchrun start above this process began what lies in the stage's folder.
 
-    But not instead of an --overwrite that the failed start had no time to obey.
+    Then this is a restart, and its --overwrite has been obeyed. What lay there before the start is never resumed so: a
+    first process that refused it is restarted, too.
     """
-    record = recorded(StageFolder.of(config).path)
-    if record is not None and record.get("launcher") == distributed.launcher():
-        return True
-    return again and not getattr(args, "overwrite", False)
+    launcher, record = distributed.launcher(), recorded(StageFolder.of(config).path)
+    return launcher is not None and record is not None and record.get("launcher") == launcher
 
 
 def quoted(text: str) -> str:
@@ -136,12 +134,14 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
     A signal ends it with 128 plus its number and the command that continues: the same one, with `--resume` where the
     door has it (`resumes`). Of several processes that torchrun started, rank 0 logs and one says why the run ended.
     """
+    single = "/" in prog  # scripts/: not a stage
+    distributed.set_single(single)
     level = logging.INFO if distributed.launched_rank() == 0 else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
     again = _command(prog, sys.argv[1:] if argv is None else argv, resumes)
-    with stopping.listening():
+    with stopping.listening(speaks=distributed.launched_rank() == 0):
         try:
-            if distributed.launched() and "/" in prog:
+            if distributed.launched() and single:
                 raise ConfigError(f"{prog} works in one process; start it with python, not with torchrun")
             with distributed.joined():
                 body()
@@ -157,6 +157,11 @@ def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = N
             mend = "lower the batch or input size, or set TRAIN.AMP=bf16"
             words = f"error: the device's memory is full ({first_line(error)}); {mend}"
             code = UserError.exit_code
+        except RuntimeError as error:
+            cause = lost_worker(error)
+            if cause is None:
+                raise
+            words, code = f"error: {cause}", UserError.exit_code
         except stopping.Stopped as stop:
             words, code = f"stopped by {stop}; continue with: {again}", stop.exit_code
         except KeyboardInterrupt:

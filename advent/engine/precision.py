@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +27,9 @@ class LossScale:
 
     def __init__(self, amp: str, device: torch.device) -> None:
         self.used = amp == "fp16"
+        if self.used and device.type == "mps":
+            raise ConfigError("TRAIN.AMP: fp16: loss scaling needs float64, which mps does not have; use bf16 or 'off'")
+        self._factor_of = torch.ones((), device=device)
         self._scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=self.used)
 
     def __call__(self, loss: Tensor) -> Tensor:
@@ -39,7 +43,7 @@ class LossScale:
 
     def factor(self) -> Tensor:
         """The present factor, on the device."""
-        return self._scaler._scale  # type: ignore[return-value]  # `get_scale` would wait for the device
+        return self._scaler.scale(self._factor_of)  # `get_scale` would wait for the device
 
     def update(self) -> None:
         """Adapt the factor: halved after an overflow, doubled after many iterations without one."""
@@ -54,6 +58,20 @@ class LossScale:
         """Continue from `state_dict()`."""
         if self.used:
             self._scaler.load_state_dict(state)
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
+    """Reduced precision for the operations inside, full precision with `dtype` None.
+
+    Raises ConfigError where PyTorch has none on the device.
+    """
+    if torch.amp.is_autocast_available(device.type):
+        return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+    if dtype is None:
+        return nullcontext()
+    raise ConfigError(
+        f"TRAIN.AMP: PyTorch {torch.__version__} has no reduced precision on {device.type}; set it to 'off'"
+    )
 
 
 # By device. CPU: measured (docs/performance.md). CUDA: what PyTorch recommends for its tensor cores. MPS: its default.

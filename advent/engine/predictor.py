@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advent.engine.precision import AMP_DTYPES
+from advent.engine.precision import AMP_DTYPES, autocast
 from advent.errors import NotFinite
 
 SHOWN_IMAGES = 5
@@ -16,7 +16,7 @@ SHOWN_IMAGES = 5
 
 def outputs(net: nn.Module, images: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
     """Main logits (B, C, h, w) and depth (B, 1, h', w'), None without a depth head, both float32; `dtype`: autocast."""
-    with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+    with autocast(images.device, dtype):
         found = net(images)
     return found[1].float(), found[2].float() if len(found) > 2 else None
 

@@ -19,6 +19,7 @@ import advent
 from advent.config.loading import config_digest
 from advent.engine import distributed
 from advent.engine.checkpoint import digest
+from advent.engine.device import device_facts, pick_device
 from advent.errors import StaleInput
 from advent.utils.serialization import read_json
 
@@ -28,7 +29,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def provenance(config: Any, inputs: Mapping[str, Path], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The record of one run: config, seed, code, libraries, every input file by digest, every data set by its names.
+    """The record of one run: config, seed, code, libraries, device, inputs by digest, data sets by their names.
 
     `inputs`: role -> file (the checkpoint that a stage starts from, splits). `names`: role -> the images' names.
     """
@@ -38,6 +39,7 @@ def provenance(config: Any, inputs: Mapping[str, Path], names: Mapping[str, Sequ
         "config": config_digest(config),
         "seed": config.TRAIN.RANDOM_SEED,
         **environment(),
+        "device": device_facts(pick_device(config.DEVICE)),
         "inputs": {role: {"path": str(path), "sha256": digest(path)} for role, path in inputs.items()},
         "data": {role: {"images": len(n), "sha256": names_digest(n)} for role, n in names.items()},
         **({"launcher": distributed.launcher()} if distributed.launcher() else {}),

@@ -61,7 +61,7 @@ class Contents:
     @property
     def classes(self) -> int | None:
         """How many classes it tells apart; None without a classifier of this line."""
-        return self.weights[CLASSIFIER].shape[0] if CLASSIFIER in self.weights else None
+        return _channels(self.weights, CLASSIFIER)
 
     @property
     def encoder(self) -> str:
@@ -107,7 +107,7 @@ class Contents:
     def _resnet(self) -> tuple[list[int], int]:
         """Blocks of the four stages, and channels of the stem."""
         blocks = [_count_blocks(self.weights, f"layer{stage}.") for stage in (1, 2, 3, 4)]
-        return blocks, self.weights["conv1.weight"].shape[0]
+        return blocks, _channels(self.weights, "conv1.weight") or 0
 
     def __str__(self) -> str:
         """In a few words: `DeepLabv2_depth (16 classes)`."""
@@ -150,6 +150,12 @@ def _unwrapped(content: Mapping[Any, Any]) -> tuple[Any, str, tuple[str, ...]]:
 
 def _has_marks(entry: NetworkEntry, weights: Mapping[str, Tensor]) -> bool:
     return all(mark in weights for mark in entry.marks)
+
+
+def _channels(weights: Mapping[str, Tensor], name: str) -> int | None:
+    """Output channels of a convolution; None where it is missing, or no convolution."""
+    shape = weights[name].shape if name in weights else ()
+    return shape[0] if shape else None
 
 
 def _count_blocks(weights: Mapping[str, Tensor], stage: str) -> int:

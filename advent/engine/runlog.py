@@ -140,7 +140,7 @@ class MetricsFile:
         """Bring all rows to the disk; returns the file's size in bytes, for `truncate`."""
         if not self.path.exists():
             return 0
-        with open(self.path, "rb") as handle:
+        with open(self.path, "r+b") as handle:  # Windows brings no file to the disk that is open for reading only
             os.fsync(handle.fileno())
             return handle.seek(0, os.SEEK_END)
 

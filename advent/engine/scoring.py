@@ -56,7 +56,7 @@ def score(
         found = predictor(batch["image"])
         spoilt += not_finite(batch["name"], found)
         for index, (name, logits) in enumerate(zip(batch["name"], found, strict=True)):
-            label = batch["label"][index].to(device, non_blocking=True) if "label" in batch else None
+            label = batch["label"][index].to(device) if "label" in batch else None
             ids = predicted(logits, label.shape[-2:] if label is not None else _canvas(dataset, name))
             if label is not None:
                 hist += confusion_counts(label, ids, num_classes)

@@ -34,15 +34,17 @@ class _State:
     received: int | None = None
     at = 0.0  # when, monotonic
     ending = False  # the last words are being said
+    speaks = True  # of several processes a single one says that it stops
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Handle the signals meanwhile; the handlers that were there come back afterwards."""
+def listening(speaks: bool = True) -> Iterator[None]:
+    """Handle the signals meanwhile, and say so if it `speaks`; the handlers that were there come back afterwards."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     _State.owner, _State.received, _State.deferred, _State.ending = os.getpid(), None, False, False
+    _State.speaks = speaks
     before = {number: signal.signal(number, _handle) for number in SIGNALS}
     try:
         yield
@@ -106,6 +108,6 @@ def _handle(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
     if not _State.deferred:
         raise Stopped(number)
-    if int(os.environ.get("RANK", 0)) == 0:  # of several processes one is enough to say so
+    if _State.speaks:
         # os.write, since a handler may interrupt a write to the buffered stream.
         os.write(2, f"\n{signal.Signals(number).name}: stopping after this iteration; Ctrl-C stops at once\n".encode())

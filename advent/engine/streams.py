@@ -9,12 +9,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import chain, islice
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate, get_worker_info
 
-from advent.dataset.base_dataset import network_images
+from advent.dataset.base_dataset import StreetDataset, network_depth, network_images
 from advent.engine import distributed
 from advent.engine.stopping import ignore_in_worker
 from advent.errors import DataError, UserError
@@ -22,6 +22,8 @@ from advent.errors import DataError, UserError
 log = logging.getLogger(__name__)
 THREADS = 4  # that read in each worker
 warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # names no key; `_check_workers` does
+SHARED_MEMORY = "the shared memory (/dev/shm) that data workers pass images through is full"
+MORE_SHARED_MEMORY = "in Docker start with --shm-size=1g or --ipc=host; else lower NUM_WORKERS (0 needs none)"
 
 
 class EndlessBatches(Sampler[list[int]]):
@@ -92,11 +94,28 @@ def _collate(items: list[Any]) -> Any:
     for item in items:
         if isinstance(item, UserError):
             return {"error": str(item)}
-    if "label" in items[0] and len({item["label"].shape for item in items}) > 1:
-        # Labels at native size differ from image to image (Mapillary); a list serves evaluation as well as a tensor.
-        labels = [torch.as_tensor(item.pop("label")) for item in items]
-        return {**default_collate(items), "label": labels}
-    return default_collate(items)
+    try:
+        if "label" in items[0] and len({item["label"].shape for item in items}) > 1:
+            # Labels at native size differ from image to image (Mapillary); a list serves evaluation as well.
+            labels = [torch.as_tensor(item.pop("label")) for item in items]
+            if get_worker_info() is not None:
+                labels = [label.share_memory_() for label in labels]  # here, where a full /dev/shm can be caught
+            return {**default_collate(items), "label": labels}
+        return default_collate(items)
+    except RuntimeError as error:
+        if "</torch_" not in str(error):  # the names of PyTorch's files in shared memory
+            raise
+        return {"error": f"{SHARED_MEMORY} ({str(error).splitlines()[0]}); {MORE_SHARED_MEMORY}"}
+
+
+def lost_worker(error: RuntimeError) -> str | None:
+    """In one line, why a data worker died, where PyTorch says that one did; None for any other error."""
+    if not str(error).startswith("DataLoader worker"):
+        return None
+    first = str(error.__cause__ or error.__context__ or error).splitlines()[0]  # which names the signal
+    if "Bus error" in first:
+        return f"{SHARED_MEMORY} (a worker died of a bus error); {MORE_SHARED_MEMORY}"
+    return f"{first.rstrip('. ')}; the machine's memory may be full: lower NUM_WORKERS (0 reads without workers)"
 
 
 def loader(
@@ -104,23 +123,30 @@ def loader(
 ) -> Iterator[dict[str, Any]]:
     """`batches` of indices of a StreetDataset, or a Subset of one, on a device, images as the network gets them.
 
-    Every worker reads with THREADS threads, some batches ahead (unpacking a PNG leaves Python free). Images travel as
-    bytes and become float32 on the device; the copy is not waited for. A user's error in a worker is raised here, in
-    one line.
+    Every worker reads with THREADS threads, one group of batches ahead (unpacking a PNG leaves Python free): shared
+    memory holds at most `workers` + 1 groups. Images travel as bytes, depth as its file's 16 bits; both become float32
+    on the device; the copy is not waited for. A user's error in a worker is raised here, in one line.
     """
     _check_workers(workers)
     groups = DataLoader(
         _Guarded(dataset, THREADS if workers else 1), num_workers=workers, collate_fn=_collate_each,
-        batch_sampler=_Groups(batches, 2 * THREADS if workers else 1),
+        batch_sampler=_Groups(batches, THREADS if workers else 1), prefetch_factor=1 if workers else None,
         pin_memory=device.type == "cuda", worker_init_fn=ignore_in_worker if workers else None,
         generator=_generator(),  # its own: a loader draws a number at every start, a continued run starts oftener
     )  # fmt: skip
-    mean = torch.tensor(_mean(dataset), dtype=torch.float32, device=device)
+    whole = _whole(dataset)
+    mean = torch.tensor(whole.mean, dtype=torch.float32, device=device)
+    table = None if whole.depth_table is None else torch.from_numpy(whole.depth_table).to(device)
     for batch in chain.from_iterable(groups):
         if "error" in batch:
             raise DataError(batch["error"])
         moved = to_device(batch, device)
-        yield moved | {"image": network_images(moved["image"], mean)}
+        moved["image"] = network_images(moved["image"], mean)
+        if table is not None:
+            moved["depth"] = network_depth(moved["depth"], table)
+        if "depth" in moved and whole.depth_has_gaps:
+            moved["depth_known"] = moved["depth"] > 0
+        yield moved
 
 
 @cache
@@ -161,13 +187,16 @@ def _generator() -> torch.Generator:
     return generator.manual_seed(generator.initial_seed() + distributed.rank())
 
 
-def _mean(dataset: Any) -> Sequence[float]:
-    return _mean(dataset.dataset) if isinstance(dataset, Subset) else dataset.mean
+def _whole(dataset: StreetDataset | Subset[Any]) -> StreetDataset:
+    """The data set that a Subset is a part of."""
+    return _whole(cast(Any, dataset.dataset)) if isinstance(dataset, Subset) else dataset
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Tensors on the device, without waiting for the copy; names stay as they are."""
-    return {k: v.to(device, non_blocking=True) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    """Tensors on the device, for CUDA without waiting for the copy; names stay as they are."""
+    # Elsewhere the source may be freed before the copy has read it (MPS from pageable memory).
+    waits = device.type != "cuda"
+    return {k: v.to(device, non_blocking=not waits) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 def stream(

@@ -30,7 +30,7 @@ class Window:
 
     def fetch(self) -> Report:
         """All rows on the host: the only place where a run waits for its device."""
-        rows = torch.stack(self.rows).double().cpu()
+        rows = torch.stack(self.rows).cpu().double()  # an Apple GPU has no float64
         finite = torch.isfinite(rows).all(1)
         means = rows[finite].mean(0).tolist() if finite.any() else []
         bad = [

@@ -80,7 +80,7 @@ class TimmEncoder:
         model.register_buffer("input_scale", (1 / target_std).float(), persistent=False)
         model.register_buffer("input_shift", ((mean_rgb - target_mean) / target_std).float(), persistent=False)
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            if isinstance(module, nn.BatchNorm2d | nn.SyncBatchNorm) and module.affine:
                 module.weight.requires_grad_(self.affine != "frozen")
                 module.bias.requires_grad_(self.affine != "frozen")
         net.add_module("encoder", model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from daf.dataset.depth_guess import UNCLEAR, guess_depth
 
 INVERSE_SCALE = 65536.0
 CM_PER_M = 100.0
+EVERY_16BIT = np.arange(2**16, dtype=np.uint16)
 FARTHEST = np.finfo(np.float32).tiny  # the inverse of an infinite depth that is known: 0 stands for unknown
 
 
@@ -67,12 +69,20 @@ def _disparity(depth: DepthFormat, file: Path, camera_file: Path | None) -> np.n
 
 
 def _distance(depth: DepthFormat, file: Path, camera_file: Path | None) -> np.ndarray:
-    values, known = _known(depth, file)
+    return _of_distances(depth, _values(file), file)
+
+
+def _of_distances(depth: DepthFormat, stored: np.ndarray, file: Path) -> np.ndarray:
+    values, known = _known(depth, stored, file)
     return _with_gaps(values * (depth.scale * UNITS_CM[depth.unit]), known)
 
 
 def _inverse(depth: DepthFormat, file: Path, camera_file: Path | None) -> np.ndarray:
-    values, known = _known(depth, file)
+    return _of_inverses(depth, _values(file), file)
+
+
+def _of_inverses(depth: DepthFormat, stored: np.ndarray, file: Path) -> np.ndarray:
+    values, known = _known(depth, stored, file)
     with np.errstate(divide="ignore"):
         return _with_gaps(UNITS_CM[depth.unit] / (values * depth.scale), known)
 
@@ -81,9 +91,9 @@ def _values(file: Path) -> np.ndarray:
     return read_values(file, "a depth map")
 
 
-def _known(depth: DepthFormat, file: Path) -> tuple[np.ndarray, np.ndarray]:
+def _known(depth: DepthFormat, stored: np.ndarray, file: Path) -> tuple[np.ndarray, np.ndarray]:
     """The values of a file as float64, and where they are a depth. Raises DataError on values that cannot be one."""
-    values = _values(file).astype(np.float64)
+    values = stored.astype(np.float64)
     unknown = np.isin(values, [value for value in depth.unknown if not np.isnan(value)])
     if any(np.isnan(value) for value in depth.unknown):
         unknown |= np.isnan(values)
@@ -114,9 +124,14 @@ def _near_is_large(depth: DepthFormat, samples: list[np.ndarray]) -> tuple[str, 
     return f"{meaning} in {unit}" if unit else meaning, meaning in ("an inverse depth", UNCLEAR)
 
 
+def _table(of: Callable[[DepthFormat, np.ndarray, Path], np.ndarray]) -> Callable[[DepthFormat], np.ndarray]:
+    return lambda depth: of(depth, EVERY_16BIT, Path("every value of 16 bits"))
+
+
 def register_depth_formats() -> None:
     """Make the readers of depth files available to specs."""
-    register_depth("synthia_cm", DepthKind(_synthia, _depth_map, _far_is_large))
+    centimetres = _table(lambda _, cm, __: inverse_depth(cm))
+    register_depth("synthia_cm", DepthKind(_synthia, _depth_map, _far_is_large, centimetres))
     register_depth("disparity", DepthKind(_disparity, _depth_map, _near_is_large))
-    register_depth("distance", DepthKind(_distance, _values, _far_is_large))
-    register_depth("inverse", DepthKind(_inverse, _values, _near_is_large))
+    register_depth("distance", DepthKind(_distance, _values, _far_is_large, _table(_of_distances)))
+    register_depth("inverse", DepthKind(_inverse, _values, _near_is_large, _table(_of_inverses)))

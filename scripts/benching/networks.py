@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._python_dispatch import TorchDispatchMode  # documented; PyTorch has no other name for it
 
 from advent.config.loading import load_config
 from advent.domain_adaptation.steps import Batch
@@ -146,9 +145,17 @@ class _Traffic(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         if not func.is_view:
-            tensors = [x for x in tree_leaves((args, kwargs, found)) if isinstance(x, Tensor)]
-            self.bytes += tensors_bytes(tensors)
+            self.bytes += tensors_bytes(list(_tensors((args, kwargs or {}, found))))
         return found
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in an operation's arguments or results, which may lie in lists, tuples and dictionaries."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, list | tuple | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part)
 
 
 def count_bytes(work: Callable[[], object]) -> int:

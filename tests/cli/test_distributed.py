@@ -7,6 +7,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +17,11 @@ from hypothesis import strategies as st
 import equality
 import kills
 import tiny
+from advent.domain_adaptation import eval_UDA
 from advent.engine import distributed
 from advent.engine.meeting import fresh_store
+from advent.engine.options import config_from_args, make_parser
+from advent.engine.runlog import StageFolder
 from advent.engine.streams import EndlessBatches, in_order
 from ranks import Ranks, door, torchrun
 
@@ -234,6 +238,35 @@ def test_a_file_that_one_process_cannot_read_ends_both(two, copy):
     assert [code for code, _, _ in found] == [1, 2]
     assert found[0][2] == ""
     assert "0001.png" in found[1][2]
+
+
+def naps_until_finished(argv: list[str], naps: int) -> tuple[int, list[str]]:
+    """(how often this process slept, what is then scored) while TEST.WAIT_MODEL waits; the stage ends after `naps`."""
+    options = make_parser("test.py", "", "quick/dg").parse_args(argv)
+    slept = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == naps and distributed.is_main():
+            StageFolder.of(config).finish()
+
+    really, eval_UDA.time = eval_UDA.time, SimpleNamespace(sleep=sleep)
+    try:
+        with distributed.joined():
+            config = config_from_args(options)
+            found = eval_UDA.candidates(config)
+    finally:
+        eval_UDA.time = really
+    return len(slept), [str(one.files[0].name) for one in found]
+
+
+def test_waiting_for_a_stage_leaves_no_process_waiting_for_another(two, tmp_path):
+    """Rank 0 asleep would leave the others in a broadcast, which fails after half an hour."""
+    root = tiny.make_data(tmp_path)
+    (root / "exp/quick/daf").mkdir(parents=True)
+    (root / "exp/quick/daf/model_6.pth").touch()
+    argv = tiny.command_line(root, "quick/dg", "TEST.WAIT_MODEL=true")
+    assert two.run(naps_until_finished, argv, 3) == [(3, ["model_6.pth"])] * 2
 
 
 def impatient(name: str, argv: list[str]) -> tuple[int, str, str]:

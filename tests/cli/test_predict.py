@@ -252,15 +252,6 @@ def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
     assert "notes.txt" in capsys.readouterr().err
 
 
-def test_heic(model: Model, tmp_path: Path) -> None:
-    """pillow-heif gives it upright; the copy of its turn in EXIF is not applied a second time."""
-    pytest.importorskip("pillow_heif").register_heif_opener()
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(photo(64, 48)).save(tmp_path / "phone.heic", exif=exif)
-    assert predict(model, tmp_path / "phone.heic").classes.shape == (48, 64)
-
-
 @pytest.mark.timeout(60)
 def test_a_hundred_thousand_frames_are_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compared one by one with each other they took minutes; only their names are made here."""

@@ -2,17 +2,22 @@
 
 import contextlib
 import copy
+import io
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from advent.dataset.classes import load_classes
+from advent.dataset.formats import decoded_formats
 from advent.dataset.layout import NamePattern
 from advent.dataset.listing import checked_names, read_list
 from advent.dataset.paths import CONFIGS
 from advent.dataset.place import find_place
+from advent.dataset.reading import picture_size, read_ids, read_image
 from advent.dataset.spec import load_spec
 from advent.errors import ConfigError, DataError, UserError
 
@@ -32,8 +37,9 @@ def folder(tmp_path_factory):
     return root
 
 
-def one_line(error):
+def one_line(error, names=""):
     assert "\n" not in str(error)
+    assert names in str(error)
     assert str(error).isprintable() or "\\x" not in str(error)
 
 
@@ -48,6 +54,42 @@ def test_any_list(folder, content):
         one_line(error)
     else:
         assert set(names) == {"a.png"}
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """One small picture in every format that Pillow writes and that is read here, as bytes."""
+    made, photo = {}, Image.fromarray(np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3))
+    suffixes = {name: suffix for suffix, name in Image.registered_extensions().items()}
+    for name in sorted(Image.SAVE.keys() & set(decoded_formats())):
+        for mode in ("RGB", "P", "L", "1"):
+            handle = io.BytesIO()
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                photo.convert(mode).save(handle, name)
+                made[suffixes.get(name, f".{name}")] = handle.getvalue()
+                break
+    return made
+
+
+@given(st.data())
+@settings(max_examples=300, deadline=None)
+def test_any_damaged_picture(folder, pictures, data):
+    """Cut, or with bytes replaced, most of them in its head: a picture, or one line that names it."""
+    suffix = data.draw(st.sampled_from(sorted(pictures)))
+    content = pictures[suffix]
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    else:
+        at = data.draw(st.integers(0, min(len(content) - 1, 400)))
+        junk = data.draw(st.binary(min_size=1, max_size=4) | st.sampled_from([bytes(4), b"\xff" * 4]))
+        content = content[:at] + junk + content[at + len(junk) :]
+    path = folder / f"picture{suffix}"
+    path.write_bytes(content)
+    for reader in (read_image, picture_size, read_ids):
+        try:
+            reader(path)
+        except DataError as error:
+            one_line(error, str(path))
 
 
 @given(st.binary(max_size=200) | st.text(max_size=80).map(str.encode))

@@ -96,6 +96,13 @@ def test_the_size_of_a_plain_picture_takes_its_header_alone(tmp_path: Path, monk
     assert [picture_size(path) for path in paths] == [(24, 16), (16, 24)]
 
 
+def test_heic_comes_upright(tmp_path: Path) -> None:
+    """pillow-heif gives it upright; the copy of its turn in EXIF is not applied a second time."""
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    path = write(tmp_path / "phone.heic", 6, quality=95)
+    assert read_image(path).size == picture_size(path) == (16, 24)
+
+
 # --- damaged blocks
 
 

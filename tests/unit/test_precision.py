@@ -196,6 +196,23 @@ def test_recomputed_activations_change_no_bit(method: str, network: str) -> None
         torch.testing.assert_close(states[1][name], tensor, **(exact or {"rtol": 0, "atol": 0}))
 
 
+@pytest.mark.parametrize("more", [{}, {"ACCUMULATE": 2}, {"AMP": "fp16"}], ids=str)
+def test_recomputed_activations_go_with_synchronised_batch_norms(more: dict[str, Any]) -> None:
+    """In one process they are plain ones, of a class that insists on counting its batches."""
+    states = []
+    for on in (False, True):
+        learner = small_learner("AdvEnt", SYNC_BN=True, CHECKPOINT_ACTIVATIONS=on, **more)
+        for iteration in range(2):
+            source, target = batches()
+            parts = more.get("ACCUMULATE", 1)
+            learner.update(iteration, [source] * parts, [target] * parts)
+        states.append(learner.net.state_dict())
+    for name, tensor in states[0].items():
+        assert torch.equal(states[1][name], tensor), name
+    # Of each iteration a source and a target batch, however often they are recomputed; parts start from one state.
+    assert {int(count) for name, count in states[1].items() if name.endswith("num_batches_tracked")} == {4}
+
+
 def test_recomputing_keeps_less() -> None:
     kept = []
     for on in (False, True):

@@ -96,6 +96,20 @@ def test_a_network_of_others_is_refused_by_what_its_names_say(tmp_path, names, w
     assert not_words is None or not_words not in str(error.value)
 
 
+@pytest.mark.parametrize("names", [
+    ["layer6.conv2d_list.0.weight"],
+    ["layer1.0.conv1.weight"],
+    ["layer6.conv2d_list.0.weight", "layer1.0.conv1.weight"],
+])  # fmt: skip
+def test_names_of_a_network_over_odd_tensors_are_refused(tmp_path, names):
+    torch.save({name: torch.tensor(1) for name in names}, tmp_path / "x.pth")
+    found = open_checkpoint(tmp_path / "x.pth")
+    assert (found.classes, found.dilations) == (None, None)
+    assert "width=0" in found.encoder.lower() or found.encoder == "unknown"
+    with pytest.raises(CheckpointError):
+        load_network(network(), tmp_path / "x.pth")
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_checkpoint_from_before_pytorch_0_4_1_loads(tmp_path, kind):
     """Batch norms had no num_batches_tracked then."""
