@@ -222,8 +222,14 @@ class TrainConfig(Section):
     RANDOM_TRAIN: bool = key(False, "draw the seed; the drawn one is recorded", affects_training=False)
     AMP: Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_switch)] = key(
         "off",
-        """mixed precision in training and evaluation; fp16 scales the loss (GPUs). Losses, maps, batch-norm statistics
-        and the depth stay in float32""",
+        """mixed precision in training and evaluation; fp16 scales the loss (GPUs but not MPS). Losses, maps, batch-norm
+        statistics and the depth stay in float32""",
+    )
+    TF32: Annotated[Literal["default", "off", "on"], BeforeValidator(_switch)] = key(
+        "default",
+        """float32 on NVIDIA GPUs from Ampere on (AMP off). default: PyTorch's own, convolutions in TF32 (10 bits of
+        mantissa), matrix products in float32; off: both in float32; on: both in TF32""",
+        earlier=["default"],
     )
     COMPILE: bool = key(False, "torch.compile the network in training and evaluation; takes minutes at the start")
     CHECKPOINT_ACTIVATIONS: bool = key(

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import torch
 import equality
 import kills
 import tiny
-from ranks import Ranks, torchrun
+from ranks import ROOT, Ranks, torchrun
 
 LONG = ["TRAIN.EARLY_STOP=12", "TRAIN.SAVE_PRED_EVERY=3", "TRAIN.LOG_EVERY=5", "TRAIN.BATCH_SIZE_SOURCE=1",
         "TRAIN.BATCH_SIZE_TARGET=1"]  # fmt: skip
@@ -139,6 +140,44 @@ def test_overwrite_is_obeyed_once(data):
     assert "POWER: 0.5" in (data / "exp/quick/daf/config.yml").read_text()
     record = json.loads((data / "exp/quick/daf/provenance.json").read_text())
     assert [more["iteration"] for more in record["continued"]] == [7]
+
+
+def in_container(command: list[str]) -> tuple[int, str]:
+    """Run a command as a fresh container would: the first process of its namespace, on a host of a fixed name."""
+    shell = ["sh", "-c", 'hostname localhost && exec "$@"', "sh"]
+    done = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", "--uts", *shell, *command], cwd=ROOT, capture_output=True,
+        text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def containers_work() -> bool:
+    return shutil.which("unshare") is not None and in_container(["true"])[0] == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("rendezvous", [["--master-port=29617"],
+                                        ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:29618"]],
+                         ids=["static", "c10d"])  # fmt: skip
+def test_a_second_start_in_an_equal_container_is_not_a_restart(data, rendezvous, processes):
+    """Host, process ids and run id (`none`) repeat. The second start once trained nothing, despite --overwrite."""
+    if not containers_work():
+        pytest.skip("needs Linux, unshare and the right to make namespaces")
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *rendezvous]
+    records = []
+    for power in ("0.9", "0.5"):
+        line = tiny.command_line(data, "quick/dg", "--overwrite", f"TRAIN.POWER={power}")
+        code, said = in_container([*launcher, "train.py", *line])
+        assert code == 0, said
+        assert f"POWER: {power}" in (data / "exp/quick/daf/config.yml").read_text()
+        records.append(json.loads((data / "exp/quick/daf/provenance.json").read_text()))
+    assert records[0]["launcher"] != records[1]["launcher"]
+    assert all("continued" not in record for record in records)
+    code, said = in_container([*launcher, "--max-restarts=1", "train.py", *tiny.command_line(data, "quick/dg")])
+    assert code != 0  # nor does a restart resume what its own first start refused
+    assert "holds the results of an earlier run" in said
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import entropy
 import reproduce
 import test as test_door
 import tiny
-from advent.domain_adaptation.config import config_digest, load_config
+from advent.config.loading import config_digest, load_config
 from advent.engine import device as module
 
 
