@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel
@@ -37,7 +37,7 @@ from advent.config.files import (
     read_content,
     read_layers,
 )
-from advent.config.schema import Config
+from advent.config.schema import ClassSetConfig, Config, Geometry
 from advent.dataset.paths import CONFIGS
 from advent.dataset.protocol import class_set, geometry_of
 from advent.errors import ConfigError
@@ -92,9 +92,9 @@ def load_config(
     config = Config.model_validate(tree)
     check(config, str(path_or_name))
     # From here on the config itself says what its classes are: it is written beside every checkpoint.
-    config.CLASSES = class_set(config).as_mapping()
+    config.CLASSES = ClassSetConfig(**class_set(config).as_mapping())
     # Likewise how its target's images are brought to the input size; null where the spec is not available.
-    config.GEOMETRY_TARGET = config.GEOMETRY_TARGET or geometry_of(config.TARGET)
+    config.GEOMETRY_TARGET = config.GEOMETRY_TARGET or cast(Geometry | None, geometry_of(config.TARGET))
     return config
 
 

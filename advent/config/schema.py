@@ -76,6 +76,7 @@ Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Text = Annotated[str, AfterValidator(_text), Field(min_length=1)]
 FolderName = Annotated[Text, AfterValidator(_folder_name)]
 PathText = Annotated[Text, AfterValidator(expand_user)]
+Geometry = Literal["stretch", "pad"]
 Side = Annotated[int, Field(ge=1, lt=2**16)]
 Size = Annotated[list[Side], Field(min_length=2, max_length=2)]
 InputSize = Annotated[Size, AfterValidator(_large_enough)]
@@ -309,7 +310,7 @@ class Config(Section):
 
     SOURCE: PathText = key("SYNTHIA", "spec of the labelled domain: a name under configs/datasets, or a path")
     TARGET: PathText = key("Cityscapes", "spec of the unlabelled domain")
-    GEOMETRY_TARGET: Literal["stretch", "pad"] | None = key(
+    GEOMETRY_TARGET: Geometry | None = key(
         None,
         """how the target's images are brought to the input size; null: as its spec says. A loaded config holds it:
         predictions depend on it, and the spec may not be available""",
