@@ -237,7 +237,7 @@ def _ranking(file: Path) -> list[dict[str, Any]]:
         return []
     with open(file, newline="", encoding="utf-8") as handle:
         try:
-            rows = [{**row, "score": float(row["score"])} for row in csv.DictReader(handle)]
+            rows: list[dict[str, Any]] = [{**row, "score": float(row["score"])} for row in csv.DictReader(handle)]
         except (KeyError, ValueError, TypeError):
             raise DataError(f"{file}: damaged, it is no ranking; rank again (entropy.py)") from None
     wrong = next((row["name"] for row in rows if not math.isfinite(row["score"])), None)
