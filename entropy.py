@@ -11,17 +11,17 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and rank; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
+    from ida import cli
 
-    parser = doors.make_parser("entropy.py", "Stage 2a: rank the target and split it into easy and hard.")
+    parser = cli.make_parser("entropy.py", "Stage 2a: rank the target and split it into easy and hard.")
     parser.add_argument(
-        "--normalize", type=doors.normalize_mode, metavar="BOOL",
+        "--normalize", type=cli.normalize_mode, metavar="BOOL",
         help="normalise scores by rare classes: true, false, or release (the published split's)",
     )  # fmt: skip
     parser.add_argument("--lambda1", type=float, metavar="SHARE", help="share of the target that becomes the easy half")
@@ -33,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         overrides = [] if args.normalize is None else [f"RANK.NORMALIZE={args.normalize}"]
         overrides += [] if args.lambda1 is None else [f"RANK.LAMBDA1={args.lambda1}"]
-        rank_stage(doors.config_from_args(args, overrides), best_iter=args.best_iter)
+        rank_stage(cli.config_from_args(args, overrides), best_iter=args.best_iter)
 
-    return doors.run_door("entropy.py", body, argv)
+    return cli.run_door("entropy.py", body, argv)
 
 
 if __name__ == "__main__":

@@ -11,19 +11,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and score; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
+    from ida import cli
 
-    parser = doors.make_test_parser(
+    parser = cli.make_test_parser(
         "test.py", "Per-class IoU and mIoU of one checkpoint, the last snapshot, or every one."
     )
     args = parser.parse_args(argv)
-    return doors.run_door("test.py", lambda: doors.evaluate_and_print(args), argv)
+    return cli.run_door("test.py", lambda: cli.evaluate_and_print(args), argv)
 
 
 if __name__ == "__main__":

@@ -11,26 +11,26 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run the stage; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
+    from ida import cli
 
-    parser = doors.make_parser(
+    parser = cli.make_parser(
         "train.py", "Stage 0: train a method of adaptation, source to target.", trains=True
     )
     args = parser.parse_args(argv)
 
     def body() -> None:
-        from advent.domain_adaptation.train_UDA import train_stage
+        from advent.training.stage import train_stage
 
-        config = doors.config_from_args(args)
+        config = cli.config_from_args(args)
         train_stage(config, resume=args.resume, overwrite=args.overwrite)
 
-    return doors.run_door("train.py", body, argv, resumes=True)
+    return cli.run_door("train.py", body, argv, resumes=True)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run the stage; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
+    from ida import cli
 
-    parser = doors.make_parser(
+    parser = cli.make_parser(
         "train_isl.py", "Stage 1: iterative self-learning on the target's pseudo labels.", trains=True
     )
     args = parser.parse_args(argv)
@@ -26,10 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         from ida.isl import isl_stage
 
-        config = doors.config_from_args(args)
+        config = cli.config_from_args(args)
         isl_stage(config, resume=args.resume, overwrite=args.overwrite)
 
-    return doors.run_door("train_isl.py", body, argv, resumes=True)
+    return cli.run_door("train_isl.py", body, argv, resumes=True)
 
 
 if __name__ == "__main__":

@@ -14,10 +14,10 @@ __all__ = ["Model", "Prediction", "load_model", "predict"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: what only looks for a foreign `advent` (daf.own_advent) must not import one."""
+    """Import on first use: what only looks for a foreign `advent` (daf.import_check) must not import one."""
     if name not in __all__:
         raise AttributeError(f"module 'daf' has no attribute {name!r}")
-    from daf.own_advent import foreign_advent
+    from daf.import_check import foreign_advent
 
     if problem := foreign_advent():
         raise ImportError(problem)

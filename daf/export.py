@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import advent
-from advent.engine.checkpoint import digest
+from advent.checkpoints.io import digest
 from advent.errors import ConfigError, DataError
 from daf.inference import Model
 

@@ -19,21 +19,22 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
+from advent.build.network import build_network
+from advent.config.class_set import class_set
 from advent.config.loading import load_config
-from advent.dataset import geometry as geometries
+from advent.dataset import resize as geometries
 from advent.dataset.base_dataset import network_images
 from advent.dataset.classes import ClassSet
 from advent.dataset.exif import turn_of
-from advent.dataset.geometry import GEOMETRIES, Size
-from advent.dataset.protocol import class_set
-from advent.dataset.reading import read_image
-from advent.engine.build import build_network
-from advent.engine.device import pick_device, set_tf32
-from advent.engine.precision import AMP_DTYPES, placed
-from advent.engine.predictor import not_finite, outputs, refuse_not_finite
-from advent.engine.registry import find_network
-from advent.engine.scoring import predicted
+from advent.dataset.image_io import read_image
+from advent.dataset.resize import GEOMETRIES, Size
 from advent.errors import ConfigError, printable
+from advent.evaluation.evaluate import upsample_argmax
+from advent.evaluation.predictor import not_finite, outputs, refuse_not_finite
+from advent.methods.registry import find_network
+from advent.model.precision import AMP_DTYPES, to_device
+from advent.runtime.device import pick_device, set_tf32
+from advent.utils.deprecation import deprecated_names
 from advent.utils.loss import self_information
 from advent.utils.viz_segmask import colorize_mask
 from daf.registration import register
@@ -109,7 +110,7 @@ def load_model(
         raise ConfigError(f"amp: {chosen!r} is none of {', '.join(AMP_DTYPES)}")
     where = pick_device(device)
     set_tf32(config.TRAIN.TF32)
-    net = placed(build_network(config, checkpoint), where).eval()
+    net = to_device(build_network(config, checkpoint), where).eval()
     wide, high = size if size is not None else config.TEST.INPUT_SIZE_TARGET
     if min(wide, high) < 32:
         raise ConfigError(f"size: {wide} x {high} (width, height) is too small; at least 32 x 32")
@@ -143,7 +144,7 @@ def predict(
     if isinstance(images, (str, Path, Image.Image, np.ndarray)):
         return predict(model, [images], maps=maps, probabilities=probabilities)[0]
     found: list[Prediction] = []
-    for batch in in_batches(map(upright, images), batch_size):
+    for batch in in_batches(map(load_rgb, images), batch_size):
         found += predict_batch(model, batch, maps=maps, probabilities=probabilities)
     return found
 
@@ -191,7 +192,7 @@ def _at_own_size(
     def own(x: Tensor) -> np.ndarray:
         return at(x, (canvas_h, canvas_w))[:, :high, :wide].cpu().numpy()
 
-    classes = predicted(logits, (canvas_h, canvas_w))[:high, :wide].cpu().numpy()
+    classes = upsample_argmax(logits, (canvas_h, canvas_w))[:high, :wide].cpu().numpy()
     entropy = aware = None
     if maps:  # at the input's size, as adaptation and ranking see them; at the image's own they may not fit in memory
         seen_hw = model.size[::-1]
@@ -204,7 +205,7 @@ def _at_own_size(
     )  # fmt: skip
 
 
-def upright(image: Picture) -> Image.Image:
+def load_rgb(image: Picture) -> Image.Image:
     """Any form of an image as an RGB picture, turned as its camera says (EXIF). Raises DataError naming the file."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -249,3 +250,6 @@ def _known_geometry(name: str) -> str:
     if name not in GEOMETRIES:
         raise ConfigError(f"geometry: {name!r} is none of {', '.join(GEOMETRIES)}")
     return name
+
+
+__getattr__ = deprecated_names(__name__, {"upright": "load_rgb"})

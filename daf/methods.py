@@ -7,17 +7,17 @@ from typing import Any
 
 from torch import Tensor
 
-from advent.domain_adaptation.steps import (
+from advent.methods.registry import NetworkEntry, register_method, register_network
+from advent.methods.steps import (
     Batch,
+    GlobalMaxLoss,
     Losses,
     MapFunction,
     Method,
     Prediction,
-    Supervision,
     adversarial_step,
     segmentation_losses,
 )
-from advent.engine.registry import NetworkEntry, register_method, register_network
 from daf.interaction import depth_aware_map
 from daf.loss import berhu, greatest_error
 from daf.model.dada import DeeplabV2DADA
@@ -44,7 +44,7 @@ def _greatest_error(prediction: Prediction, batch: Batch) -> Tensor:
     return greatest_error(prediction.depth, batch["depth"], batch.get("depth_known"))
 
 
-segmentation_and_depth_losses = Supervision(_losses, _greatest_error, of="depth", name="depth_greatest")
+segmentation_and_depth_losses = GlobalMaxLoss(_losses, _greatest_error, key="depth", global_key="depth_greatest")
 
 
 def _map_of_power(power: int) -> MapFunction:
@@ -55,12 +55,12 @@ def _map_of_power(power: int) -> MapFunction:
     return to_map
 
 
-def depth_aware_method(name: str, config: Any, halve: bool = False, inclusive: bool = True) -> Method:
+def depth_aware_method(name: str, config: Any, half_disc_loss: bool = False, include_last_iter: bool = True) -> Method:
     """The adversarial step on depth-aware maps, with the depth powers of TRAIN.DEPTH_POWER (source, target)."""
     # The release squares depth on the target only; both figures show one map. DEPTH_POWER [1, 2] restores it.
     power_src, power_trg = config.TRAIN.DEPTH_POWER
     maps = (_map_of_power(power_src), _map_of_power(power_trg))
-    return Method(name, adversarial_step, *maps, halve=halve, inclusive=inclusive, needs_depth=True)
+    return Method(name, adversarial_step, *maps, half_disc_loss=half_disc_loss, include_last_iter=include_last_iter, needs_depth=True)
 
 
 def register_methods() -> None:
@@ -74,7 +74,7 @@ def register_methods() -> None:
             ),
             supervised=segmentation_and_depth_losses,
             gives_depth=True,
-            marks=("layer6.conv2d_list.0.weight", "up1.conv1.weight", "mff_conv.weight"),
+            signature=("layer6.conv2d_list.0.weight", "up1.conv1.weight", "mff_conv.weight"),
         ),
     )
     register_network(
@@ -83,7 +83,7 @@ def register_methods() -> None:
             lambda cfg, encoder: DeeplabV2DADA(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DILATIONS),
             supervised=segmentation_and_depth_losses,
             gives_depth=True,
-            marks=("layer6.conv2d_list.0.weight", "enc4_1.weight"),
+            signature=("layer6.conv2d_list.0.weight", "enc4_1.weight"),
         ),
     )
     register_method("DAF", partial(depth_aware_method, "DAF"))

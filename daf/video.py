@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from advent.engine.progress import Progress
 from advent.errors import DataError
+from advent.runtime.progress import Progress
 from daf.inference import Model, in_batches, predict_batch
-from daf.products import Palette, Wanted, write_still
+from daf.visualization import OutputOptions, Renderer, write_still
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts")
@@ -23,14 +23,14 @@ RATE = 25.0  # frames per second, of a file that does not say
 LOST = 0.02  # of the frames that a file announces may be missing: some containers only estimate them
 
 
-def video_paths(output: Path, key: str, wanted: Wanted) -> list[Path]:
+def video_paths(output: Path, key: str, options: OutputOptions) -> list[Path]:
     """Every video that `predict_video` writes."""
-    products = ["color", "overlay", *["depth_color"] * bool(wanted.depth), *["entropy"] * wanted.entropy]
-    return [output / product / f"{key}{SUFFIX}" for product in [*products, *["map"] * wanted.map]]
+    products = ["color", "overlay", *["depth_color"] * bool(options.depth), *["entropy"] * options.entropy]
+    return [output / product / f"{key}{SUFFIX}" for product in [*products, *["map"] * options.map]]
 
 
 def predict_video(
-    model: Model, file: Path, output: Path, key: str, wanted: Wanted, batch_size: int, stills: bool
+    model: Model, file: Path, output: Path, key: str, options: OutputOptions, batch_size: int, stills: bool
 ) -> tuple[int, str | None]:
     """Write the products of a video as videos, and with `stills` those of each frame; each appears when it is whole.
 
@@ -39,20 +39,20 @@ def predict_video(
     """
     capture = cv2.VideoCapture(str(file))
     sinks: dict[str, _Sink] = {}
-    palette, read = Palette(model, wanted, video=True), 0
+    renderer, read = Renderer(model, options, video=True), 0
     try:
         announced = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         rate = capture.get(cv2.CAP_PROP_FPS)
         rate = rate if 0 < rate < 1000 else RATE
         with Progress(file.name, announced or 1) as progress:
             for batch in in_batches(_frames(capture), batch_size):
-                for photo, found in zip(batch, predict_batch(model, batch, maps=wanted.maps), strict=True):
-                    for what, picture in palette.pictures(photo, found):
+                for photo, found in zip(batch, predict_batch(model, batch, maps=options.maps), strict=True):
+                    for what, picture in renderer.pictures(photo, found):
                         if what not in sinks:
                             sinks[what] = _Sink(output / what / f"{key}{SUFFIX}", rate, picture.size)
                         sinks[what].write(picture)
                     if stills:
-                        write_still(output, f"{key}/{read:06d}", photo, found, palette)
+                        write_still(output, f"{key}/{read:06d}", photo, found, renderer)
                     read += 1
                     progress.total = max(progress.total, read)
                     progress.step()

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from advent.domain_adaptation.steps import PREDICT, Parts, Prediction
-from advent.engine import distributed
-from advent.engine.precision import AMP_DTYPES, runner
-from advent.engine.predictor import not_finite, refuse_not_finite
-from advent.engine.progress import tracked
-from advent.engine.streams import in_order, loader
+from advent.dataset.loader import load_batches, sequential_batches
+from advent.evaluation.predictor import not_finite, refuse_not_finite
+from advent.methods.steps import PREDICT, Prediction, StepContext
+from advent.model.precision import AMP_DTYPES, maybe_compile
+from advent.runtime import distributed
+from advent.runtime.progress import with_progress
 from advent.utils.loss import IGNORE_LABEL
 from advent.utils.serialization import write_atomically
 
@@ -63,10 +63,10 @@ def predictions(
     """
     was_training = net.training
     net.eval()
-    parts = Parts(runner(net, config.TRAIN, device), PREDICT, amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
-    order = distributed.share(in_order(len(dataset), config.TRAIN.BATCH_SIZE_TARGET))
-    for batch in tracked(loader(dataset, config.NUM_WORKERS, device, order), what, len(order)):
-        prediction = parts.predict(batch["image"])
+    context = StepContext(maybe_compile(net, config.TRAIN, device), PREDICT, amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
+    order = distributed.shard(sequential_batches(len(dataset), config.TRAIN.BATCH_SIZE_TARGET))
+    for batch in with_progress(load_batches(dataset, config.NUM_WORKERS, device, order), what, len(order)):
+        prediction = context.predict(batch["image"])
         spoilt = not_finite(batch["name"], prediction.main, prediction.depth)
         refuse_not_finite(spoilt, f"{what}: the network's logits or depth", config.TRAIN.AMP)
         yield batch["name"], prediction
@@ -104,7 +104,7 @@ def label_dataset(net: nn.Module, dataset: Any, config: Any, device: torch.devic
             pending += [writers.submit(write_label, folder, n, one) for n, one in zip(names, labels, strict=True)]
         for job in pending:
             job.result()
-    kept, total = distributed.summed(torch.tensor([kept, total])).tolist()
+    kept, total = distributed.all_reduce_sum(torch.tensor([kept, total])).tolist()
     return kept / total
 
 
@@ -118,7 +118,7 @@ def _threshold(net: nn.Module, dataset: Any, config: Any, device: torch.device, 
         confidence, labels = prediction.main.softmax(1).max(1)
         at = labels * BINS + (confidence * BINS).long().clamp(max=BINS - 1)
         counts += torch.bincount(at.flatten(), minlength=classes * BINS)
-    counts = distributed.summed(counts.cpu()).view(classes, BINS)
+    counts = distributed.all_reduce_sum(counts.cpu()).view(classes, BINS)
     found = class_thresholds(counts.numpy(), config.ISL.THRESHOLD, config.ISL.CLASS_SHARE)
     log.info("%s: thresholds %s", what, " ".join(f"{value:.3f}" for value in found))
     return torch.tensor(found, dtype=torch.float32, device=device)

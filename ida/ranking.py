@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from advent.dataset.classes import ClassSet
-from advent.engine.predictor import refuse_not_finite
 from advent.errors import ConfigError
+from advent.evaluation.predictor import refuse_not_finite
 from advent.utils.loss import self_information
 from daf.interaction import depth_aware_map
 

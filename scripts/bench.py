@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 UNITS = {
     "share": ("", 100, "%"), "more_time": ("+", 100, "% time"), "per_second": ("", 1, "images/s"),
@@ -32,7 +32,7 @@ UNITS = {
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """All rows, for people."""
-    from advent.engine.tables import markdown_table
+    from advent.utils.tables import markdown_table
 
     rows = []
     for section, found in results.items():
@@ -48,9 +48,9 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and measure, or plot; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
-    from advent.engine.options import OneLineParser
+    from advent.cli import OneLineParser
     from advent.errors import ConfigError
+    from ida import cli
 
     parser = OneLineParser(prog="bench.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="SECTION", help="measure these sections alone")
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.plot is not None:
             if args.out is None:
                 raise ConfigError("--plot: say where the picture goes with --out FILE")
-            from benching.plot import plot
+            from performance.plot import plot
 
             print(f"picture: {plot(args.plot, args.out)}")
             return
@@ -72,18 +72,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--rounds: expected a number above zero")
         measure(args.only, args.rounds, args.device, args.out)
 
-    return doors.run_door("scripts/bench.py", body, argv)
+    return cli.run_door("scripts/bench.py", body, argv)
 
 
 def measure(only: Sequence[str] | None, rounds: int, device_name: str, out: Path | None) -> None:
     """Measure the sections; the JSON is written after each, so that a stopped bench leaves what it has."""
     import torch
 
-    from advent.engine.device import pick_device
-    from advent.engine.provenance import environment
+    from advent.checkpoints.provenance import environment
     from advent.errors import ConfigError, hint
+    from advent.runtime.device import pick_device
     from advent.utils.serialization import write_json
-    from benching.sections import SECTIONS
+    from performance.sections import SECTIONS
 
     for name in only or ():
         if name not in SECTIONS:

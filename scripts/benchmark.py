@@ -18,19 +18,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line; run, or show what is there; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
-    from advent.engine.options import OneLineParser, quoted
+    from advent.cli import OneLineParser, quoted
     from advent.errors import ConfigError, hint
-    from ida.benchmark import load_benchmark, run_cells
-    from ida.benchmark_page import fill_page, hours_table, plot, scores_table
+    from benchmarking.page import fill_page, hours_table, plot, scores_table
+    from benchmarking.runs import load_benchmark, run_cells
+    from ida import cli
 
     kind = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(prog="benchmark.py", description=__doc__, formatter_class=kind)
@@ -67,12 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in args.only or ():
             if name not in benchmark.by_name:
                 raise ConfigError(f"--only {name}: there is no such cell; {hint(name, benchmark.by_name)}")
-        names = [cell.name for cell in benchmark.cells if args.only is None or cell.name in args.only]
+        names = [run.name for run in benchmark.cells if args.only is None or run.name in args.only]
         target = [f"DATA_DIRECTORY_TARGET={quoted(str(Path(args.target).resolve()))}"] if args.target else []
         run_cells(benchmark, args.seeds or benchmark.seeds, names, [*target, *args.overrides])
         print(scores_table(benchmark, main_table))
 
-    return doors.run_door("scripts/benchmark.py", body, argv)
+    return cli.run_door("scripts/benchmark.py", body, argv)
 
 
 if __name__ == "__main__":

@@ -15,26 +15,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 if TYPE_CHECKING:
-    from advent.engine.recognise import Contents
+    from advent.checkpoints.formats import CheckpointInfo
 
 FORMS = ("plain", "wrapper", "module")
 
 
-def describe(path: Path, found: Contents) -> list[tuple[str, str]]:
+def describe(path: Path, found: CheckpointInfo) -> list[tuple[str, str]]:
     """(what, in words) of a checkpoint file."""
-    from advent.engine.checkpoint import digest
-    from advent.engine.recognise import IMAGENET, TORCHVISION
+    from advent.checkpoints.formats import IMAGENET, TORCHVISION
+    from advent.checkpoints.io import digest
 
-    form = found.form + (", names with module." if found.module else "")
+    form = found.format + (", names with module." if found.module else "")
     form += f"; beside it: {', '.join(found.others)}" if found.others else ""
     numbers = sum(tensor.numel() for tensor in found.weights.values() if tensor.is_floating_point())
     types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in found.weights.values()})
-    start = found.form in (IMAGENET, TORCHVISION)
+    start = found.format in (IMAGENET, TORCHVISION)
     beside = _config_beside(path, found)
     encoders = _encoders(found, beside)
     return [
@@ -54,9 +54,9 @@ def describe(path: Path, found: Contents) -> list[tuple[str, str]]:
     ]
 
 
-def _unused(found: Contents) -> list[tuple[str, str]]:
+def _unused(found: CheckpointInfo) -> list[tuple[str, str]]:
     """A warning where some of the classifier's convolutions were never trained."""
-    from advent.engine.recognise import ASPP_DILATIONS
+    from advent.checkpoints.formats import ASPP_DILATIONS
 
     idle = [str(rate) for rate in ASPP_DILATIONS if found.dilations and rate not in found.dilations]
     if not idle:
@@ -68,7 +68,7 @@ def _unused(found: Contents) -> list[tuple[str, str]]:
     return [("warning", words)]
 
 
-def _config_beside(path: Path, found: Contents) -> Path | None:
+def _config_beside(path: Path, found: CheckpointInfo) -> Path | None:
     """The config.yml beside the file, where it describes these very weights."""
     from advent.config.loading import load_config
     from advent.errors import UserError
@@ -91,7 +91,7 @@ def _config_beside(path: Path, found: Contents) -> Path | None:
 
 def _settings(config: Any) -> dict[str, str]:
     """The keys of Contents.settings, as a config has them."""
-    from advent.engine.recognise import listed
+    from advent.checkpoints.formats import listed
 
     model = config.MODEL
     found = {
@@ -103,11 +103,11 @@ def _settings(config: Any) -> dict[str, str]:
     return found
 
 
-def _rest(found: Contents) -> dict[str, str]:
+def _rest(found: CheckpointInfo) -> dict[str, str]:
     return {key: value for key, value in found.settings.items() if key != "MODEL.ENCODER"}
 
 
-def _encoders(found: Contents, beside: Path | None) -> list[str]:
+def _encoders(found: CheckpointInfo, beside: Path | None) -> list[str]:
     """The encoder; of timm's by name, several where names and shapes cannot tell them apart."""
     if found.encoder != "timm":
         return [found.encoder]
@@ -119,11 +119,11 @@ def _encoders(found: Contents, beside: Path | None) -> list[str]:
     return matching_backbones(found.weights) or ["timm, but of none of this version's backbones"]
 
 
-def _command(path: Path, found: Contents, beside: Path | None, encoders: Sequence[str]) -> str:
+def _command(path: Path, found: CheckpointInfo, beside: Path | None, encoders: Sequence[str]) -> str:
     """The command that evaluates a network, by the config beside it or the shipped configs that describe it."""
+    from advent.checkpoints.formats import ASPP_DILATIONS, listed
     from advent.config.loading import default_config, load_config, protocol_sections
-    from advent.dataset.paths import CONFIGS
-    from advent.engine.recognise import ASPP_DILATIONS, listed
+    from advent.utils.paths import CONFIGS
 
     if found.network is None:
         return "nothing here"
@@ -152,12 +152,12 @@ def _command(path: Path, found: Contents, beside: Path | None, encoders: Sequenc
     return f"python test.py --cfg {fitting[0]} {single}{others}"
 
 
-def converted(found: Contents, form: str, mean: Sequence[float]) -> dict[str, Any]:
+def converted(found: CheckpointInfo, form: str, mean: Sequence[float]) -> dict[str, Any]:
     """The weights in another form."""
-    from advent.engine.recognise import TORCHVISION
-    from advent.model.torchvision_start import convert
+    from advent.checkpoints.formats import TORCHVISION
+    from advent.model.pretrained import convert
 
-    weights = convert(found.weights, mean) if found.form == TORCHVISION else found.weights
+    weights = convert(found.weights, mean) if found.format == TORCHVISION else found.weights
     if form == "wrapper":
         return {"model_state_dict": weights}
     return {f"module.{name}": tensor for name, tensor in weights.items()} if form == "module" else dict(weights)
@@ -166,12 +166,12 @@ def converted(found: Contents, form: str, mean: Sequence[float]) -> dict[str, An
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, describe or convert; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
+    from advent.checkpoints.formats import open_checkpoint
+    from advent.checkpoints.io import save
+    from advent.cli import OneLineParser
     from advent.config.loading import default_config
-    from advent.engine.checkpoint import save
-    from advent.engine.options import OneLineParser
-    from advent.engine.recognise import open_checkpoint
     from advent.errors import ConfigError, printable
+    from ida import cli
 
     parser = OneLineParser(
         prog="checkpoint.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             save(args.out, converted(found, args.to, default_config().TRAIN.IMG_MEAN))
             print(f"{'written':<11}{args.out} ({args.to})")
 
-    return doors.run_door("scripts/checkpoint.py", body, argv)
+    return cli.run_door("scripts/checkpoint.py", body, argv)
 
 
 if __name__ == "__main__":

@@ -12,22 +12,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and examine; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
     from advent.dataset.spec import load_spec
-    from advent.doctor.examine import examine
+    from advent.doctor.check import check_split
     from advent.doctor.report import shared, text
-    from advent.doctor.subjects import subjects_of_config, subjects_of_dataset
+    from advent.doctor.targets import targets_of_config, targets_of_dataset
     from advent.errors import ConfigError, DataError
+    from ida import cli
 
-    parser = doors.make_parser("doctor.py", "Say what is amiss with the data.")
+    parser = cli.make_parser("doctor.py", "Say what is amiss with the data.")
     parser.add_argument("--dataset", metavar="NAME", help="a data set alone: a name, or a spec's path; with --root")
     parser.add_argument("--root", metavar="DIR", type=Path, help="the data set's folder")
     parser.add_argument("--classes", metavar="NAME", help="with --dataset: the class set to count pixels by")
@@ -43,18 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.quick < 0 or args.workers < 0:
             raise ConfigError("--quick and --workers: expected numbers not below zero")
         if args.dataset is None:
-            subjects = subjects_of_config(doors.config_from_args(args))
+            subjects = targets_of_config(cli.config_from_args(args))
         else:
             if not args.root.is_dir():
                 raise DataError(f"--root {args.root}: no such folder")
-            subjects = subjects_of_dataset(load_spec(args.dataset), args.root, args.classes)
-        examined = [examine(subject, args.quick, args.workers) for subject in subjects]
+            subjects = targets_of_dataset(load_spec(args.dataset), args.root, args.classes)
+        examined = [check_split(subject, args.quick, args.workers) for subject in subjects]
         findings = [found for found, _ in examined]
         shared(findings, [digests for _, digests in examined])
         print(text(findings))
         problems = sum(len(found.errors) for found in findings)
 
-    return doors.run_door("scripts/doctor.py", body, argv) or int(problems > 0)
+    return cli.run_door("scripts/doctor.py", body, argv) or int(problems > 0)
 
 
 if __name__ == "__main__":

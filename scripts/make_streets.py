@@ -19,9 +19,9 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the floors lie beside scripts/
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages need not be installed
 
-from advent.engine.options import OneLineParser, run_door
+from advent.cli import OneLineParser, run_cli
 from advent.errors import ConfigError, DataError
 from advent.utils.serialization import write_json
 from streets.layouts import paths, write_picture
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--layout", choices=["synthia", "cityscapes", "mapillary"], help="default: by style")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 = one per core")
     options = parser.parse_args(argv)
-    return run_door("scripts/make_streets.py", lambda: make(options), argv)
+    return run_cli("scripts/make_streets.py", lambda: make(options), argv)
 
 
 if __name__ == "__main__":

@@ -12,42 +12,43 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
-    from advent.engine.tables import results_table
-    from ida.origin import status_table
-    from ida.runner import run_pipeline
+    from advent.utils.tables import results_table
+    from ida import cli
+    from ida.pipeline.lineage import status_table
+    from ida.pipeline.run import run_pipeline
 
-    parser = doors.make_parser("pipeline.py", "Run all stages of a protocol and print one table.")
+    parser = cli.make_parser("pipeline.py", "Run all stages of a protocol and print one table.")
     parser.add_argument("--no-test", action="store_true", help="only train: for targets without labels")
     parser.add_argument("--picture", metavar="FILE", help="also leave a grid: image, truth, predictions, depth, map")
     parser.add_argument("--status", action="store_true", help="only show how far every stage is and what made it")
     args = parser.parse_args(argv)
 
     def body() -> None:
-        stages = doors.stages_from_args(args)
+        stages = cli.stages_from_args(args)
         if args.status:
             print(status_table(stages))
             return
         if args.picture:  # hours before it is needed
             Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
         record = run_pipeline(stages, evaluate=not args.no_test)
+        export_assets(stages)
         if args.picture:
-            from ida.pictures import stage_grid
+            from reporting.qualitative import qualitative_figure
 
-            print(f"picture: {stage_grid(stages, args.picture)}")
+            print(f"picture: {qualitative_figure(stages, args.picture)}")
         if record["results"]:
             print(results_table(record["results"]))
         print(f"seconds: {', '.join(f'{name} {value:.0f}' for name, value in record['seconds'].items())}")
 
-    return doors.run_door("scripts/pipeline.py", body, argv)
+    return cli.run_door("scripts/pipeline.py", body, argv)
 
 
 if __name__ == "__main__":

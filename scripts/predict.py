@@ -16,14 +16,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    from advent.engine.options import OneLineParser
+    from advent.cli import OneLineParser
 
     parser = OneLineParser(prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -48,11 +48,11 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and predict; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
     from advent.errors import ConfigError, printable
     from daf.inference import load_model
-    from daf.predicting import predict_files
-    from daf.products import Wanted
+    from daf.predict_files import predict_files
+    from daf.visualization import OutputOptions
+    from ida import cli
 
     args = make_parser().parse_args(argv)
     skipped: list[str] = []
@@ -63,17 +63,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = load_model(
             args.checkpoint, args.cfg, args.device, amp=args.amp, size=args.size, geometry=args.geometry
         )  # fmt: skip
-        wanted = Wanted(args.depth, args.entropy, args.map)
-        done = predict_files(
-            model, args.input, args.output, wanted, batch_size=args.batch_size, frames=args.frames
+        options = OutputOptions(args.depth, args.entropy, args.map)
+        summary = predict_files(
+            model, args.input, args.output, options, batch_size=args.batch_size, frames=args.frames
         )  # fmt: skip
-        skipped.extend(done.skipped)
-        counts = [f"{count} {what}" for count, what in ((done.images, "images"), (done.frames, "frames")) if count]
+        skipped.extend(summary.skipped)
+        counts = [f"{count} {what}" for count, what in ((summary.images, "images"), (summary.frames, "frames")) if count]
         print(f"{args.output}: {' and '.join(counts) or 'nothing'} predicted, {len(skipped)} files skipped")
-        for line in [f"skipped {reason}" for reason in skipped] + [line for line in [done.left_out()] if line]:
+        for line in [f"skipped {reason}" for reason in skipped] + [line for line in [summary.left_out()] if line]:
             print(printable(f"predict.py: {line}"), file=sys.stderr)
 
-    code = doors.run_door("scripts/predict.py", body, argv)
+    code = cli.run_door("scripts/predict.py", body, argv)
     return code or (1 if skipped else 0)
 
 

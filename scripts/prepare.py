@@ -15,9 +15,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 if TYPE_CHECKING:
     from advent.dataset.base_dataset import StreetDataset
@@ -27,7 +27,7 @@ ROLES = ("source", "target", "test")
 
 def _datasets(config: Any, roles: Sequence[str] | None) -> list[StreetDataset]:
     """The data sets to prepare, all checked before the first is read; a target without labels has no `test`."""
-    from advent.engine.build import evaluation_data, source_data, target_data
+    from advent.build.data import evaluation_data, source_data, target_data
     from advent.errors import DataError, printable
 
     datasets: list[StreetDataset] = []
@@ -47,12 +47,12 @@ def _datasets(config: Any, roles: Sequence[str] | None) -> list[StreetDataset]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and prepare; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
-    from advent.engine.prepare import fill_cache
+    from advent.dataset.build_cache import fill_cache
     from advent.errors import ConfigError
     from daf.dataset.synthia_labels import convert_labels
+    from ida import cli
 
-    parser = doors.make_parser("prepare.py", "Prepare data: SYNTHIA's labels, or a cache for a config.")
+    parser = cli.make_parser("prepare.py", "Prepare data: SYNTHIA's labels, or a cache for a config.")
     parser.add_argument("--synthia-labels", metavar="DIR", type=Path, help="SYNTHIA's folder: write parsed_LABELS")
     parser.add_argument("--role", choices=ROLES, action="append", help="only this part of the config (default: all)")
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="threads; 0: one per core")
@@ -65,12 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             written = convert_labels(args.synthia_labels, args.workers)
             print(f"{args.synthia_labels / 'parsed_LABELS'}: {written:,} written, the others were there")
             return
-        config = doors.config_from_args(args)
+        config = cli.config_from_args(args)
         for dataset in _datasets(config, args.role):
             filled = fill_cache(dataset, args.workers)
             print(f"{filled.folder}: {filled.made:,} made, {filled.kept:,} kept, {filled.bytes / 2**30:.2f} GiB")
 
-    return doors.run_door("scripts/prepare.py", body, argv)
+    return cli.run_door("scripts/prepare.py", body, argv)
 
 
 if __name__ == "__main__":

@@ -16,19 +16,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 if TYPE_CHECKING:
-    from ida.report.experiment import Experiment
+    from reporting.experiment import Experiment
 
 
 def write_figures(experiments: Sequence[Experiment], folder: Path, examples: int) -> int:
     """All figures of the page as PDF and PNG; returns how many files."""
     from advent.utils.serialization import write_atomically
-    from ida.report.figures import plots
-    from ida.report.grid import Grid
+    from reporting.figures import plots
+    from reporting.grid import Grid
 
     written = [path for one in experiments for plot in plots(one, experiments) for path in plot.save(folder)]
     grid = Grid(experiments, examples).drawn()
@@ -41,10 +41,10 @@ def write_figures(experiments: Sequence[Experiment], folder: Path, examples: int
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and write the page; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
-    from advent.engine.options import OneLineParser
+    from advent.cli import OneLineParser
     from advent.errors import ConfigError
     from advent.utils.serialization import write_text
+    from ida import cli
 
     parser = OneLineParser(prog="report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -56,9 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def body() -> None:
-        from ida.report.experiment import read_experiments
-        from ida.report.page import write_page
-        from ida.report.table import latex, result_table
+        from reporting.experiment import read_experiments
+        from reporting.page import write_page
+        from reporting.table import latex, result_table
 
         if args.examples < 1:
             raise ConfigError(f"--examples: {args.examples} is too small; at least 1")
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ConfigError(f"--latex {args.latex}: no stage has been scored, so there is no table")
             print(f"table: {write_text(args.latex, latex(tables))}")
 
-    return doors.run_door("scripts/report.py", body, argv)
+    return cli.run_door("scripts/report.py", body, argv)
 
 
 if __name__ == "__main__":

@@ -15,24 +15,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from daf.import_check import require_own_advent
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, plan, run, compare; returns the exit code."""
     require_own_advent()
-    import ida.doors as doors
-    from advent.engine.runlog import experiment_folder
+    from advent.checkpoints.run_dir import experiment_folder
     from advent.errors import DataError
     from advent.utils.serialization import write_json, write_text
-    from ida.paper import PROTOCOLS, comparison, verdict
-    from ida.plan import check_inputs, measure, plan_table
-    from ida.runner import run_pipeline
-    from ida.stage import Stage, stages_of
+    from ida import cli
+    from ida.pipeline.run import run_pipeline
+    from ida.pipeline.stage import Stage, stages_of
+    from reporting.assets import export_assets
+    from reporting.estimate import check_inputs, measure, plan_table
+    from reporting.published import PROTOCOLS, comparison, conclusion
 
-    parser = doors.make_parser("reproduce.py", "Run a protocol of the paper, compare with its table.")
+    parser = cli.make_parser("reproduce.py", "Run a protocol of the paper, compare with its table.")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), required=True)
     parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="one run each; default: the release's seeds")
     parser.add_argument("--dry-run", action="store_true", help="only the plan")
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.cfg = protocol.pipeline
 
     def stages_for(seed: int | None) -> list[Stage]:
-        overrides = ["TEST.MODE=best", *doors.overrides_from_args(args)]
+        overrides = ["TEST.MODE=best", *cli.overrides_from_args(args)]
         if seed is not None:  # after the user's own, so that every seed has its folder
             suffix = "_".join([*([args.exp_suffix] if args.exp_suffix else []), f"seed{seed}"])
             overrides += [f"TRAIN.RANDOM_SEED={seed}", f"EXP_SUFFIX={suffix}"]
@@ -59,14 +60,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(plan_table(measure(runs[0], max(args.steps, 1)), len(runs)), flush=True)
         if args.dry_run:
             return
-        records = [run_pipeline(stages) for stages in runs]
-        table, word = comparison(protocol, records), verdict(protocol, records)
+        records = []
+        for stages in runs:
+            records.append(run_pipeline(stages))
+            export_assets(stages)
+        table, word = comparison(protocol, records), conclusion(protocol, records)
         folder = experiment_folder(runs[0][-1].config)
         write_json(folder / "reproduction.json", {"schema": 1, "protocol": args.protocol, "runs": records})
         write_text(folder / "reproduction.md", f"{table}\n\n{word}\n")
         print(f"{table}\n{word}")
 
-    return doors.run_door("scripts/reproduce.py", body, argv)
+    return cli.run_door("scripts/reproduce.py", body, argv)
 
 
 if __name__ == "__main__":

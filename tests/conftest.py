@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-import tiny
 from daf.registration import register
+from helpers import tiny_data
 
 register()
 
@@ -14,7 +14,7 @@ torch.set_num_threads(2)
 @pytest.fixture
 def data(tmp_path):
     """A fresh pair of tiny domains; results go to `data / exp`."""
-    return tiny.make_data(tmp_path)
+    return tiny_data.make_data(tmp_path)
 
 
 @pytest.fixture(scope="session")
@@ -25,12 +25,12 @@ def trained(tmp_path_factory):
     import train_intra
     import train_isl
 
-    root = tiny.make_data(tmp_path_factory.mktemp("trained"))
-    for door, cfg in (
+    root = tiny_data.make_data(tmp_path_factory.mktemp("trained"))
+    for script, cfg in (
         (train, "quick:daf"),
         (train_isl, "quick:isl"),
         (entropy, "quick:rank"),
         (train_intra, "quick:ida"),
     ):
-        assert door.main(tiny.command_line(root, cfg)) == 0
+        assert script.main(tiny_data.command_line(root, cfg)) == 0
     return root

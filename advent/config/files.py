@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from advent.dataset.paths import CONFIGS, expand_user
 from advent.errors import ConfigError, hint
+from advent.utils.paths import CONFIGS, expand_user
 from advent.utils.serialization import read_yaml
 
 log = logging.getLogger(__name__)

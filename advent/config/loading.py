@@ -18,6 +18,7 @@ from typing import Any, cast
 import yaml
 from pydantic import BaseModel
 
+from advent.config.class_set import class_set, geometry_of
 from advent.config.fields import (
     FIELDS,
     SECTIONS,
@@ -38,9 +39,8 @@ from advent.config.files import (
     read_layers,
 )
 from advent.config.schema import ClassSetConfig, Config, Geometry
-from advent.dataset.paths import CONFIGS
-from advent.dataset.protocol import class_set, geometry_of
 from advent.errors import ConfigError
+from advent.utils.paths import CONFIGS
 
 log = logging.getLogger(__name__)
 

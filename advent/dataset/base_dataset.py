@@ -14,17 +14,14 @@ import PIL
 import torch
 from torch.utils.data import Dataset
 
-from advent.dataset import geometry
-from advent.dataset.adventlike import BaseDataset
+from advent.dataset import resize
+from advent.dataset.advent_compat import BaseDataset
 from advent.dataset.cache import Arrays, Cache
 from advent.dataset.classes import IGNORE, ClassSet
-from advent.dataset.depth_kinds import depth_kind, depth_reader
-from advent.dataset.description import DatasetSpec
+from advent.dataset.depth_formats import depth_kind, depth_reader
 from advent.dataset.exif import Turn
-from advent.dataset.geometry import Size
-from advent.dataset.listing import checked_names, read_list, scan
-from advent.dataset.place import Place, find_place
-from advent.dataset.reading import (
+from advent.dataset.file_lists import checked_names, read_list, scan
+from advent.dataset.image_io import (
     IMG_MEAN,
     map_ids,
     network_input,
@@ -34,7 +31,10 @@ from advent.dataset.reading import (
     require_same_turn,
     warn_if_damaged,
 )
-from advent.dataset.versions import settle_version
+from advent.dataset.resize import Size
+from advent.dataset.resolved_layout import ResolvedLayout, resolve_layout
+from advent.dataset.spec_types import DatasetSpec
+from advent.dataset.versions import detect_version
 from advent.errors import DataError
 
 __all__ = ["BaseDataset", "StreetDataset", "collect_pseudo_labels"]
@@ -102,7 +102,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         self.size = (int(size[0]), int(size[1])) if size else None
         self.label_size = (int(label_size[0]), int(label_size[1])) if label_size else None
         roles = ["labels"] * with_labels + ["depth"] * with_depth
-        self.spec, self.place = _find(spec, Path(root), split, roles)
+        self.spec, self.resolved = _find(spec, Path(root), split, roles)
         self.names = self._list(names, list_file)
         self.table = self.spec.table(classes) if with_labels else None
         self.label_files = self._files("labels") if with_labels else None
@@ -110,16 +110,16 @@ class StreetDataset(Dataset[dict[str, Any]]):
         self._read_depth = depth_reader(self.spec.depth, self.spec.name) if with_depth else None
         self.depth_files = self._files("depth") if with_depth else None
         self.depth_table = self._depth_table(self.depth_files) if self.depth_files is not None else None
-        has_camera = with_depth and self.place.layout.camera is not None
+        has_camera = with_depth and self.resolved.layout.camera is not None
         self.camera_files = self._files("camera") if has_camera else None
         self.cache = self._open_cache(cache_dir) if cache_dir else None
 
     def _list(self, names: Sequence[str] | None, list_file: Path | None) -> list[str]:
-        images, pattern = self.place.images, self.place.layout.names
+        images, pattern = self.resolved.images, self.resolved.layout.names
         if names is not None:
             return checked_names(names, images, pattern, f"names for {self.spec.name}")
         if list_file is None and self.split in self.spec.lists:
-            list_file = self.place.root / self.spec.lists[self.split]
+            list_file = self.resolved.root / self.spec.lists[self.split]
         if list_file is not None:
             return checked_names(read_list(Path(list_file)), images, pattern, str(list_file))
         return scan(images, pattern)
@@ -127,7 +127,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
     def _files(self, role: str) -> list[Path]:
         files = []
         for name in self.names:
-            file = self.place.path(role, name)
+            file = self.resolved.path(role, name)
             if file is None:
                 raise DataError(
                     f"data set {self.spec.name} has no pattern for {role} in its spec: it cannot serve where {role} "
@@ -153,7 +153,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
                 arrays["depth_known"] = arrays["depth"] > 0
         return self._item(index, arrays | {"image": network_input(arrays["image"], self.mean)})
 
-    def compact(self, index: int) -> dict[str, Any]:
+    def get_uint8(self, index: int) -> dict[str, Any]:
         """The item in the fewest bytes to carry from worker to device: a third, with label and depth.
 
         image: (H, W, 3) uint8 BGR; depth: with a `depth_table` the bits of the file's uint16, as int16, which every
@@ -181,10 +181,10 @@ class StreetDataset(Dataset[dict[str, Any]]):
 
         depth: with a `depth_table` uint16 as in the file, else float32 inverse depth.
         """
-        file = self.place.images / self.names[index]
+        file = self.resolved.images / self.names[index]
         photo, turn = read_photo(file)
         warn_if_damaged(file, turn)
-        arrays = {"image": geometry.resize_image(photo, self.size, self.spec.geometry)}
+        arrays = {"image": resize.resize_image(photo, self.size, self.spec.geometry)}
         if self.label_files is not None:
             arrays["label"], label_turn = self._label(self.label_files[index])
             require_same_turn(file, turn, self.label_files[index], label_turn, "label")
@@ -194,7 +194,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
             camera = self.camera_files[index] if self.camera_files else None
             file = self.depth_files[index]
             depth = self._stored_depth(file) if self.depth_table is not None else self._read_depth(file, camera)
-            arrays["depth"] = geometry.resize_depth(depth, self.label_size or self.size, self.spec.geometry)
+            arrays["depth"] = resize.resize_depth(depth, self.label_size or self.size, self.spec.geometry)
         return arrays
 
     def label(self, index: int) -> np.ndarray:
@@ -205,7 +205,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
     def files(self, index: int) -> list[Path]:
         """The files that `decode` reads for one image."""
         more = (self.label_files, self.depth_files, self.camera_files)
-        return [self.place.images / self.names[index], *[files[index] for files in more if files is not None]]
+        return [self.resolved.images / self.names[index], *[files[index] for files in more if files is not None]]
 
     @property
     def depth_has_gaps(self) -> bool:
@@ -239,7 +239,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         """Everything that decoded arrays depend on, but for the files themselves."""
         spec = self.spec
         return {
-            "images": spec.name, "split": self.place.split_folder, "layout": asdict(self.place.layout),
+            "images": spec.name, "split": self.resolved.split_folder, "layout": asdict(self.resolved.layout),
             "size": self.size, "label_size": self.label_size, "score_size": spec.score_size, "geometry": spec.geometry,
             "table": self.table.tolist() if self.table is not None else None, "max_label_id": spec.max_label_id,
             "palette": sorted(spec.palette.items()) if spec.palette else None, "fill_label": spec.fill_label,
@@ -256,10 +256,10 @@ class StreetDataset(Dataset[dict[str, Any]]):
         label = map_ids(ids, table, spec.max_label_id, file, spec.wrong_id)
         fill = spec.fill(table)
         if self.label_size is not None:
-            return geometry.resize_label(label, self.label_size, spec.geometry, fill), turn
+            return resize.resize_label(label, self.label_size, spec.geometry, fill), turn
         if spec.score_size is not None:
-            return geometry.resize_label(label, spec.score_size), turn
-        return geometry.pad_label(label, self.size, spec.geometry, fill) if self.size else label, turn
+            return resize.resize_label(label, spec.score_size), turn
+        return resize.pad_label(label, self.size, spec.geometry, fill) if self.size else label, turn
 
     def _pseudo_label(self, file: Path) -> np.ndarray:
         ids = read_ids(file)
@@ -268,7 +268,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         label = map_ids(ids, np.arange(IGNORE + 1, dtype=np.uint8), last, file, wrong)
         size = self.label_size or self.size
         # A pseudo label lies in the frame of the network's input (padding included), so it is only ever stretched.
-        return geometry.resize_label(label, size) if size else label
+        return resize.resize_label(label, size) if size else label
 
 
 def network_images(bgr: torch.Tensor, mean_bgr: torch.Tensor) -> torch.Tensor:
@@ -284,11 +284,11 @@ def network_depth(bits: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return table.index_select(0, (bits.to(torch.int32) & 0xFFFF).view(-1)).view(bits.shape)
 
 
-def _find(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str]) -> tuple[DatasetSpec, Place]:
+def _find(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str]) -> tuple[DatasetSpec, ResolvedLayout]:
     """The spec of the version that lies there, and its place."""
     try:
-        settled = settle_version(spec, root, split) if "labels" in roles else spec
-        return settled, find_place(settled, root, split, roles)
+        settled = detect_version(spec, root, split) if "labels" in roles else spec
+        return settled, resolve_layout(settled, root, split, roles)
     except DataError as error:
         raise DataError(f"{error}; scripts/doctor.py looks for the reason") from None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from advent.dataset.adventlike import SpecDataSet
-from advent.dataset.geometry import Size
+from advent.dataset.advent_compat import SpecDataSet
+from advent.dataset.resize import Size
 
 
 class CityscapesDataSet(SpecDataSet):

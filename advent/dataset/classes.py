@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from advent.dataset.paths import find_yaml
 from advent.errors import ConfigError, hint
+from advent.utils.paths import find_yaml
 from advent.utils.serialization import read_yaml
-from advent.utils.shape import fits
+from advent.utils.yaml_schema import fits
 
 IGNORE = 255  # the train id of pixels that neither train nor score
 _BY_COUNT = {7: "street7", 16: "street16", 19: "cityscapes19"}

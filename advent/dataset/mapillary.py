@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from advent.dataset import geometry
-from advent.dataset.adventlike import SpecDataSet, table_of
+from advent.dataset import resize
+from advent.dataset.advent_compat import SpecDataSet, table_of
 from advent.dataset.classes import IGNORE
-from advent.dataset.geometry import Size
-from advent.dataset.reading import read_ids
+from advent.dataset.image_io import read_ids
+from advent.dataset.resize import Size
 
 
 class MapillaryDataSet(SpecDataSet):
@@ -49,4 +49,4 @@ class MapillaryDataSet(SpecDataSet):
         if self.scale_label or file is None:
             return super().get_train_ids(file)
         label = self.map_labels(read_ids(file), file)
-        return geometry.pad_label(label, self.image_size, self.geometry).astype(np.float32)
+        return resize.pad_label(label, self.image_size, self.geometry).astype(np.float32)

@@ -10,13 +10,13 @@ from string import Formatter
 from typing import Any
 
 from advent.dataset.classes import IGNORE, class_set
-from advent.dataset.description import UNITS_CM, DatasetSpec, DepthFormat, Mistake
-from advent.dataset.geometry import GEOMETRIES
 from advent.dataset.layout import FIELDS, ROLES, Layout
-from advent.dataset.paths import find_yaml
+from advent.dataset.resize import GEOMETRIES
+from advent.dataset.spec_types import UNITS_CM, DatasetSpec, DepthFormat, KnownMistake
 from advent.errors import ConfigError, first_line, hint
+from advent.utils.paths import find_yaml
 from advent.utils.serialization import read_yaml
-from advent.utils.shape import fits
+from advent.utils.yaml_schema import fits
 
 __all__ = ["DatasetSpec", "load_spec"]
 
@@ -167,13 +167,13 @@ def _depth(path: Path, raw: dict[str, Any]) -> DepthFormat:
     return DepthFormat(raw["kind"], raw.get("unit", "cm"), float(raw.get("scale", 1.0)), unknown)
 
 
-def _mistake(path: Path, raw: dict[str, Any]) -> Mistake:
+def _mistake(path: Path, raw: dict[str, Any]) -> KnownMistake:
     _check_keys(path, "mistakes", raw, MISTAKE, required="say")
     if raw.get("if_missing") not in (None, *ROLES):
         raise ConfigError(f"{path}: mistakes: if_missing {raw['if_missing']!r}; {hint(raw['if_missing'], ROLES)}")
     ids = _id_list(raw.get("ids", []), ())
     with_ids = tuple(raw.get("with_ids", ()))
-    return Mistake(raw["say"], raw.get("path"), ids, with_ids, raw.get("if_missing"), raw.get("unless"))
+    return KnownMistake(raw["say"], raw.get("path"), ids, with_ids, raw.get("if_missing"), raw.get("unless"))
 
 
 def _check_keys(path: Path, where: str, raw: dict[str, Any], shapes: dict[str, Any], required: str) -> None:

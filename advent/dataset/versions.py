@@ -8,19 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from advent.dataset.description import DatasetSpec
+from advent.dataset.file_lists import scan
+from advent.dataset.image_io import read_ids
 from advent.dataset.layout import Layout
-from advent.dataset.listing import scan
-from advent.dataset.place import Place, find_place
-from advent.dataset.reading import read_ids
+from advent.dataset.resolved_layout import ResolvedLayout, resolve_layout
 from advent.dataset.spec import load_spec
+from advent.dataset.spec_types import DatasetSpec
 from advent.errors import DataError
 
 log = logging.getLogger(__name__)
 SAMPLE = 12  # label files; nearly every one of a version with more ids holds an id that the other does not know
 
 
-def settle_version(spec: DatasetSpec, root: Path, split: str) -> DatasetSpec:
+def detect_version(spec: DatasetSpec, root: Path, split: str) -> DatasetSpec:
     """The spec, or that of its `versions`, that the labels under `root` belong to.
 
     By the ids in a sample of the label files; where they would fit several, by the names in the data set's own
@@ -29,30 +29,30 @@ def settle_version(spec: DatasetSpec, root: Path, split: str) -> DatasetSpec:
     """
     if not spec.versions:
         return spec
-    fitting: list[tuple[DatasetSpec, Place]] = []
+    fitting: list[tuple[DatasetSpec, ResolvedLayout]] = []
     for one in (spec, *[load_spec(name) for name in spec.versions]):
-        place = find_place(one, root, split, ["labels"])
-        highest = highest_id(place)
+        resolved = resolve_layout(one, root, split, ["labels"])
+        highest = highest_id(resolved)
         if highest is not None and highest <= one.max_label_id:
-            fitting.append((one, place))
+            fitting.append((one, resolved))
     if not fitting:
         return spec
     first = fitting[0][1].folder("labels")
-    same = [one for one, place in fitting if place.folder("labels") == first]
-    named = [one for one in same if catalogued(one, root)]
+    same = [one for one, resolved in fitting if resolved.folder("labels") == first]
+    named = [one for one in same if matches_catalogue(one, root)]
     chosen = (named or sorted(same, key=lambda one: one.max_label_id))[0]
     if chosen.name != spec.name:
         log.info("%s: the labels are those of %s; its table is used", root, chosen.name)
     return chosen
 
 
-def highest_id(place: Place) -> int | None:
+def highest_id(resolved: ResolvedLayout) -> int | None:
     """The highest label id in a sample of the label files, 255 apart; None where none can be read."""
-    folder = place.folder("labels")
-    if folder is None or place.layout.labels is None or not folder.is_dir():
+    folder = resolved.folder("labels")
+    if folder is None or resolved.layout.labels is None or not folder.is_dir():
         return None
     try:
-        names = scan(folder, Layout(images=place.layout.labels).names)
+        names = scan(folder, Layout(images=resolved.layout.labels).names)
     except DataError:
         return None
     highest = []
@@ -65,7 +65,7 @@ def highest_id(place: Place) -> int | None:
     return max(highest, default=None)
 
 
-def catalogued(spec: DatasetSpec, root: Path) -> bool:
+def matches_catalogue(spec: DatasetSpec, root: Path) -> bool:
     """Whether a catalogue under the root lists exactly this version's label names, in its order."""
     return any(catalogue_names(root / file) == spec.label_names for file in spec.catalogue)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from advent.doctor.findings import Findings, named
+from advent.doctor.summarize import Findings, named
 from advent.errors import printable
 
 WIDTH, INDENT = 118, 11
@@ -24,10 +24,10 @@ def text(findings: Sequence[Findings]) -> str:
                 break_long_words=False, break_on_hyphens=False,
             )  # fmt: skip
         blocks.append("\n".join(lines))
-    return "\n\n".join([*blocks, verdict(findings)])
+    return "\n\n".join([*blocks, conclusion(findings)])
 
 
-def verdict(findings: Sequence[Findings]) -> str:
+def conclusion(findings: Sequence[Findings]) -> str:
     """One line: whether the data will do."""
     errors, warnings = (sum(len(getattr(one, kind)) for one in findings) for kind in ("errors", "warnings"))
     asides = f", {warnings} warning{'s' * (warnings != 1)}" if warnings else ""

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advent.engine.metrics import confusion_matrix, intersection_over_union
-from advent.engine.optim import poly_rate, set_rate
 from advent.utils.loss import bce_loss, cross_entropy_2d, self_information
+from advent.utils.metrics import confusion_matrix, intersection_over_union
+from advent.utils.schedule import poly_rate, set_rate
 
 __all__ = [
     "adjust_learning_rate", "adjust_learning_rate_discriminator", "bce_loss", "fast_hist", "loss_calc", "lr_poly",

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from advent.dataset.depth_kinds import DepthKind, register_depth
-from advent.dataset.description import UNITS_CM, DepthFormat
-from advent.dataset.reading import read_16bit, read_values
+from advent.dataset.depth_formats import DepthKind, register_depth
+from advent.dataset.image_io import read_16bit, read_values
+from advent.dataset.spec_types import UNITS_CM, DepthFormat
 from advent.errors import DataError
-from daf.dataset.depth_guess import UNCLEAR, guess_depth
+from daf.dataset.depth_units import UNCLEAR, guess_depth
 
 INVERSE_SCALE = 65536.0
 CM_PER_M = 100.0

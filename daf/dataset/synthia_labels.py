@@ -11,10 +11,10 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-from advent.dataset.reading import read_png
-from advent.engine.lock import FolderLock
-from advent.engine.progress import Progress
+from advent.dataset.image_io import read_png
 from advent.errors import DataError
+from advent.runtime.lock import FolderLock
+from advent.runtime.progress import Progress
 from advent.utils.serialization import is_temporary, write_atomically
 
 ORIGINAL, PARSED = Path("GT/LABELS"), Path("parsed_LABELS")

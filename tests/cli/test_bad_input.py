@@ -6,20 +6,19 @@ import json
 import numpy as np
 import pytest
 import torch
-from test_strangers import png_that_claims
 
 import entropy
 import make_streets
 import pipeline
 import reproduce
 import show_source
-import test as test_door
+import test as test_script
 import test_intra
-import tiny
 import train
 import train_intra
 import train_isl
-from spoiling import (
+from helpers import tiny_data
+from helpers.corruptions import (
     all_labels,
     both,
     checkpoint,
@@ -31,6 +30,7 @@ from spoiling import (
     nothing,
     overwrite,
     picture,
+    png_that_claims,
     read_only,
     remove,
     save_resume,
@@ -93,11 +93,11 @@ CASES = {
                                     checkpoint({}), ["LAMBDA1"]),
     "ida without ranking": (train_intra, "quick/intrada", [], nothing, ["python entropy.py --cfg quick/rank"]),
     "ida without adversary": (train_intra, "quick/intrada", ["TRAIN.DA_METHOD=SourceOnly"], nothing, ["SourceOnly"]),
-    "nothing to test": (test_door, "quick/dg", [], nothing, ["no snapshot"]),
-    "test of a missing file": (test_door, "quick/dg", ["TEST.RESTORE_FROM=nowhere.pth"], nothing, ["nowhere.pth"]),
-    "test of another network": (test_door, "quick/dg", ["TEST.RESTORE_FROM={root}/weights.pth"],
+    "nothing to test": (test_script, "quick/dg", [], nothing, ["no snapshot"]),
+    "test of a missing file": (test_script, "quick/dg", ["TEST.RESTORE_FROM=nowhere.pth"], nothing, ["nowhere.pth"]),
+    "test of another network": (test_script, "quick/dg", ["TEST.RESTORE_FROM={root}/weights.pth"],
                                 checkpoint({"a.weight": torch.zeros(1)}), ["weights.pth", "missing", "left over"]),
-    "single without a file": (test_door, "quick/dg", ["TEST.MODE=single"], nothing, ["TEST.RESTORE_FROM"]),
+    "single without a file": (test_script, "quick/dg", ["TEST.MODE=single"], nothing, ["TEST.RESTORE_FROM"]),
     "pipeline of a stage": (pipeline, "quick/dg", [], nothing, ["PIPELINE.STAGES"]),
     "override for no stage": (pipeline, "quick", ["dag:TRAIN.EARLY_STOP=1"], nothing, ["dag", "daf"]),
     # Flags.
@@ -134,19 +134,19 @@ CASES = {
     "image of 16 bits": (train, "quick/dg", [], lambda root: write_16bit(root / "CamVid/train/0003.png", (48, 64, 3)), ["0003.png", "8 bits"]),
     "gray image of 16 bits": (train, "quick/dg", [], lambda root: write_16bit(root / "CamVid/train/0003.png", (48, 64)), ["0003.png", "8 bits"]),
     "label with id 200": (train, "quick/dg", [], label_id(200), ["0000000.png", "200"]),
-    "label of another shape": (train, "quick/dg", [], lambda root: tiny.write_png(root / "streets/parsed_LABELS/0000002.png", np.full((30, 90), 3, np.uint8)),
+    "label of another shape": (train, "quick/dg", [], lambda root: tiny_data.write_png(root / "streets/parsed_LABELS/0000002.png", np.full((30, 90), 3, np.uint8)),
                                ["0000002.png", "90 x 30", "64 x 48"]),
     "depth of zeros": (train, "quick/dg", [], lambda root: write_16bit(root / "streets/Depth/0000002.png", (48, 64), 0), ["0000002.png", "everywhere"]),
     "folder in a loop of links": (train, "quick/dg", [], loop_of_links, ["CamVid", "holds no"]),
     "image is a link to itself": (train, "quick/dg", [], link_to_itself, ["0003.png", "symbolic links"]),
     "labels of no class": (train, "quick/dg", [], all_labels(0), ["no label means any class", "streets"]),
-    "bad label to score": (test_door, "quick/dg", ["TEST.RESTORE_FROM={root}/weights.pth"],
-                           lambda root: tiny.write_png(root / "CamVid/valannot/0002.png", np.full((48, 64), 40, np.uint8)), ["0002.png", "40"]),
+    "bad label to score": (test_script, "quick/dg", ["TEST.RESTORE_FROM={root}/weights.pth"],
+                           lambda root: tiny_data.write_png(root / "CamVid/valannot/0002.png", np.full((48, 64), 40, np.uint8)), ["0002.png", "40"]),
     "bad image to rank": (entropy, "quick/rank", ["TRAIN.RESTORE_FROM={root}/weights.pth"], both(checkpoint({}), overwrite(b"x", "CamVid", "train", "0001.png")),
                           ["0001.png"]),
     "list is a picture": (train, "quick/dg", ["DATA_LIST_TARGET={root}/streets/RGB/0000000.png"], nothing, ["0000000.png", "text file"]),
     "list is a folder": (train, "quick/dg", ["DATA_LIST_SOURCE={root}/streets"], nothing, ["streets", "cannot be read"]),
-    "no labels to score": (test_door, "quick/dg", [], remove("CamVid", "valannot"), ["valannot"]),
+    "no labels to score": (test_script, "quick/dg", [], remove("CamVid", "valannot"), ["valannot"]),
     # What earlier stages leave.
     "results lie there": (train, "quick/dg", [], earlier_results, ["--resume", "--overwrite", "--exp-suffix"]),
     "split leaves the folder": (train_intra, "quick/intrada", ["TRAIN.RESTORE_FROM={root}/weights.pth"],
@@ -185,16 +185,16 @@ TOOLS = {
     "show: no data": (show_source, ["--cfg", "quick", "--out", "{root}/x.png", "--data-root", "{root}/no"], nothing, ["no"]),
     "show: count is a word": (show_source, ["--cfg", "quick", "--out", "{root}/x.png", "--count", "all"], nothing, ["--count"]),
     "show: no file": (show_source, ["--cfg", "quick"], nothing, ["--out"]),
-    "show: into a file": (show_source, ["--cfg", "quick", "--data-root", "{root}", "--out", "{root}/file/x.png", *tiny.NETWORK],
+    "show: into a file": (show_source, ["--cfg", "quick", "--data-root", "{root}", "--out", "{root}/file/x.png", *tiny_data.NETWORK],
                           overwrite(b"", "file"), ["file"]),
     "reproduce: no protocol": (reproduce, [], nothing, ["--protocol"]),
     "reproduce: unknown protocol": (reproduce, ["--protocol", "EP4"], nothing, ["EP4", "EP3-low"]),
     "reproduce: seed is a word": (reproduce, ["--protocol", "EP1", "--seeds", "one"], nothing, ["--seeds", "one"]),
     "reproduce: unknown key": (reproduce, ["--protocol", "EP1", "--dry-run", "TRAIN.ITERS=3"], nothing, ["TRAIN.ITERS"]),
-    "test: nothing to do": (test_door, ["--cfg", "quick/dg", "--no-labels"], nothing, ["--no-labels", "--save-preds"]),
-    "test: depth of photographs": (test_door, ["--cfg", "quick/dg", "--depth"], nothing, ["CamVid", "disparity"]),
-    "test: weights without files": (test_door, ["--cfg", "quick/dg", "TEST.WEIGHTS=[1.0]"], nothing, ["TEST.WEIGHTS", "ENSEMBLE"]),
-    "test: scale of nothing": (test_door, ["--cfg", "quick/dg", "TEST.SCALES=[0.0]"], nothing, ["TEST.SCALES", "0.1"]),
+    "test: nothing to do": (test_script, ["--cfg", "quick/dg", "--no-labels"], nothing, ["--no-labels", "--save-preds"]),
+    "test: depth of photographs": (test_script, ["--cfg", "quick/dg", "--depth"], nothing, ["CamVid", "disparity"]),
+    "test: weights without files": (test_script, ["--cfg", "quick/dg", "TEST.WEIGHTS=[1.0]"], nothing, ["TEST.WEIGHTS", "ENSEMBLE"]),
+    "test: scale of nothing": (test_script, ["--cfg", "quick/dg", "TEST.SCALES=[0.0]"], nothing, ["TEST.SCALES", "0.1"]),
     "train: no starting weights": (train, ["--cfg", "dg", "--data-root", "{root}", "SOURCE=streets", "TARGET=CamVid",
                                    "NUM_CLASSES=7", "TRAIN.RESTORE_FROM={root}/imagenet.pth", "MODEL.WIDTH=8",
                                    "--exp-root", "{root}/exp"], nothing, ["imagenet.pth", "pretrained/README.md", "torchvision"]),
@@ -206,17 +206,17 @@ TOOLS = {
 
 @pytest.mark.parametrize("case", TOOLS)
 def test_bad_input_of_a_tool(case, data, capsys):
-    door, arguments, spoil, wanted = TOOLS[case]
+    script, arguments, spoil, wanted = TOOLS[case]
     spoil(data)
     before = sorted(data.rglob("*"))
-    refused(door, [argument.format(root=data) for argument in arguments], capsys, wanted)
+    refused(script, [argument.format(root=data) for argument in arguments], capsys, wanted)
     assert [p for p in sorted(data.rglob("*")) if p.is_file() and p not in before] == []
 
 
-def refused(door, arguments, capsys, wanted):
+def refused(script, arguments, capsys, wanted):
     """Exit code 2 and one line with all the words that are wanted."""
     try:
-        code = door.main(arguments)
+        code = script.main(arguments)
     except SystemExit as stop:  # argparse's own way out
         code = stop.code
     error = capsys.readouterr().err
@@ -234,10 +234,10 @@ def test_the_table_is_large():
 
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input(case, data, capsys):
-    door, cfg, more, spoil, wanted = CASES[case]
+    script, cfg, more, spoil, wanted = CASES[case]
     spoil(data)
     before = {p for p in data.rglob("*") if p.is_file()}
-    refused(door, tiny.command_line(data, cfg.format(root=data), *[m.format(root=data) for m in more]), capsys, wanted)
+    refused(script, tiny_data.command_line(data, cfg.format(root=data), *[m.format(root=data) for m in more]), capsys, wanted)
     assert not {p for p in data.rglob("*") if p.is_file()} - before
 
 
@@ -248,10 +248,10 @@ LATE = ("unreadable image", "label id outside", "label in colours", "depth of 8 
 
 @pytest.mark.parametrize("case", LATE)
 def test_a_bad_picture_that_was_not_in_the_sample(case, data, capsys):
-    door, cfg, more, spoil, wanted = CASES[case]
+    script, cfg, more, spoil, wanted = CASES[case]
     spoil(data)
     before = {p for p in data.rglob("*") if p.is_file()}
     more = [m.format(root=data) for m in (*more, "DATA_CHECK=0")]
-    refused(door, tiny.command_line(data, cfg.format(root=data), *more), capsys, wanted)
+    refused(script, tiny_data.command_line(data, cfg.format(root=data), *more), capsys, wanted)
     left = {p for p in data.rglob("*") if p.is_file()} - before
     assert not [p for p in left if p.suffix in (".pth", ".tmp", ".lock")]

@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 import bench
-from benching import networks
-from benching.scaling import scaling
-from benching.straightforward import Straightforward
-from benching.timing import alternate, peak_memory
+from performance import networks
+from performance.scaling import scaling
+from performance.straightforward import Straightforward
+from performance.timing import alternate, peak_memory
 
 
 def test_cheap_sections_leave_a_table_and_a_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

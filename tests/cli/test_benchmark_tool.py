@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 import benchmark
-import tiny
+from helpers import tiny_data
 
-OVERRIDES = [*tiny.NETWORK, *tiny.SIZES, *tiny.SHORT, "DEVICE=cpu"]
+OVERRIDES = [*tiny_data.NETWORK, *tiny_data.SIZES, *tiny_data.SHORT, "DEVICE=cpu"]
 CELLS = [
     {"name": "source_only", "label": "source only", "script": "train.py", "cfg": "quick/source_only"},
     {"name": "daf", "label": "DAF", "script": "train.py", "cfg": "quick/dg"},
@@ -34,10 +34,10 @@ NAMES = [cell["name"] for cell in CELLS]
 
 @pytest.fixture
 def place(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for index in range(tiny.COUNT):
-        _, stripe = tiny.picture(index, 1)
-        labels = np.asarray(tiny.CAMVID_IDS, np.uint8)[stripe]
-        tiny.write_png(data / "CamVid" / "trainannot" / f"{index:04d}.png", labels)
+    for index in range(tiny_data.COUNT):
+        _, stripe = tiny_data.picture(index, 1)
+        labels = np.asarray(tiny_data.CAMVID_IDS, np.uint8)[stripe]
+        tiny_data.write_png(data / "CamVid" / "trainannot" / f"{index:04d}.png", labels)
     described: dict[str, Any] = {
         "results": "results", "seeds": [1, 2], "development": {"TEST.SET_TARGET": "train"}, "cells": CELLS,
         "tables": [{"name": "main", "rows": NAMES, "differences": [["daf", "source_only"]]}],
@@ -68,7 +68,7 @@ def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert ida["cpu_seconds"] > 0
     assert record(place, "upper")["settings"]["SOURCE"] == "CamVid"
     ranking = record(place, "rank")["ranking"]
-    assert ranking["easy"] + ranking["hard"] == tiny.COUNT
+    assert ranking["easy"] + ranking["hard"] == tiny_data.COUNT
     assert ranking["spearman"] is None or -1 <= ranking["spearman"] <= 1
     plain, half = record(place, "isl")["labels"], record(place, "half")["labels"]
     assert plain["kept"] == half["kept"] == 100  # tiny's threshold of 0.1 lies under 1 / 7: no class can be lowered

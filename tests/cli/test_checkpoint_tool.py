@@ -8,10 +8,10 @@ import torch
 from torchvision.models import resnet101
 
 import checkpoint
-import ida.doors  # noqa: F401  (registers networks)
+import ida.cli  # noqa: F401  (registers networks)
+from advent.build.network import build_network
+from advent.checkpoints.formats import open_checkpoint
 from advent.config.loading import dump_config, load_config
-from advent.engine.build import build_network
-from advent.engine.recognise import open_checkpoint
 from daf.model.deeplabv2_depth import get_deeplab_v2_depth
 
 
@@ -44,7 +44,7 @@ def test_converts_and_back(daf_file, tmp_path, form, capsys):
     assert checkpoint.main([str(daf_file), "--to", form, "--out", str(other)]) == 0
     assert checkpoint.main([str(other), "--to", "plain", "--out", str(back)]) == 0
     found = open_checkpoint(other)
-    assert (found.form == "model_state_dict wrapper", found.module) == (form == "wrapper", form == "module")
+    assert (found.format == "model_state_dict wrapper", found.module) == (form == "wrapper", form == "module")
     ours, theirs = torch.load(back, weights_only=True), open_checkpoint(daf_file).weights
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -14,16 +14,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import equality
-import kills
-import tiny
+from advent.checkpoints.run_dir import RunDir
+from advent.cli import config_from_args, make_parser
+from advent.dataset.loader import InfiniteBatchSampler, sequential_batches
 from advent.domain_adaptation import eval_UDA
-from advent.engine import distributed
-from advent.engine.meeting import fresh_store
-from advent.engine.options import config_from_args, make_parser
-from advent.engine.runlog import StageFolder
-from advent.engine.streams import EndlessBatches, in_order
-from ranks import Ranks, door, torchrun
+from advent.runtime import distributed
+from advent.runtime.rendezvous import fresh_store
+from helpers import ddp_equivalence, kill_resume_stress, tiny_data
+from helpers.process_pool import ProcessPool, run_script, torchrun
 
 EXACT = 1e-10
 
@@ -31,24 +29,24 @@ EXACT = 1e-10
 @pytest.fixture(scope="module")
 def two():
     """Two processes; a test that leaves them out of step makes the rest of this module fail."""
-    ranks = Ranks(2)
-    yield ranks
-    ranks.close()
+    pool = ProcessPool(2)
+    yield pool
+    pool.close()
 
 
 SHORT = ("AdvEnt", "DAF", "ISL", "IDA")
-METHODS = [method if method in SHORT else pytest.param(method, marks=pytest.mark.slow) for method in equality.METHODS]
+METHODS = [method if method in SHORT else pytest.param(method, marks=pytest.mark.slow) for method in ddp_equivalence.METHODS]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_and_two_micro_batches_are_one_batch_of_two(two, method):
-    whole = two.alone(equality.train, method, 2)
-    both = two.run(equality.together, "train", method, 2)
-    accumulated = two.alone(equality.train, method, 2, 2)
+    whole = two.alone(ddp_equivalence.train, method, 2)
+    both = two.run(ddp_equivalence.together, "train", method, 2)
+    accumulated = two.alone(ddp_equivalence.train, method, 2, 2)
     for parts in (both[0], accumulated):
         for what in ("gradients", "weights", "statistics"):
-            assert equality.largest_difference(parts, whole, what) < EXACT
-        assert equality.loss_difference(parts, whole) < EXACT
+            assert ddp_equivalence.largest_difference(parts, whole, what) < EXACT
+        assert ddp_equivalence.loss_difference(parts, whole) < EXACT
     for name, weight in both[0]["weights"].items():
         assert torch.equal(weight, both[1]["weights"][name])
 
@@ -56,13 +54,13 @@ def test_two_processes_and_two_micro_batches_are_one_batch_of_two(two, method):
 @pytest.mark.parametrize("method", ["DAF", "ISL"])
 def test_processes_and_micro_batches_are_the_same_with_statistics_too(two, method):
     """Batch norm in training mode: each part by itself, running statistics the mean over the parts."""
-    both = two.run(equality.together, "train", method, 4, 1, True)
-    accumulated = two.alone(equality.train, method, 4, 2, True)
-    mixed = two.run(equality.together, "train", method, 4, 2, True)
-    quarters = two.alone(equality.train, method, 4, 4, True)
+    both = two.run(ddp_equivalence.together, "train", method, 4, 1, True)
+    accumulated = two.alone(ddp_equivalence.train, method, 4, 2, True)
+    mixed = two.run(ddp_equivalence.together, "train", method, 4, 2, True)
+    quarters = two.alone(ddp_equivalence.train, method, 4, 4, True)
     for parts, whole in ((both[0], accumulated), (mixed[0], quarters)):
         for what in ("gradients", "weights", "statistics"):
-            assert equality.largest_difference(parts, whole, what) < 1e-8  # batch norm amplifies rounding
+            assert ddp_equivalence.largest_difference(parts, whole, what) < 1e-8  # batch norm amplifies rounding
     for what in ("weights", "statistics"):
         for name, tensor in both[0][what].items():
             assert torch.equal(tensor, both[1][what][name])
@@ -73,21 +71,21 @@ def wrapped(method: str) -> bool:
     from torch.nn.parallel import DistributedDataParallel
 
     gradients = []
-    with distributed.joined():
+    with distributed.process_group():
         for wrap in (False, True):
-            made = equality.learner(method)
-            source, target = (equality.cut(b, distributed.rank(), distributed.rank() + 1)
-                              for b in equality.batches(method, 0, 2))  # fmt: skip
+            made = ddp_equivalence.learner(method)
+            source, target = (ddp_equivalence.cut(b, distributed.rank(), distributed.rank() + 1)
+                              for b in ddp_equivalence.batches(method, 0, 2))  # fmt: skip
             if not wrap:
-                made.method.step(made.parts, source, target)
+                made.method.step(made.context, source, target)
             else:
                 net = DistributedDataParallel(made.net)
-                judge = DistributedDataParallel(made.parts.discriminators["main"])
-                made.parts.net, made.parts.discriminators = net, torch.nn.ModuleDict({"main": judge})
+                judge = DistributedDataParallel(made.context.discriminators["main"])
+                made.context.net, made.context.discriminators = net, torch.nn.ModuleDict({"main": judge})
                 with net.no_sync(), judge.no_sync():
-                    made.method.step(made.parts, source, target)
-                made.parts.discriminators = torch.nn.ModuleDict({"main": judge.module})
-            gradients.append({n: p.grad for n, p in equality.parameters(made) if p.grad is not None})
+                    made.method.step(made.context, source, target)
+                made.context.discriminators = torch.nn.ModuleDict({"main": judge.module})
+            gradients.append({n: p.grad for n, p in ddp_equivalence.parameters(made) if p.grad is not None})
     plain, others = gradients
     return plain.keys() == others.keys() and all(torch.equal(plain[n], others[n]) for n in plain)
 
@@ -98,10 +96,10 @@ def test_distributed_data_parallel_would_add_nothing(two):
 
 def poisoned(rank_: int) -> tuple[bool, bool]:
     """(all losses finite, weights moved) of a step in which one process's image is not finite."""
-    with distributed.joined():
-        made = equality.learner("AdvEnt", statistics=True)
+    with distributed.process_group():
+        made = ddp_equivalence.learner("AdvEnt", statistics=True)
         before = [tensor.clone() for tensor in made.net.state_dict().values()]
-        source, target = equality.batches("AdvEnt", 0, 1)
+        source, target = ddp_equivalence.batches("AdvEnt", 0, 1)
         if distributed.rank() == rank_:
             source["image"][0, 0, 0, 0] = float("nan")
         values = made.update(0, source, target)
@@ -129,17 +127,17 @@ def test_the_living_do_not_meet_the_dead():
 
 @given(st.integers(0, 60), st.integers(1, 5), st.integers(1, 9))
 def test_shares_hold_every_image_once(images, batch, processes):
-    batches = in_order(images, batch)
+    batches = sequential_batches(images, batch)
     shares = [batches[rank::processes] for rank in range(processes)]
-    assert distributed.in_turn(shares) == batches
+    assert distributed.interleave(shares) == batches
     assert sorted(index for one in shares for part in one for index in part) == list(range(images))
 
 
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 20))
 def test_an_iteration_has_the_images_of_one_process(images, batch, processes, accumulate, start):
     parts = processes * accumulate
-    whole = iter(EndlessBatches(images, batch * parts, 5, start))
-    own = [iter(EndlessBatches(images, batch, 5, start, parts=parts, first=rank * accumulate, count=accumulate))
+    whole = iter(InfiniteBatchSampler(images, batch * parts, 5, start))
+    own = [iter(InfiniteBatchSampler(images, batch, 5, start, parts=parts, first=rank * accumulate, count=accumulate))
            for rank in range(processes)]  # fmt: skip
     seen = []
     for _ in range(4):
@@ -169,8 +167,8 @@ def test_shared_work_leaves_the_files_of_one_process(two, copy, tmp_path, stage)
     name, cfg, folder, more = stage
     other = shutil.copytree(copy, tmp_path / "other")
     more = [*more, "STAGE.CHECK_PROVENANCE=false"]
-    alone = two.alone(door, name, tiny.command_line(copy, cfg, *more))
-    both = two.run(door, name, tiny.command_line(other, cfg, *more))
+    alone = two.alone(run_script, name, tiny_data.command_line(copy, cfg, *more))
+    both = two.run(run_script, name, tiny_data.command_line(other, cfg, *more))
     assert alone[0] == both[0][0] == both[1][0] == 0, (alone, both)
     assert both[0][1] == alone[1].replace(str(copy), str(other))
     assert both[1][1] == ""  # one table, not two
@@ -181,7 +179,7 @@ def test_shared_work_leaves_the_files_of_one_process(two, copy, tmp_path, stage)
 
 def files(folder: Path, root: Path) -> dict:
     """Every file's content without clock times and the root's own path."""
-    found = json.loads(json.dumps(kills.contents(folder), default=lambda b: b.hex()).replace(str(root), "ROOT"))
+    found = json.loads(json.dumps(kill_resume_stress.contents(folder), default=lambda b: b.hex()).replace(str(root), "ROOT"))
     found.pop("config.yml", None)  # bytes; it names the root
     if "scores.json" in found:
         found["scores.json"] = list(found["scores.json"].values())  # the keys depend on the root
@@ -194,10 +192,10 @@ def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
     for root in (copy, other):
         shutil.rmtree(root / "exp/quick/isl")
     more = ["TRAIN.BATCH_SIZE_SOURCE=1", "TRAIN.BATCH_SIZE_TARGET=1", "ISL.REFRESH_EVERY=20", "ISL.CLASS_SHARE=0.3"]
-    line = tiny.command_line(other, "quick/isl", *more)
-    code, _, said = two.alone(door, "train_isl", tiny.command_line(copy, "quick/isl", *more, "TRAIN.ACCUMULATE=2"))
+    line = tiny_data.command_line(other, "quick/isl", *more)
+    code, _, said = two.alone(run_script, "train_isl", tiny_data.command_line(copy, "quick/isl", *more, "TRAIN.ACCUMULATE=2"))
     assert code == 0, said
-    both = two.run(door, "train_isl", line)
+    both = two.run(run_script, "train_isl", line)
     assert [one[0] for one in both] == [0, 0], both
     rounds = [root / "exp/quick/isl/pseudo_labels/round_0" for root in (copy, other)]
     labels = [{p.name: p.read_bytes() for p in one.glob("*.png")} for one in rounds]
@@ -206,11 +204,11 @@ def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
     record = json.loads((other / "exp/quick/isl/provenance.json").read_text())["batch"]
     assert (record["processes"], record["source_images"], record["learning_rate"]) == (2, 2, 1e-3)
     (other / "exp/quick/isl/finished.json").unlink()
-    code, _, said = two.alone(door, "train_isl", [*line, "--resume"])
+    code, _, said = two.alone(run_script, "train_isl", [*line, "--resume"])
     assert code == 2
     assert "began with 2 processes x TRAIN.ACCUMULATE 1, now it is 1 x 1" in said
-    assert two.alone(door, "train_isl", [*line, "--resume", "TRAIN.ACCUMULATE=2"])[0] == 0
-    assert two.run(door, "train_isl", [*line, "--resume"])[0][0] == 0
+    assert two.alone(run_script, "train_isl", [*line, "--resume", "TRAIN.ACCUMULATE=2"])[0] == 0
+    assert two.run(run_script, "train_isl", [*line, "--resume"])[0][0] == 0
 
 
 @pytest.mark.parametrize(("name", "more", "words"), [
@@ -220,7 +218,7 @@ def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
     ("test", ["TEST.RESTORE_FROM=nowhere.pth"], "nowhere.pth: No such file"),
 ])  # fmt: skip
 def test_a_mistake_is_said_once(two, copy, name, more, words):
-    found = two.run(impatient, name, tiny.command_line(copy, "quick/dg", *more))
+    found = two.run(impatient, name, tiny_data.command_line(copy, "quick/dg", *more))
     said = [line for _, _, err in found for line in err.splitlines() if "error" in line]
     assert len(said) == 1, found
     assert words in said[0]
@@ -232,7 +230,7 @@ def test_a_mistake_is_said_once(two, copy, name, more, words):
 def test_a_file_that_one_process_cannot_read_ends_both(two, copy):
     for index in range(1, 7, 2):  # of batches of one image the second process has these
         (copy / f"CamVid/val/{index:04d}.png").write_bytes(b"no picture")
-    line = tiny.command_line(copy, "quick/dg", "DATA_CHECK=0", "TEST.BATCH_SIZE_TARGET=1")
+    line = tiny_data.command_line(copy, "quick/dg", "DATA_CHECK=0", "TEST.BATCH_SIZE_TARGET=1")
     (copy / "exp/quick/daf/scores.json").unlink(missing_ok=True)
     found = two.run(impatient, "test", line)
     assert [code for code, _, _ in found] == [1, 2]
@@ -248,11 +246,11 @@ def naps_until_finished(argv: list[str], naps: int) -> tuple[int, list[str]]:
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == naps and distributed.is_main():
-            StageFolder.of(config).finish()
+            RunDir.of(config).mark_done()
 
     really, eval_UDA.time = eval_UDA.time, SimpleNamespace(sleep=sleep)
     try:
-        with distributed.joined():
+        with distributed.process_group():
             config = config_from_args(options)
             found = eval_UDA.candidates(config)
     finally:
@@ -262,22 +260,22 @@ def naps_until_finished(argv: list[str], naps: int) -> tuple[int, list[str]]:
 
 def test_waiting_for_a_stage_leaves_no_process_waiting_for_another(two, tmp_path):
     """Rank 0 asleep would leave the others in a broadcast, which fails after half an hour."""
-    root = tiny.make_data(tmp_path)
+    root = tiny_data.make_data(tmp_path)
     (root / "exp/quick/daf").mkdir(parents=True)
     (root / "exp/quick/daf/model_6.pth").touch()
-    argv = tiny.command_line(root, "quick/dg", "TEST.WAIT_MODEL=true")
+    argv = tiny_data.command_line(root, "quick/dg", "TEST.WAIT_MODEL=true")
     assert two.run(naps_until_finished, argv, 3) == [(3, ["model_6.pth"])] * 2
 
 
 def impatient(name: str, argv: list[str]) -> tuple[int, str, str]:
     """A door where no torchrun is there to end it when a peer is lost."""
     distributed.SECONDS_FOR_TORCHRUN = 0.5
-    return door(name, argv)
+    return run_script(name, argv)
 
 
 def test_under_the_real_torchrun(data):
     """Two processes with workers of their own; an error then comes once, and torchrun ends with a code."""
-    line = tiny.command_line(data, "quick/dg", "NUM_WORKERS=1", "TRAIN.BATCH_SIZE_SOURCE=1")
+    line = tiny_data.command_line(data, "quick/dg", "NUM_WORKERS=1", "TRAIN.BATCH_SIZE_SOURCE=1")
     run = torchrun("train.py", line)
     _, said = run.communicate(timeout=200)
     assert run.returncode == 0, said

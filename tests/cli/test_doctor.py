@@ -11,16 +11,16 @@ import pytest
 from PIL import Image
 
 import doctor
-import tiny
 import train
 from advent.dataset.spec import load_spec
-from advent.doctor import examine as examine_module
-from examined import examine, on_dataset
-from folders import gray, rgb, save
+from advent.doctor import check as examine_module
+from helpers import tiny_data
+from helpers.dataset_layouts import gray, rgb, save
+from helpers.doctor_cli import examine, on_dataset
 
 
 def test_good_data(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
+    code, text = examine(capsys, *tiny_data.command_line(data, "quick/dg"))
     assert code == 0, text
     assert "images   8, in" in text
     assert "sizes    64x48 (8)" in text
@@ -34,7 +34,7 @@ def test_good_data(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_labels_of_the_target_are_never_needed(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(data / "CamVid/valannot")
-    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
+    code, text = examine(capsys, *tiny_data.command_line(data, "quick/dg"))
     assert code == 0
     assert "labels are not looked at: training and ranking never open the target's" in text
     assert "no labels: fine for training and ranking" in text
@@ -75,7 +75,7 @@ def plant(root: Path) -> None:
 
 
 def test_twelve_planted_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = tiny.make_source(tmp_path / "streets", 16)
+    root = tiny_data.make_source(tmp_path / "streets", 16)
     assert on_dataset(capsys, "streets", root)[0] == 0
     plant(root)
     code, text = on_dataset(capsys, "streets", root)
@@ -89,8 +89,8 @@ def test_twelve_planted_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_each_fault_alone_decides_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = tiny.make_source(tmp_path / "whole", 16)
-    spoilt = tiny.make_source(tmp_path / "spoilt", 16)
+    whole = tiny_data.make_source(tmp_path / "whole", 16)
+    spoilt = tiny_data.make_source(tmp_path / "spoilt", 16)
     plant(spoilt)
     for index, (fault, (words, error)) in enumerate(FAULTS.items()):
         one = tmp_path / "one"
@@ -112,7 +112,7 @@ def test_each_fault_alone_decides_the_exit_code(tmp_path: Path, capsys: pytest.C
 
 def test_labels_may_be_larger_than_their_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Pictures that somebody scaled down, labels at full size: they fit each other, and it is said."""
-    root = tiny.make_source(tmp_path / "streets")
+    root = tiny_data.make_source(tmp_path / "streets")
     save(root / "parsed_LABELS/0000002.png", gray(3, (128, 96)))
     code, text = on_dataset(capsys, "streets", root)
     assert code == 0
@@ -128,20 +128,20 @@ def turned(path: Path, orientation: int = 6) -> None:
 def test_turned_photographs(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of a target without labels it is a note; with labels or depth, which are not turned, a problem."""
     turned(data / "CamVid/train/0002.png")
-    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
+    code, text = examine(capsys, *tiny_data.command_line(data, "quick/dg"))
     assert code == 0
     assert "images that are turned upright as their files say (EXIF) (1): 0002.png" in text
     turned(data / "streets/RGB/0000003.png", 3)
-    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
+    code, text = examine(capsys, *tiny_data.command_line(data, "quick/dg"))
     assert code == 1
     assert "0000003.png: the image says that it is turned (EXIF orientation 3), its label" in text
     assert "pair them again" not in text
-    assert train.main(tiny.command_line(data, "quick/dg", "DATA_CHECK=8")) == 2
+    assert train.main(tiny_data.command_line(data, "quick/dg", "DATA_CHECK=8")) == 2
     assert "the image says that it is turned" in capsys.readouterr().err
 
 
 def test_damaged_exif_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = tiny.make_source(tmp_path / "streets")
+    root = tiny_data.make_source(tmp_path / "streets")
     Image.open(root / "RGB/0000001.png").save(root / "RGB/0000001.png", exif=b"Exif\0\0no exif at all")
     code, text = on_dataset(capsys, "streets", root)
     assert code == 0
@@ -166,10 +166,10 @@ def test_the_published_gta5_has_62_unequal_pairs() -> None:
 
 def test_little_is_kept_of_each_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Depth only of as many maps as the guess takes, and of labels the ids that occur, also of 16-bit ones."""
-    root = tiny.make_source(tmp_path / "streets", 40)
+    root = tiny_data.make_source(tmp_path / "streets", 40)
     cv2.imwrite(str(root / "parsed_LABELS/0000000.png"), np.full((48, 64), 60_000, np.uint16))
     kept = []
-    monkeypatch.setattr(examine_module, "weigh", lambda found, facts, spec, classes: kept.extend(facts))
+    monkeypatch.setattr(examine_module, "summarize", lambda found, facts, spec, classes: kept.extend(facts))
     assert doctor.main(["--dataset", "streets", "--root", str(root)]) == 0
     assert len(kept) == 40
     assert sum(one.depth_values is not None for one in kept) == 24
@@ -178,7 +178,7 @@ def test_little_is_kept_of_each_image(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_many_of_a_kind_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = tiny.make_source(tmp_path / "streets", 16)
+    root = tiny_data.make_source(tmp_path / "streets", 16)
     for index in range(9):
         save(root / "parsed_LABELS" / f"{index:07d}.png", rgb(9, (64, 48)))
     for index in range(9, 16):
@@ -191,7 +191,7 @@ def test_many_of_a_kind_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_quick_reads_a_sample_and_full_reads_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = tiny.make_source(tmp_path / "streets", 16)
+    root = tiny_data.make_source(tmp_path / "streets", 16)
     save(root / "parsed_LABELS/0000001.png", rgb(9, (64, 48)))
     code, text = on_dataset(capsys, "streets", root, "--quick", 4)
     assert code == 0
@@ -201,7 +201,7 @@ def test_quick_reads_a_sample_and_full_reads_all(tmp_path: Path, capsys: pytest.
 
 def test_what_is_scored_should_not_be_trained_on(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(data / "CamVid/train/0003.png", data / "CamVid/val/0005.png")
-    text = examine(capsys, *tiny.command_line(data, "quick/dg"))[1]
+    text = examine(capsys, *tiny_data.command_line(data, "quick/dg"))[1]
     assert "images that stand in target CamVid, train, too (1): 0005.png = 0003.png" in text
 
 
@@ -210,7 +210,7 @@ def test_what_is_scored_should_not_be_trained_on(data: Path, capsys: pytest.Capt
 
 def test_depth_in_another_unit_is_guessed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A road in perspective, 6 m away at the bottom, 60 m in the middle: in cm as due, in mm, and as an inverse."""
-    root = tiny.make_source(tmp_path / "streets")
+    root = tiny_data.make_source(tmp_path / "streets")
     metres = np.repeat(np.concatenate([np.full(24, 60.0), np.linspace(60, 6, 24)])[:, None], 64, 1)
     looks = {"a distance in cm": 100 * metres, "a distance in mm": 1000 * metres, "an inverse depth": 60000 / metres}
     for words, values in looks.items():
@@ -250,7 +250,7 @@ def test_mistakes_on_the_command_line(
 def test_one_missing_data_set_does_not_hide_the_other(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(data / "streets")
     (data / "CamVid/train/0002.png").write_bytes(b"x")
-    code, text = examine(capsys, *tiny.command_line(data, "quick/dg"))
+    code, text = examine(capsys, *tiny_data.command_line(data, "quick/dg"))
     assert code == 1
     assert "streets: no such folder for streets" in text
     assert "0002.png: cannot be read as a picture" in text

@@ -11,25 +11,25 @@ import torch
 from PIL import Image
 
 import entropy
-import ida.doors  # noqa: F401  (registers networks)
+import ida.cli  # noqa: F401  (registers networks)
 import make_streets
 import pipeline
 import predict
-import test as test_door
+import test as test_script
 import test_intra
-import tiny
 import train
 import train_isl
+from advent.build.network import build_network
 from advent.config.loading import load_config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import load_classes
-from advent.dataset.reading import read_ids
+from advent.dataset.image_io import read_ids
 from advent.dataset.spec import load_spec
-from advent.domain_adaptation import eval_UDA
-from advent.engine.build import build_network
-from advent.engine.predictor import Predictor
-from advent.engine.results import PredictionFolder, summary
-from advent.engine.scoring import full_size, score
+from advent.evaluation import stage as evaluation_stage
+from advent.evaluation.evaluate import native_size, score
+from advent.evaluation.predictor import Predictor
+from advent.evaluation.results import PredictionFolder, summary
+from helpers import tiny_data
 
 
 @pytest.fixture
@@ -38,8 +38,8 @@ def copy(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copy")
 
 
-def evaluate(root, *more, door=test_door, cfg="quick/dg", stage="daf"):
-    assert door.main(tiny.command_line(root, cfg, *more)) == 0
+def evaluate(root, *more, script=test_script, cfg="quick/dg", stage="daf"):
+    assert script.main(tiny_data.command_line(root, cfg, *more)) == 0
     return json.loads((root / "exp/quick" / stage / "results.json").read_text())["results"]
 
 
@@ -66,7 +66,7 @@ def test_scores_are_remembered_by_content_and_settings(copy, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("scored again")
 
-    monkeypatch.setattr(eval_UDA, "score", refuse)
+    monkeypatch.setattr(evaluation_stage, "score", refuse)
     assert evaluate(copy) == first
     for more in ("TEST.FLIP=true", "TEST.SCALES=[1.0,1.5]", "TEST.INPUT_SIZE_TARGET=[96,72]", "MODEL.STRIDE_IN=conv2"):
         with pytest.raises(AssertionError, match="scored again"):
@@ -87,7 +87,7 @@ def test_the_best_snapshots_predictions_are_kept_and_new_labels_scored(copy):
     evaluate(copy, "TEST.MODE=best")
     evaluate(copy, "TEST.MODE=single", f"TEST.RESTORE_FROM={first}", f"--save-preds={copy / 'first'}")
     wanted = predictions_in(copy / "first")
-    assert len(wanted) == tiny.COUNT
+    assert len(wanted) == tiny_data.COUNT
     for name, content in wanted.items():
         (copy / "CamVid/valannot" / name).write_bytes(content)
     best, *others = evaluate(copy, "TEST.MODE=best", f"--save-preds={copy / 'best'}")
@@ -109,14 +109,14 @@ def test_the_best_snapshots_predictions_are_kept_and_new_labels_scored(copy):
 )
 def test_what_cannot_be_done_together_is_refused(trained, tmp_path, monkeypatch, capsys, more, words):
     monkeypatch.chdir(tmp_path)
-    assert test_door.main(tiny.command_line(trained, "quick/dg", *more)) == 2
+    assert test_script.main(tiny_data.command_line(trained, "quick/dg", *more)) == 2
     assert words in capsys.readouterr().err.strip().splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_stages_do_not_share_a_folder_of_predictions(trained, tmp_path, capsys):
     folder = tmp_path / "preds"
-    assert pipeline.main(tiny.command_line(trained, "quick", f"TEST.SAVE_PREDS={folder}")) == 2
+    assert pipeline.main(tiny_data.command_line(trained, "quick", f"TEST.SAVE_PREDS={folder}")) == 2
     assert f"ida:TEST.SAVE_PREDS={folder}" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not folder.exists()
 
@@ -134,8 +134,8 @@ def spoilt(copy):
 @pytest.mark.parametrize("select", ["oracle", "entropy"])
 def test_a_snapshot_without_finite_predictions_is_no_candidate(spoilt, capsys, select):
     """Its argmax would be class 0 everywhere, its entropy a NaN, which min and max pass over or keep by their order."""
-    line = tiny.command_line(spoilt, "quick/dg", "TEST.MODE=best", f"TEST.SELECT={select}")
-    assert test_door.main(line) == 2
+    line = tiny_data.command_line(spoilt, "quick/dg", "TEST.MODE=best", f"TEST.SELECT={select}")
+    assert test_script.main(line) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "model_6.pth" in said
     assert "0000.png" in said
@@ -145,8 +145,8 @@ def test_a_snapshot_without_finite_predictions_is_no_candidate(spoilt, capsys, s
 def test_nothing_is_ranked_or_labelled_by_it(spoilt, capsys):
     shutil.rmtree(spoilt / "exp/quick/isl")
     start = f"TRAIN.RESTORE_FROM={spoilt / 'exp/quick/daf/model_6.pth'}"
-    for door, cfg in ((entropy, "quick/rank"), (train_isl, "quick/isl")):
-        assert door.main(tiny.command_line(spoilt, cfg, start)) == 2
+    for script, cfg in ((entropy, "quick/rank"), (train_isl, "quick/isl")):
+        assert script.main(tiny_data.command_line(spoilt, cfg, start)) == 2
         assert "0000.png" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (spoilt / "exp/quick/rank/finished.json").exists()
     assert not list((spoilt / "exp/quick/isl").rglob("complete.json"))
@@ -160,7 +160,7 @@ def test_nothing_is_predicted_by_it(spoilt, tmp_path, capsys):
 
 
 def test_an_evaluation_while_training_leaves_out_what_is_not_finite(spoilt, caplog):
-    config = load_config("quick/dg", [f"DATA_ROOT={spoilt}", *tiny.NETWORK, *tiny.SIZES, "TRAIN.EVAL_EVERY=2"])
+    config = load_config("quick/dg", [f"DATA_ROOT={spoilt}", *tiny_data.NETWORK, *tiny_data.SIZES, "TRAIN.EVAL_EVERY=2"])
     net = build_network(config, spoilt / "exp/quick/daf/model_6.pth")
     hook = eval_UDA.evaluation_hook(config, net, torch.device("cpu"))
     assert hook(1) == {}
@@ -169,8 +169,8 @@ def test_an_evaluation_while_training_leaves_out_what_is_not_finite(spoilt, capl
 
 def test_labels_without_any_class_are_refused(copy, capsys):
     for file in (copy / "CamVid/valannot").iterdir():
-        tiny.write_png(file, np.full((tiny.HEIGHT, tiny.WIDTH), 11, np.uint8))  # void
-    assert test_door.main(tiny.command_line(copy, "quick/dg", "DATA_CHECK=0")) == 2
+        tiny_data.write_png(file, np.full((tiny_data.HEIGHT, tiny_data.WIDTH), 11, np.uint8))  # void
+    assert test_script.main(tiny_data.command_line(copy, "quick/dg", "DATA_CHECK=0")) == 2
     assert "no labelled pixel of val" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
@@ -269,7 +269,7 @@ def our_scores(city, classes, folder):
     found = PredictionFolder(folder, dataset)
     hist = score(
         HalfRight(dataset), dataset, torch.device("cpu"),
-        keep=lambda name, ids: found.write(name, ids, full_size(dataset, name)),
+        on_prediction=lambda name, ids: found.write(name, ids, native_size(dataset, name)),
     )  # fmt: skip
     return summary(hist, dataset.classes)["iou"], spec.ids[classes]
 
@@ -306,7 +306,7 @@ def test_sixteen_classes_equal_the_official_tools_where_other_ids_are_void(city,
     truths = []
     for truth in sorted((city / "Cityscapes/gtFine/val").rglob("*_gtFine_labelIds.png")):
         ids = np.asarray(Image.open(truth))
-        tiny.write_png(tmp_path / "truth" / truth.name, np.where(np.isin(ids, kept), ids, 0).astype(np.uint8))
+        tiny_data.write_png(tmp_path / "truth" / truth.name, np.where(np.isin(ids, kept), ids, 0).astype(np.uint8))
         truths.append(tmp_path / "truth" / truth.name)
     assert_same(ours, official_scores(tmp_path, truths), at_least=12)
 
@@ -314,14 +314,14 @@ def test_sixteen_classes_equal_the_official_tools_where_other_ids_are_void(city,
 @pytest.fixture(scope="module")
 def on_city(city):
     """The command line of stage 0 on rendered Cityscapes, trained a little."""
-    line = ["--cfg", "dg", "--data-root", str(city), "--exp-root", str(city / "exp"), *tiny.NETWORK, *tiny.SHORT,
-            *tiny.SIZES, "SOURCE=streets", "TARGET=streets_real", "DATA_DIRECTORY_TARGET=Cityscapes"]  # fmt: skip
+    line = ["--cfg", "dg", "--data-root", str(city), "--exp-root", str(city / "exp"), *tiny_data.NETWORK, *tiny_data.SHORT,
+            *tiny_data.SIZES, "SOURCE=streets", "TARGET=streets_real", "DATA_DIRECTORY_TARGET=Cityscapes"]  # fmt: skip
     assert train.main(line) == 0
     return line
 
 
 def test_predictions_have_full_size_and_colours(on_city, tmp_path):
-    assert test_door.main([*on_city, f"--save-preds={tmp_path}"]) == 0
+    assert test_script.main([*on_city, f"--save-preds={tmp_path}"]) == 0
     ids = sorted((tmp_path / "labelIds").rglob("*_pred_labelIds.png"))
     assert len(ids) == len(list((tmp_path / "color").rglob("*_pred_color.png"))) == 6
     assert Image.open(ids[0]).size == (160, 96)
@@ -332,14 +332,14 @@ def test_predictions_have_full_size_and_colours(on_city, tmp_path):
 def test_prediction_alone_needs_no_labels(copy):
     shutil.rmtree(copy / "CamVid/valannot")
     folder = copy / "predictions"
-    line = tiny.command_line(copy, "quick/dg", "--no-labels", f"--save-preds={folder}")
-    assert test_door.main(line) == 0
-    assert len(list((folder / "labelIds").iterdir())) == tiny.COUNT
+    line = tiny_data.command_line(copy, "quick/dg", "--no-labels", f"--save-preds={folder}")
+    assert test_script.main(line) == 0
+    assert len(list((folder / "labelIds").iterdir())) == tiny_data.COUNT
     assert not (copy / "exp/quick/daf/results.json").exists()
 
 
 def test_depth_is_scored_on_disparity(on_city, city, capsys):
-    assert test_door.main([*on_city, "--depth"]) == 0
+    assert test_script.main([*on_city, "--depth"]) == 0
     record = json.loads((city / "exp/ep1/daf/depth.json").read_text())
     assert record["images"] == 6
     assert "d < 1.25^3" in capsys.readouterr().out
@@ -347,6 +347,6 @@ def test_depth_is_scored_on_disparity(on_city, city, capsys):
     assert record["depth"]["abs rel"] > 0
 
 
-def test_ida_door_scores_depth_too(copy, capsys):
-    assert test_intra.main(tiny.command_line(copy, "quick/intrada", "--depth")) == 2
+def test_ida_script_scores_depth_too(copy, capsys):
+    assert test_intra.main(tiny_data.command_line(copy, "quick/intrada", "--depth")) == 2
     assert "no disparity" in capsys.readouterr().err

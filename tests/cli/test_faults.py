@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import kills
 import pipeline
-import tiny
 import train
 import train_isl
 from advent.utils import serialization
+from helpers import kill_resume_stress, tiny_data
 
 
 @pytest.fixture
@@ -28,8 +27,8 @@ def copy(trained, tmp_path):
 def long_run(trained, tmp_path_factory):
     """A run of thirty iterations that nothing disturbed, and what starts it."""
     root = shutil.copytree(trained, tmp_path_factory.mktemp("long") / "copy")
-    killer = kills.Killer(root, 0)
-    arguments = tiny.command_line(root, "quick/dg", "--exp-suffix=long", *kills.LONG, "TRAIN.EARLY_STOP=30")
+    killer = kill_resume_stress.Killer(root, 0)
+    arguments = tiny_data.command_line(root, "quick/dg", "--exp-suffix=long", *kill_resume_stress.LONG, "TRAIN.EARLY_STOP=30")
     killer.must_end("train", arguments)
     reference = (root / "exp/quick_long/daf").rename(root / "reference")
     return killer, arguments, root / "exp/quick_long/daf", reference
@@ -42,7 +41,7 @@ def test_a_signal_ends_the_run_well(long_run, numbers, code):
     log = killer.log.with_suffix(".log")
     log.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    process = killer.context.Process(target=kills.child, args=("train", arguments, None, str(killer.log)))
+    process = killer.context.Process(target=kill_resume_stress.child, args=("train", arguments, None, str(killer.log)))
     process.start()
     deadline = time.monotonic() + 60
     while not (folder / "model_6.pth").exists() and time.monotonic() < deadline:
@@ -59,7 +58,7 @@ def test_a_signal_ends_the_run_well(long_run, numbers, code):
     assert not (folder / "finished.json").exists()
     assert not (folder / "run.lock").exists()
     killer.must_end("train", [*arguments, "--resume"])
-    assert kills.contents(folder) == kills.contents(reference)
+    assert kill_resume_stress.contents(folder) == kill_resume_stress.contents(reference)
 
 
 def test_a_signal_to_the_whole_group_spares_the_data_workers(long_run):
@@ -72,7 +71,7 @@ def test_a_signal_to_the_whole_group_spares_the_data_workers(long_run):
     log.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     with_workers = [*arguments, "NUM_WORKERS=2"]
-    process = killer.context.Process(target=kills.child, args=("train", with_workers, None, str(killer.log)))
+    process = killer.context.Process(target=kill_resume_stress.child, args=("train", with_workers, None, str(killer.log)))
     process.start()
     deadline = time.monotonic() + 60
     while not (folder / "model_6.pth").exists() and time.monotonic() < deadline:
@@ -85,12 +84,12 @@ def test_a_signal_to_the_whole_group_spares_the_data_workers(long_run):
     assert process.exitcode == 143
     assert "Traceback" not in log.read_text()
     killer.must_end("train", [*with_workers, "--resume"])
-    ours, theirs = kills.contents(folder), kills.contents(reference)
+    ours, theirs = kill_resume_stress.contents(folder), kill_resume_stress.contents(reference)
     assert {name for name in ours if ours[name] != theirs.get(name)} == {"config.yml"}  # it names the workers
 
 
 def hold(folder, ready):
-    from advent.engine.lock import FolderLock
+    from advent.runtime.lock import FolderLock
 
     FolderLock(folder).acquire()
     ready.set()
@@ -98,21 +97,21 @@ def hold(folder, ready):
 
 
 def test_one_run_per_folder_and_a_dead_holder_is_recognised(data, capsys):
-    context = kills.Killer(data, 0).context
+    context = kill_resume_stress.Killer(data, 0).context
     folder, ready = data / "exp/quick/daf", context.Event()
     other = context.Process(target=hold, args=(folder, ready))
     other.start()
     assert ready.wait(60)
-    assert train.main(tiny.command_line(data, "quick/dg")) == 2
+    assert train.main(tiny_data.command_line(data, "quick/dg")) == 2
     error = capsys.readouterr().err
     assert "another run works here" in error
     assert f"process {other.pid} on " in error
-    assert pipeline.main(tiny.command_line(data, "quick", "--status")) == 0
+    assert pipeline.main(tiny_data.command_line(data, "quick", "--status")) == 0
     assert f"running (process {other.pid}" in capsys.readouterr().out
     other.kill()
     other.join()
     assert (folder / "run.lock").exists()
-    assert train.main(tiny.command_line(data, "quick/dg")) == 0
+    assert train.main(tiny_data.command_line(data, "quick/dg")) == 0
     assert not (folder / "run.lock").exists()
 
 
@@ -145,20 +144,20 @@ class FullDisk:
         return Handle()
 
 
-@pytest.mark.parametrize("door", [train, train_isl], ids=["stage 0", "isl"])
+@pytest.mark.parametrize("script", [train, train_isl], ids=["stage 0", "isl"])
 @pytest.mark.parametrize("share", [0.001, 0.4, 0.8])
-def test_a_full_disk_harms_nothing(copy, monkeypatch, capsys, door, share):
-    cfg, stage = ("quick/dg", "daf") if door is train else ("quick/isl", "isl")
+def test_a_full_disk_harms_nothing(copy, monkeypatch, capsys, script, share):
+    cfg, stage = ("quick/dg", "daf") if script is train else ("quick/isl", "isl")
     folder, reference = copy / "exp/quick" / stage, copy / "reference"
     shutil.rmtree(folder)
-    arguments = tiny.command_line(copy, cfg, "--resume", *kills.LONG, "TRAIN.KEEP=0", "ISL.REFRESH_EVERY=4")
-    assert door.main(arguments) == 0
+    arguments = tiny_data.command_line(copy, cfg, "--resume", *kill_resume_stress.LONG, "TRAIN.KEEP=0", "ISL.REFRESH_EVERY=4")
+    assert script.main(arguments) == 0
     folder.rename(reference)
     capsys.readouterr()
     snapshots = list(reference.glob("model_*.pth"))
     written = len(snapshots) * ((reference / "resume.pth").stat().st_size + snapshots[0].stat().st_size)
     monkeypatch.setattr(serialization, "open", FullDisk(share * written).open, raising=False)
-    assert door.main(arguments) == 2
+    assert script.main(arguments) == 2
     monkeypatch.undo()
     error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(error) == 1
@@ -168,12 +167,12 @@ def test_a_full_disk_harms_nothing(copy, monkeypatch, capsys, door, share):
         assert list(folder.glob("model_*.pth"))
     for snapshot in folder.glob("model_*.pth"):
         assert snapshot.read_bytes() == (reference / snapshot.name).read_bytes()
-    assert door.main(arguments) == 0
-    assert kills.contents(folder) == kills.contents(reference)
+    assert script.main(arguments) == 0
+    assert kill_resume_stress.contents(folder) == kill_resume_stress.contents(reference)
 
 
 def test_numbers_that_are_not_finite_end_the_run(data, capsys):
-    arguments = tiny.command_line(data, "quick/dg", "TRAIN.LEARNING_RATE=1e30", "TRAIN.SAVE_PRED_EVERY=1")
+    arguments = tiny_data.command_line(data, "quick/dg", "TRAIN.LEARNING_RATE=1e30", "TRAIN.SAVE_PRED_EVERY=1")
     assert train.main(arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     for words in ("not finite: ", "iteration 1:", "images: source 000", "target 00", "TRAIN.SKIP_NONFINITE allows 0"):

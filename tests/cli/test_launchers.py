@@ -11,12 +11,12 @@ import pytest
 import torch.distributed as dist
 
 import predict
-import tiny
 import train
-from advent.engine import distributed, meeting
-from advent.engine.options import run_door
+from advent.cli import run_cli
 from advent.errors import ConfigError
+from advent.runtime import distributed, rendezvous
 from advent.utils.serialization import write_json
+from helpers import tiny_data
 
 
 @pytest.fixture
@@ -48,23 +48,23 @@ def test_an_id_belongs_to_one_start(torchrun):
     ids = []
     for _ in range(2):
         torchrun()
-        ids.append([meeting.launcher_id() for _ in range(3)])
+        ids.append([rendezvous.launcher_id() for _ in range(3)])
     assert len({*ids[0]}) == len({*ids[1]}) == 1
     assert ids[0][0] != ids[1][0]
 
 
 def test_where_a_process_holds_the_store_the_launcher_is_told_by_its_start_time(torchrun, tmp_path):
     torchrun(store=False)
-    own = meeting._launcher_process(os.getppid())
-    assert meeting.launcher_id() == own
+    own = rendezvous._launcher_process(os.getppid())
+    assert rendezvous.launcher_id() == own
     assert own is not None
     first, same, odd, later, boot = (
-        meeting._launcher_process(7, proc(tmp_path / name, *facts))
+        rendezvous._launcher_process(7, proc(tmp_path / name, *facts))
         for name, *facts in (("a", 50), ("b", 50), ("c", 50, "a) S 1 2 (b"), ("d", 51), ("e", 50, "python", "other"))
     )
     assert first == same == odd
     assert len({first, later, boot}) == 3
-    assert meeting._launcher_process(7, tmp_path / "nothing") is None
+    assert rendezvous._launcher_process(7, tmp_path / "nothing") is None
 
 
 def test_only_a_restart_overrules_overwrite(trained, tmp_path, torchrun, monkeypatch, capsys):
@@ -73,13 +73,13 @@ def test_only_a_restart_overrules_overwrite(trained, tmp_path, torchrun, monkeyp
     folder = root / "exp/quick/daf"
 
     def run(*more: str) -> int:
-        return train.main(tiny.command_line(root, "quick/dg", "TRAIN.EARLY_STOP=3", "TRAIN.POWER=0.5", *more))
+        return train.main(tiny_data.command_line(root, "quick/dg", "TRAIN.EARLY_STOP=3", "TRAIN.POWER=0.5", *more))
 
     def record() -> dict:
         return json.loads((folder / "provenance.json").read_text())
 
     torchrun()
-    write_json(folder / "provenance.json", {**record(), "launcher": meeting.launcher_id()})
+    write_json(folder / "provenance.json", {**record(), "launcher": rendezvous.launcher_id()})
     first = record()
     torchrun()
     assert run("--overwrite") == 0
@@ -122,25 +122,25 @@ def test_a_tool_says_what_went_wrong_on_every_node(pod, monkeypatch, capsys):
     seen = []
 
     def body() -> None:
-        seen.append((distributed.launched(), distributed.launched_rank()))
+        seen.append((distributed.is_distributed_launch(), distributed.launched_rank()))
         raise ConfigError("no such thing")
 
-    assert run_door("scripts/tool.py", body, []) == 2
+    assert run_cli("scripts/tool.py", body, []) == 2
     assert seen == [(False, 0)]
     assert capsys.readouterr().err == "scripts/tool.py: error: no such thing\n"
     monkeypatch.setenv("LOCAL_RANK", "0")  # torchrun's: it would run the tool several times
-    assert run_door("scripts/tool.py", body, []) == 2
+    assert run_cli("scripts/tool.py", body, []) == 2
     assert len(seen) == 1
     assert capsys.readouterr().err == ""  # rank 0 says it
     monkeypatch.setenv("RANK", "0")
-    assert run_door("scripts/tool.py", body, []) == 2
+    assert run_cli("scripts/tool.py", body, []) == 2
     assert "scripts/tool.py works in one process; start it with python" in capsys.readouterr().err
 
 
 def test_a_stage_takes_part_on_a_node_of_a_cluster(pod):
     """One process for each node, started with python: PyTorch's env:// variables are enough."""
     distributed.set_single(True)
-    assert not distributed.launched()
+    assert not distributed.is_distributed_launch()
     distributed.set_single(False)
-    assert distributed.launched()
+    assert distributed.is_distributed_launch()
     assert distributed.launched_rank() == 1

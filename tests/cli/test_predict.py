@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-import predict as predict_door
-import test as test_door
-import tiny
+import predict as predict_script
+import test as test_script
 import train
 from advent.config.loading import dump_config, load_config
-from daf import Model, load_model, predict, predicting
-from daf.products import Wanted, centimetres
+from daf import Model, load_model, predict, predict_files
+from daf.visualization import OutputOptions, centimetres
+from helpers import tiny_data
 
 ROOT = Path(__file__).parents[2]
 CLASSES = 7
@@ -34,8 +34,8 @@ def model(checkpoint: Path) -> Model:
     return load_model(checkpoint, device="cpu")
 
 
-def door(checkpoint: Path, source: Path, output: Path, *more: str) -> int:
-    return predict_door.main(
+def run_predict(checkpoint: Path, source: Path, output: Path, *more: str) -> int:
+    return predict_script.main(
         ["--checkpoint", str(checkpoint), "--input", str(source), "--output", str(output), "--device", "cpu", *more]
     )
 
@@ -60,11 +60,11 @@ def test_the_class_map_is_that_of_evaluation(trained: Path, checkpoint: Path, mo
         f"TEST.SAVE_PREDS={official}",
         f"EXP_ROOT={tmp_path}",
     ]
-    assert test_door.main(tiny.command_line(trained, "quick/dg", *more)) == 0
+    assert test_script.main(tiny_data.command_line(trained, "quick/dg", *more)) == 0
     # CamVid's label ids of the 7 classes, as configs/datasets/camvid.yml lists them first.
     ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
     files = sorted((trained / "CamVid/val").glob("*.png"))
-    assert len(files) == tiny.COUNT
+    assert len(files) == tiny_data.COUNT
     for file, found in zip(files, predict(model, files, batch_size=3), strict=True):
         wanted = np.asarray(Image.open(official / "labelIds" / f"{file.stem}_pred_labelIds.png"))
         np.testing.assert_array_equal(ids[found.classes], wanted)
@@ -78,12 +78,12 @@ def test_turned_photographs_are_predicted_as_in_evaluation(checkpoint: Path, mod
     files = sorted((data / "CamVid/val").glob("*.png"))[:2]
     for file in (data / "CamVid/val").glob("*.png"):
         Image.open(file).save(file, exif=exif) if file in files else file.unlink()
-    line = tiny.command_line(data, "quick/dg", "TEST.MODE=single", f"TEST.RESTORE_FROM={checkpoint}")
-    assert test_door.main([*line, "--no-labels", "--save-preds", str(data / "official")]) == 0
+    line = tiny_data.command_line(data, "quick/dg", "TEST.MODE=single", f"TEST.RESTORE_FROM={checkpoint}")
+    assert test_script.main([*line, "--no-labels", "--save-preds", str(data / "official")]) == 0
     ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
     for file in files:
         wanted = np.asarray(Image.open(data / "official/labelIds" / f"{file.stem}_pred_labelIds.png"))
-        assert wanted.shape == (tiny.WIDTH, tiny.HEIGHT)
+        assert wanted.shape == (tiny_data.WIDTH, tiny_data.HEIGHT)
         np.testing.assert_array_equal(ids[predict(model, file).classes], wanted)
 
 
@@ -153,8 +153,8 @@ def test_an_earlier_config_yml_asks_the_spec_or_is_refused(
     written = tmp_path / "config.yml"
     text = "".join(ln for ln in written.read_text().splitlines(True) if not ln.startswith("GEOMETRY_TARGET"))
     written.write_text(text)
-    tiny.write_png(tmp_path / "photos/a.png", photo(40, 80))
-    assert door(padding_target, tmp_path / "photos", tmp_path / "out") == 2
+    tiny_data.write_png(tmp_path / "photos/a.png", photo(40, 80))
+    assert run_predict(padding_target, tmp_path / "photos", tmp_path / "out") == 2
     said = [line for line in capsys.readouterr().err.splitlines() if "GEOMETRY_TARGET" in line]
     assert len(said) == 1
     assert all(words in said[0] for words in ("config.yml", "./mine.yml", "--geometry"))
@@ -182,10 +182,10 @@ def test_photographs_are_turned_as_their_camera_says(model: Model, tmp_path: Pat
 def test_a_folder_with_an_unreadable_file(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "photos"
     for name, size in (("a.png", (64, 48)), ("deep/b.jpg", (90, 40)), ("deep/b.png", (30, 30))):
-        tiny.write_png(source / name, photo(*size))
+        tiny_data.write_png(source / name, photo(*size))
     (source / "broken.jpg").write_bytes(b"no picture")
     out = tmp_path / "out"
-    assert door(checkpoint, source, out, "--entropy", "--map", "--batch-size", "2") == 1
+    assert run_predict(checkpoint, source, out, "--entropy", "--map", "--batch-size", "2") == 1
     said = capsys.readouterr()
     assert "broken.jpg" in said.err + said.out
     assert "3 images predicted, 1 files skipped" in said.out
@@ -211,8 +211,8 @@ def test_damaged_exif_does_not_end_a_folder(
     for index, block in enumerate(blocks):
         suffix = ("jpg", "png", "webp")[index % 3]
         Image.fromarray(photo(64, 48)).save(source / f"bad{index}.{suffix}", exif=b"Exif\0\0" + block)
-    tiny.write_png(source / "whole.png", photo(64, 48))
-    assert door(checkpoint, source, tmp_path / "out", "--no-depth") == 0
+    tiny_data.write_png(source / "whole.png", photo(64, 48))
+    assert run_predict(checkpoint, source, tmp_path / "out", "--no-depth") == 0
     assert f"{len(blocks) + 1} images predicted, 0 files skipped" in capsys.readouterr().out
     for index in range(len(blocks)):
         assert Image.open(tmp_path / f"out/classes/bad{index}.png").size == (64, 48)
@@ -224,8 +224,8 @@ def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """HEIC without its package by a stand-in, which holds where the package is installed, too."""
-    monkeypatch.setattr("advent.dataset.reading.has_heif", lambda: False)
-    monkeypatch.setattr("advent.dataset.reading.decoded_formats", lambda: ("PNG", "JPEG", "GIF", "JPEG2000", "AVIF"))
+    monkeypatch.setattr("advent.dataset.image_io.has_heif", lambda: False)
+    monkeypatch.setattr("advent.dataset.image_io.decoded_formats", lambda: ("PNG", "JPEG", "GIF", "JPEG2000", "AVIF"))
     source = tmp_path / "photos"
     source.mkdir()
     kinds = {"a.gif": "GIF", "b.jp2": "JPEG2000", "c.jfif": "JPEG", "d.mpo": "MPO"}
@@ -237,7 +237,7 @@ def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
     for name in ("notes.txt", "deep/more.txt", "no_suffix"):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text("x")
-    assert door(checkpoint, source, tmp_path / "out", "--no-depth") == 1
+    assert run_predict(checkpoint, source, tmp_path / "out", "--no-depth") == 1
     said = capsys.readouterr()
     assert f"{len(kinds)} images predicted, 2 files skipped" in said.out
     assert "f.heic: HEIC needs the package pillow-heif" in said.err
@@ -248,7 +248,7 @@ def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
         assert Image.open(tmp_path / f"out/classes/{name[0]}.png").size == (64, 48)
     for name in ("f.heic", "g.dng"):
         (source / name).unlink()
-    assert door(checkpoint, source, tmp_path / "out", "--no-depth") == 0  # a text file is no failure
+    assert run_predict(checkpoint, source, tmp_path / "out", "--no-depth") == 0  # a text file is no failure
     assert "notes.txt" in capsys.readouterr().err
 
 
@@ -256,19 +256,19 @@ def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
 def test_a_hundred_thousand_frames_are_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compared one by one with each other they took minutes; only their names are made here."""
     names = [f"{index:06d}.{'png' if index % 2 else 'jpg'}" for index in range(100_000)]
-    monkeypatch.setattr(predicting, "walk", lambda folder: names)
-    keys, others = predicting._keys(tmp_path, tmp_path / "out")
+    monkeypatch.setattr(predict_files, "walk", lambda folder: names)
+    keys, others = predict_files._keys(tmp_path, tmp_path / "out")
     assert (len(keys), others) == (100_000, [])
-    predicting._refuse_to_overwrite(keys, tmp_path / "out", Wanted(depth=True))
+    predict_files._refuse_to_overwrite(keys, tmp_path / "out", OutputOptions(depth=True))
 
 
 def test_a_link_to_an_input_among_the_products_is_not_followed(checkpoint: Path, tmp_path: Path) -> None:
     """A product takes the link's place; what it led to stays as it was."""
-    tiny.write_png(tmp_path / "photos/a.png", photo(64, 48))
+    tiny_data.write_png(tmp_path / "photos/a.png", photo(64, 48))
     before = (tmp_path / "photos/a.png").read_bytes()
     (tmp_path / "out/classes").mkdir(parents=True)
     (tmp_path / "out/classes/a.png").symlink_to(tmp_path / "photos/a.png")
-    assert door(checkpoint, tmp_path / "photos", tmp_path / "out", "--no-depth") == 0
+    assert run_predict(checkpoint, tmp_path / "photos", tmp_path / "out", "--no-depth") == 0
     assert (tmp_path / "photos/a.png").read_bytes() == before
     assert np.asarray(Image.open(tmp_path / "out/classes/a.png")).max() < CLASSES
 
@@ -281,31 +281,31 @@ def test_depth_files_are_centimetres_as_in_synthia() -> None:
 
 def test_a_video_becomes_videos(checkpoint: Path, tmp_path: Path) -> None:
     video = save_video(tmp_path / "drive.mp4")
-    assert door(checkpoint, video, tmp_path / "out", "--batch-size", "2", "--frames") == 0
+    assert run_predict(checkpoint, video, tmp_path / "out", "--batch-size", "2", "--frames") == 0
     for product in ("color", "overlay", "depth_color"):
         capture = cv2.VideoCapture(str(tmp_path / "out" / product / "drive.mp4"))
         assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5
         assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
     assert len(list((tmp_path / "out/classes/drive").glob("*.png"))) == 5
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    assert door(checkpoint, tmp_path / "broken.mp4", tmp_path / "out2") == 1
+    assert run_predict(checkpoint, tmp_path / "broken.mp4", tmp_path / "out2") == 1
 
 
 def test_a_network_without_depth(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = tiny.command_line(data, "quick/dg", "TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2")
+    line = tiny_data.command_line(data, "quick/dg", "TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2")
     assert train.main(line) == 0
     checkpoint = data / "exp/quick/daf/model_3.pth"
     assert predict(load_model(checkpoint, device="cpu"), photo(64, 48), maps=True).depth_aware is None
-    assert door(checkpoint, data / "CamVid/val/0000.png", tmp_path / "out", "--entropy") == 0
+    assert run_predict(checkpoint, data / "CamVid/val/0000.png", tmp_path / "out", "--entropy") == 0
     assert not (tmp_path / "out/depth").exists()
     for flag in ("--depth", "--map"):
-        assert door(checkpoint, data / "CamVid/val/0000.png", tmp_path / "out", flag) == 2
+        assert run_predict(checkpoint, data / "CamVid/val/0000.png", tmp_path / "out", flag) == 2
         assert flag in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
-    tiny.write_png(tmp_path / "photos/classes/a.png", photo(64, 48))
+    tiny_data.write_png(tmp_path / "photos/classes/a.png", photo(64, 48))
     lonely = tmp_path / "lonely.pth"
     shutil.copy(checkpoint, lonely)
     before = (tmp_path / "photos/classes/a.png").read_bytes()
@@ -319,7 +319,7 @@ def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.
         ((checkpoint, tmp_path / "photos", tmp_path / "out", "--batch-size", "0"), "--batch-size"),
     ):
         capsys.readouterr()
-        assert door(*arguments) == 2
+        assert run_predict(*arguments) == 2
         said = capsys.readouterr().err.strip().splitlines()
         assert words in said[-1]
         assert not any("Traceback" in line for line in said)
@@ -336,7 +336,7 @@ def test_the_five_lines_of_readme(trained: Path, tmp_path: Path, monkeypatch: py
     (tmp_path / weights).parent.mkdir(parents=True)
     shutil.copy(trained / "exp/quick/daf/model_6.pth", tmp_path / weights)
     shutil.copy(trained / "exp/quick/daf/config.yml", (tmp_path / weights).parent)
-    tiny.write_png(tmp_path / image, photo(80, 60))
+    tiny_data.write_png(tmp_path / image, photo(80, 60))
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
     (left,) = [name for name in named if name.endswith(".png")]

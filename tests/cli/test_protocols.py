@@ -7,9 +7,9 @@ import pytest
 import make_streets
 import pipeline
 import reproduce
-import test as test_door
-import tiny
+import test as test_script
 import train
+from helpers import tiny_data
 
 # Four iterations teach sixteen classes nothing: every pixel may become a pseudo label.
 BRIEF = ["TRAIN.EARLY_STOP=4", "ISL.THRESHOLD=0.01"]
@@ -30,7 +30,7 @@ def rendered(tmp_path_factory):
 
 def command_line(root, target):
     sizes = ["TRAIN.INPUT_SIZE_SOURCE=[96,64]", "TRAIN.INPUT_SIZE_TARGET=[96,64]", "TEST.INPUT_SIZE_TARGET=[96,64]"]
-    return ["--data-root", str(root), "--exp-root", str(root / "exp"), *tiny.NETWORK, *tiny.SHORT, *sizes,
+    return ["--data-root", str(root), "--exp-root", str(root / "exp"), *tiny_data.NETWORK, *tiny_data.SHORT, *sizes,
             "SOURCE=streets", f"TARGET={target}", *BRIEF]  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def test_seeds_are_averaged(rendered, capsys):
 
 def test_a_plan_names_what_is_missing_and_runs_nothing(tmp_path, capsys):
     arguments = ["--protocol", "EP1", "--dry-run", "--steps", "1", "--data-root", str(tmp_path), "--exp-root",
-                 str(tmp_path / "exp"), *tiny.NETWORK, "daf:TRAIN.RESTORE_FROM=nowhere.pth"]  # fmt: skip
+                 str(tmp_path / "exp"), *tiny_data.NETWORK, "daf:TRAIN.RESTORE_FROM=nowhere.pth"]  # fmt: skip
     assert reproduce.main(arguments) == 0
     said = capsys.readouterr().out
     assert "missing: source SYNTHIA" in said
@@ -116,7 +116,7 @@ def test_dada_on_mapillary(rendered):
     arguments = ["--cfg", "ep3_dada", *command_line(rendered, "streets_mapillary")]
     assert train.main(arguments) == 0
     checkpoint = rendered / "exp/ep3/dada/model_3.pth"
-    assert test_door.main([*arguments, "TEST.MODE=single", f"TEST.RESTORE_FROM={checkpoint}"]) == 0
+    assert test_script.main([*arguments, "TEST.MODE=single", f"TEST.RESTORE_FROM={checkpoint}"]) == 0
     record = json.loads((rendered / "exp/ep3/dada/results.json").read_text())
     assert list(record["results"][0]["iou"]) == ["flat", "construction", "object", "nature", "sky", "human", "vehicle"]
     assert "GEOMETRY_TARGET: pad" in (rendered / "exp/ep3/dada/config.yml").read_text()

@@ -7,11 +7,11 @@ import shutil
 import pytest
 
 import pipeline
-import test as test_door
-import tiny
+import test as test_script
 import train
 import train_intra
 import train_isl
+from helpers import tiny_data
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def sha256(path):
 
 
 def intra(root, *more):
-    return train_intra.main(tiny.command_line(root, "quick/intrada", *more))
+    return train_intra.main(tiny_data.command_line(root, "quick/intrada", *more))
 
 
 def refused(capsys, *words):
@@ -52,7 +52,7 @@ def test_every_stage_records_what_it_was_made_from(trained):
     assert record(trained, "rank")["inputs"]["start"]["sha256"] == sha256(folder / "isl/model_6.pth")
     ida = record(trained, "ida")["inputs"]
     assert ida["easy"]["sha256"] == sha256(folder / "rank/easy_split.txt")
-    assert record(trained, "daf")["data"]["source"]["images"] == tiny.COUNT
+    assert record(trained, "daf")["data"]["source"]["images"] == tiny_data.COUNT
     labels = next((folder / "isl/pseudo_labels").iterdir())
     assert {"weights", "names", "config", "threshold", "code"} <= json.loads(
         (labels / "complete.json").read_text()
@@ -60,7 +60,7 @@ def test_every_stage_records_what_it_was_made_from(trained):
 
 
 def test_results_record_it_too(copy):
-    assert test_door.main(tiny.command_line(copy, "quick/dg")) == 0
+    assert test_script.main(tiny_data.command_line(copy, "quick/dg")) == 0
     found = json.loads((copy / "exp/quick/daf/results.json").read_text())
     assert {"code", "versions", "config", "names", "seed"} <= found.keys()
     assert found["results"][0]["sha256"] == sha256(copy / "exp/quick/daf/model_6.pth")
@@ -68,7 +68,7 @@ def test_results_record_it_too(copy):
 
 def test_a_ranking_by_another_network_is_refused(copy, capsys, caplog):
     shutil.rmtree(copy / "exp/quick/isl")
-    assert train_isl.main(tiny.command_line(copy, "quick/isl", "TRAIN.LEARNING_RATE=0.01")) == 0
+    assert train_isl.main(tiny_data.command_line(copy, "quick/isl", "TRAIN.LEARNING_RATE=0.01")) == 0
     capsys.readouterr()
     assert intra(copy) == 2
     refused(capsys, "rank: was made with", "another network", "entropy.py --cfg quick/rank", "CHECK_PROVENANCE=false")
@@ -112,18 +112,18 @@ def test_a_continued_ida_notices_another_ranking(copy, capsys):
 
 
 def test_a_pipeline_refuses_a_chain_that_does_not_hold(copy, capsys):
-    arguments = tiny.command_line(copy, "quick", "--no-test")
+    arguments = tiny_data.command_line(copy, "quick", "--no-test")
     assert pipeline.main(arguments) == 0
     # Stage 0 again, differently: what was made from it no longer belongs to it.
-    again = tiny.command_line(copy, "quick/dg", "--overwrite", "TRAIN.RANDOM_SEED=7")
+    again = tiny_data.command_line(copy, "quick/dg", "--overwrite", "TRAIN.RANDOM_SEED=7")
     assert train.main(again) == 0
     capsys.readouterr()
-    assert pipeline.main(tiny.command_line(copy, "quick", "--no-test", "daf:TRAIN.RANDOM_SEED=7")) == 2
+    assert pipeline.main(tiny_data.command_line(copy, "quick", "--no-test", "daf:TRAIN.RANDOM_SEED=7")) == 2
     refused(capsys, "isl: was made from", "as it was then", "remove", "CHECK_PROVENANCE=false")
 
 
 def test_status_shows_the_chain(copy, capsys):
-    arguments = tiny.command_line(copy, "quick", "--status")
+    arguments = tiny_data.command_line(copy, "quick", "--status")
     before = sorted(copy.rglob("*"))
     assert pipeline.main(arguments) == 0
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from advent.cli import make_parser, overrides_from_args
 from advent.config.loading import load_config
-from advent.dataset.paths import CONFIGS
-from advent.engine.options import make_parser, overrides_from_args
+from advent.utils.paths import CONFIGS
 
 
 def test_a_folder_of_any_name_reaches_the_config(tmp_path: Path) -> None:

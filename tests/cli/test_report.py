@@ -15,7 +15,7 @@ import pytest
 
 import pipeline
 import report
-import tiny
+from helpers import tiny_data
 
 pytest.importorskip("matplotlib", reason="the extra report is not installed")
 pytest.importorskip("jinja2", reason="the extra report is not installed")
@@ -28,11 +28,11 @@ STAGES = ["source_only:TRAIN.EARLY_STOP=6", "TEST.MODE=best", "TRAIN.EVAL_EVERY=
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All stages of the quick run on tiny data whose training images have labels, too; every snapshot scored."""
-    root = tiny.make_data(tmp_path_factory.mktemp("report"))
-    for index in range(tiny.COUNT):
-        labels = np.asarray(tiny.CAMVID_IDS, np.uint8)[tiny.picture(index, 1)[1]]
-        tiny.write_png(root / "CamVid" / "trainannot" / f"{index:04d}.png", labels)
-    assert pipeline.main(tiny.command_line(root, "quick", *STAGES)) == 0
+    root = tiny_data.make_data(tmp_path_factory.mktemp("report"))
+    for index in range(tiny_data.COUNT):
+        labels = np.asarray(tiny_data.CAMVID_IDS, np.uint8)[tiny_data.picture(index, 1)[1]]
+        tiny_data.write_png(root / "CamVid" / "trainannot" / f"{index:04d}.png", labels)
+    assert pipeline.main(tiny_data.command_line(root, "quick", *STAGES)) == 0
     return root
 
 
@@ -93,10 +93,10 @@ def test_the_runner_leaves_what_a_report_needs(place: Path) -> None:
 def test_a_finished_pipeline_keeps_its_gallery(place: Path) -> None:
     file = place / "exp/quick/gallery/gallery.json"
     before = file.stat().st_mtime_ns
-    assert pipeline.main(tiny.command_line(place, "quick", *STAGES)) == 0
+    assert pipeline.main(tiny_data.command_line(place, "quick", *STAGES)) == 0
     assert file.stat().st_mtime_ns == before
     os.utime(place / "CamVid/trainannot/0000.png")  # by which its pseudo labels are judged: may have been replaced
-    assert pipeline.main(tiny.command_line(place, "quick", *STAGES)) == 0
+    assert pipeline.main(tiny_data.command_line(place, "quick", *STAGES)) == 0
     assert file.stat().st_mtime_ns > before
 
 
@@ -174,7 +174,7 @@ def test_experiments_of_one_name_keep_their_figures_apart(
     ],
 )
 def test_names_have_as_many_folders_as_tell_them_apart(paths: list[str], names: list[str], tmp_path: Path) -> None:
-    from ida.report.experiment import distinct_names
+    from reporting.experiment import distinct_names
 
     found = distinct_names([tmp_path / path for path in paths])
     assert len({name.replace("/", "_") for name in found}) == len(paths)
@@ -200,9 +200,9 @@ def test_a_ranking_without_numbers_is_refused(place: Path, tmp_path: Path, capsy
 
 
 def test_the_papers_rows_stand_beside_ours(place: Path, tmp_path: Path) -> None:
-    from ida.paper import PROTOCOLS, paper_rows
-    from ida.report.experiment import read_experiment
-    from ida.report.table import DIFFERENCE, result_table, shown, verdict
+    from reporting.experiment import read_experiment
+    from reporting.published import PROTOCOLS, paper_rows
+    from reporting.table import DIFFERENCE, difference_class, result_table, shown
 
     copy = tmp_path / "ep2"
     shutil.copytree(place / "exp/quick", copy)
@@ -217,7 +217,7 @@ def test_the_papers_rows_stand_beside_ours(place: Path, tmp_path: Path) -> None:
             assert difference == pytest.approx(value - published[name])  # type: ignore[operator]
     assert "paper: CTRL" in rows
     assert (shown(2.04, DIFFERENCE), shown(-0.06, DIFFERENCE), shown(-0.04, DIFFERENCE)) == ("+2.0", "−0.1", "0.0")
-    assert [verdict(value) for value in (2.0, -0.06, -0.04, None)] == ["better", "worse", "even", "even"]
+    assert [difference_class(value) for value in (2.0, -0.06, -0.04, None)] == ["better", "worse", "even", "even"]
 
 
 def test_what_is_gone_is_said_on_the_page(place: Path, tmp_path: Path) -> None:
@@ -248,8 +248,8 @@ def luminance(color: str) -> float:
 
 def test_colours_have_contrast_in_light_and_dark() -> None:
     """WCAG 2.2: 4.5 to 1 for text."""
-    from ida.report import figures
-    from ida.report.page import TEMPLATES
+    from reporting import figures
+    from reporting.page import TEMPLATES
 
     blocks = re.findall(r":root \{(.*?)\}", (TEMPLATES / "report.css").read_text(), re.DOTALL)
     assert len(blocks) == 2

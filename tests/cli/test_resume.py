@@ -7,13 +7,12 @@ import pytest
 import torch
 import yaml
 
-import kills
-import tiny
 import train
 import train_intra
 import train_isl
-from advent.engine.device import seed_everything
-from advent.engine.learner import Learner
+from advent.runtime.device import seed_everything
+from advent.training.learner import Learner
+from helpers import kill_resume_stress, tiny_data
 
 NETWORKS = {"DAF": "DeepLabv2_depth", "DADA": "DeepLabv2_depth_DADA"}
 STAGE_0 = [
@@ -37,11 +36,11 @@ def copy(trained, tmp_path):
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run[2]} {run[3][:1]}")
 def test_stopped_and_continued(copy, monkeypatch, run):
-    door, cfg, stage, more = run
+    script, cfg, stage, more = run
     folder, reference = copy / "exp/quick" / stage, copy / "reference"
     shutil.rmtree(folder)
-    arguments = tiny.command_line(copy, cfg, "--resume", *kills.LONG, *more)
-    assert door.main(arguments) == 0
+    arguments = tiny_data.command_line(copy, cfg, "--resume", *kill_resume_stress.LONG, *more)
+    assert script.main(arguments) == 0
     folder.rename(reference)
     really = Learner.update
 
@@ -55,15 +54,15 @@ def test_stopped_and_continued(copy, monkeypatch, run):
 
     for iteration in (2, 8, 11):  # before the first resume state, between two, after the last but one
         fail_at(iteration)
-        assert door.main(arguments) == 130
+        assert script.main(arguments) == 130
     monkeypatch.setattr(Learner, "update", really)
-    assert door.main(arguments) == 0
-    assert kills.contents(folder) == kills.contents(reference)
+    assert script.main(arguments) == 0
+    assert kill_resume_stress.contents(folder) == kill_resume_stress.contents(reference)
 
 
 def test_five_kills(copy):
-    """Real SIGKILLs, at a random moment or amid a file; tests/slow has twenty, `python tests/kills.py` a hundred."""
-    tally = kills.kill_everything(copy, {"DAF, 2 workers": 2, "ISL": 2, "IDA": 1}, seed=5, prepared=True)
+    """Real SIGKILLs, at a random moment or amid a file; tests/slow has twenty, `python tests/helpers/kill_resume_stress.py` a hundred."""
+    tally = kill_resume_stress.kill_everything(copy, {"DAF, 2 workers": 2, "ISL": 2, "IDA": 1}, seed=5, prepared=True)
     assert tally.differing == []
     assert tally.survived == tally.tried == 5
 
@@ -74,14 +73,14 @@ def test_only_our_own_snapshots_are_removed(data):
     theirs = [folder / "notes.txt", folder / "model_best.pth"]
     for path in theirs:
         path.write_text("somebody's")
-    assert train.main(tiny.command_line(data, "quick/dg", "TRAIN.KEEP=1", "TRAIN.SAVE_PRED_EVERY=2")) == 0
+    assert train.main(tiny_data.command_line(data, "quick/dg", "TRAIN.KEEP=1", "TRAIN.SAVE_PRED_EVERY=2")) == 0
     assert sorted(p.name for p in folder.glob("model_*.pth")) == ["model_6.pth", "model_best.pth"]
-    assert train.main(tiny.command_line(data, "quick/dg", "--overwrite")) == 0
+    assert train.main(tiny_data.command_line(data, "quick/dg", "--overwrite")) == 0
     assert all(path.read_text() == "somebody's" for path in theirs)
 
 
 def test_a_drawn_seed_is_kept(data):
-    arguments = tiny.command_line(data, "quick/dg", "--random-train")
+    arguments = tiny_data.command_line(data, "quick/dg", "--random-train")
     assert train.main(arguments) == 0
     assert train.main([*arguments, "--resume"]) == 0
     config = yaml.safe_load((data / "exp/quick/daf/config.yml").read_text())
@@ -93,13 +92,13 @@ def test_a_drawn_seed_is_kept(data):
 def test_results_without_a_resume_state_are_not_trained_over(trained, tmp_path, capsys):
     root = shutil.copytree(trained, tmp_path / "copy")
     (root / "exp/quick/daf/resume.pth").unlink()
-    assert train.main(tiny.command_line(root, "quick/dg", "--resume")) == 2
+    assert train.main(tiny_data.command_line(root, "quick/dg", "--resume")) == 2
     assert "no resume.pth to continue from" in capsys.readouterr().err
 
 
 def test_a_run_is_continued_on_the_same_images_only(copy, capsys):
     (copy / "CamVid/train/0007.png").rename(copy / "CamVid/train/0009.png")
-    assert train.main(tiny.command_line(copy, "quick/dg", "--resume")) == 2
+    assert train.main(tiny_data.command_line(copy, "quick/dg", "--resume")) == 2
     assert "the target's images are other ones" in capsys.readouterr().err
 
 
@@ -113,16 +112,16 @@ def test_a_run_of_an_earlier_version_goes_on(copy):
     (folder / "provenance.json").write_text(json.dumps({**record, "config": "earlier"}))
     state = torch.load(folder / "resume.pth", weights_only=True)
     torch.save({**state, "config": "earlier"}, folder / "resume.pth")
-    assert train.main(tiny.command_line(copy, "quick/dg", "--resume")) == 0
+    assert train.main(tiny_data.command_line(copy, "quick/dg", "--resume")) == 0
     torch.save({**state, "config": "earlier"}, folder / "resume.pth")
-    assert train.main(tiny.command_line(copy, "quick/dg", "--resume", "TRAIN.POWER=0.8")) == 2
+    assert train.main(tiny_data.command_line(copy, "quick/dg", "--resume", "TRAIN.POWER=0.8")) == 2
 
 
 @pytest.fixture
 def stopped_isl(copy, monkeypatch):
     """ISL stopped amid the round that began at iteration 5."""
     shutil.rmtree(copy / "exp/quick/isl")
-    arguments = tiny.command_line(copy, "quick/isl", *kills.LONG, "ISL.REFRESH_EVERY=4")
+    arguments = tiny_data.command_line(copy, "quick/isl", *kill_resume_stress.LONG, "ISL.REFRESH_EVERY=4")
     really = Learner.update
 
     def update(self, now, *batches):
@@ -154,10 +153,10 @@ def test_lost_pseudo_labels_are_made_again_and_it_is_said(stopped_isl, caplog):
 
 def test_equal_runs_give_equal_bytes(data):
     for suffix, more in (("one", []), ("two", []), ("three", ["--deterministic"])):
-        assert train.main(tiny.command_line(data, "quick/dg", f"--exp-suffix={suffix}", *more)) == 0
+        assert train.main(tiny_data.command_line(data, "quick/dg", f"--exp-suffix={suffix}", *more)) == 0
     assert torch.are_deterministic_algorithms_enabled()
     seed_everything(0)  # for the tests that follow
     assert not torch.are_deterministic_algorithms_enabled()
-    one, two, three = (kills.contents(data / f"exp/quick_{suffix}/daf") for suffix in ("one", "two", "three"))
+    one, two, three = (kill_resume_stress.contents(data / f"exp/quick_{suffix}/daf") for suffix in ("one", "two", "three"))
     for other in (two, three):
         assert {name for name in one if one[name] != other[name]} == {"config.yml"}  # it names the folder

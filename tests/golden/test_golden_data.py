@@ -11,8 +11,8 @@ from PIL import Image
 
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import load_classes
-from advent.dataset.geometry import pad_label, resize_depth, resize_image, resize_label
-from advent.dataset.reading import network_input, read_16bit, read_ids, read_image
+from advent.dataset.image_io import network_input, read_16bit, read_ids, read_image
+from advent.dataset.resize import pad_label, resize_depth, resize_image, resize_label
 from advent.dataset.spec import load_spec
 from daf.dataset.depth import inverse_depth
 from golden.golden import load, probe

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from advent.engine.metrics import mean_iou
-from advent.engine.optim import RepeatedSGD
+from advent.training.optim import RepeatedSGD
 from advent.utils.func import fast_hist, lr_poly, per_class_iu, prob_2_entropy
 from advent.utils.loss import bce_loss, cross_entropy_2d, entropy_loss
+from advent.utils.metrics import mean_iou
 from daf.interaction import depth_aware_map
 from daf.loss import berhu
 from golden.golden import close, load, normal, probe

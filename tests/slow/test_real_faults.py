@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import kills
-import tiny
 import train
+from helpers import kill_resume_stress, tiny_data
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,8 +17,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_twenty_kills(trained, tmp_path):
     root = shutil.copytree(trained, tmp_path / "copy")
-    share = dict.fromkeys(kills.SCENARIOS, 2) | {"ISL": 4}
-    tally = kills.kill_everything(root, share, seed=20, prepared=True)
+    share = dict.fromkeys(kill_resume_stress.SCENARIOS, 2) | {"ISL": 4}
+    tally = kill_resume_stress.kill_everything(root, share, seed=20, prepared=True)
     assert tally.differing == []
     assert tally.survived == tally.tried == 20
 
@@ -39,7 +38,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.slow
 def test_a_disk_that_is_really_full(data, small_disk, capsys):
-    whole = tiny.command_line(data, "quick/dg", "TRAIN.SAVE_PRED_EVERY=2")
+    whole = tiny_data.command_line(data, "quick/dg", "TRAIN.SAVE_PRED_EVERY=2")
     assert train.main(whole) == 0
     arguments = [*whole, f"--exp-root={small_disk}"]
     filler = small_disk / "filler"
@@ -54,7 +53,7 @@ def test_a_disk_that_is_really_full(data, small_disk, capsys):
     assert not list(folder.rglob("*.tmp"))
     filler.unlink()
     assert train.main([*arguments, "--resume"]) == 0
-    ours, theirs = kills.contents(folder), kills.contents(reference)
+    ours, theirs = kill_resume_stress.contents(folder), kill_resume_stress.contents(reference)
     assert ours.pop("config.yml") != theirs.pop("config.yml")  # it names the folder
     assert ours == theirs
 
@@ -62,7 +61,7 @@ def test_a_disk_that_is_really_full(data, small_disk, capsys):
 @pytest.mark.slow
 def test_a_limit_on_file_sizes(data):
     """A real process, a real error of the system."""
-    command = [sys.executable, "train.py", *tiny.command_line(data, "quick/dg")]
+    command = [sys.executable, "train.py", *tiny_data.command_line(data, "quick/dg")]
     limited = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
@@ -76,7 +75,7 @@ def test_a_limit_on_file_sizes(data):
 
 @pytest.mark.slow
 def test_two_processes_race_for_one_folder(data):
-    command = [sys.executable, "train.py", *tiny.command_line(data, "quick/dg", "TRAIN.EARLY_STOP=30")]
+    command = [sys.executable, "train.py", *tiny_data.command_line(data, "quick/dg", "TRAIN.EARLY_STOP=30")]
     runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     said = [run.communicate()[1] for run in runs]
     assert sorted(run.returncode for run in runs) == [0, 2, 2]

@@ -14,10 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-import equality
-import kills
-import tiny
-from ranks import ROOT, Ranks, torchrun
+from helpers import ddp_equivalence, kill_resume_stress, tiny_data
+from helpers.process_pool import ROOT, ProcessPool, torchrun
 
 LONG = ["TRAIN.EARLY_STOP=12", "TRAIN.SAVE_PRED_EVERY=3", "TRAIN.LOG_EVERY=5", "TRAIN.BATCH_SIZE_SOURCE=1",
         "TRAIN.BATCH_SIZE_TARGET=1"]  # fmt: skip
@@ -25,37 +23,37 @@ LONG = ["TRAIN.EARLY_STOP=12", "TRAIN.SAVE_PRED_EVERY=3", "TRAIN.LOG_EVERY=5", "
 
 @pytest.fixture(scope="module")
 def four():
-    ranks = Ranks(4)
-    yield ranks
-    ranks.close()
+    pool = ProcessPool(4)
+    yield pool
+    pool.close()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["AdvEnt", "DAF", "ISL", "IDA"])
 def test_four_processes_are_one_batch_of_four(four, method):
-    whole = four.alone(equality.train, method, 4)
-    parts = [four.run(equality.together, "train", method, 4)[0], four.alone(equality.train, method, 4, 4)]
+    whole = four.alone(ddp_equivalence.train, method, 4)
+    parts = [four.run(ddp_equivalence.together, "train", method, 4)[0], four.alone(ddp_equivalence.train, method, 4, 4)]
     for one in parts:
         for what in ("gradients", "weights"):
-            assert equality.largest_difference(one, whole, what) < 1e-10
-        assert equality.loss_difference(one, whole) < 1e-10
+            assert ddp_equivalence.largest_difference(one, whole, what) < 1e-10
+        assert ddp_equivalence.loss_difference(one, whole) < 1e-10
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["DAF", "IDA"])
 def test_weights_are_identical_after_fifty_steps(four, method):
-    found = four.run(equality.together, "train", method, 4, 1, True, 50)
+    found = four.run(ddp_equivalence.together, "train", method, 4, 1, True, 50)
     for other in found[1:]:
         for what in ("weights", "statistics"):
             assert all(torch.equal(tensor, other[what][name]) for name, tensor in found[0][what].items())
 
 
-def started(data: Path, how: str, rank: int, iteration: int, *more: str, door: str = "train", cfg: str = "quick/dg",
+def started(data: Path, how: str, rank: int, iteration: int, *more: str, script: str = "train", cfg: str = "quick/dg",
             restarts: int = 0, processes: int = 2, **environment: str):  # fmt: skip
-    line = tiny.command_line(data, cfg, *LONG, *more)
+    line = tiny_data.command_line(data, cfg, *LONG, *more)
     flags = [f"--max-restarts={restarts}"]
-    arguments = [how, str(rank), str(iteration), door, *line]
-    return torchrun("tests/faulty.py", arguments, processes, *flags, **environment)
+    arguments = [how, str(rank), str(iteration), script, *line]
+    return torchrun("tests/helpers/fault_injection.py", arguments, processes, *flags, **environment)
 
 
 def ended(run, seconds: float = 600) -> tuple[int, str]:
@@ -69,17 +67,17 @@ def ended(run, seconds: float = 600) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("door", [("train", "quick/dg", "daf"), ("train_isl", "quick/isl", "isl"),
-                                  ("train_intra", "quick/intrada", "ida")], ids=lambda door: door[2])  # fmt: skip
+@pytest.mark.parametrize("script", [("train", "quick/dg", "daf"), ("train_isl", "quick/isl", "isl"),
+                                  ("train_intra", "quick/intrada", "ida")], ids=lambda script: script[2])  # fmt: skip
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_is_restarted_to_the_same_weights(trained, tmp_path, door, rank):
-    name, cfg, stage = door
+def test_a_killed_process_is_restarted_to_the_same_weights(trained, tmp_path, script, rank):
+    name, cfg, stage = script
     roots = [shutil.copytree(trained, tmp_path / which) for which in ("undisturbed", "disturbed")]
     for root in roots:
         shutil.rmtree(root / "exp/quick" / stage)
-    assert ended(started(roots[0], "none", 0, 0, door=name, cfg=cfg))[0] == 0
+    assert ended(started(roots[0], "none", 0, 0, script=name, cfg=cfg))[0] == 0
     note = tmp_path / "iterations"
-    code, said = ended(started(roots[1], "kill", rank, 8, door=name, cfg=cfg, restarts=1, NOTE=str(note)))
+    code, said = ended(started(roots[1], "kill", rank, 8, script=name, cfg=cfg, restarts=1, NOTE=str(note)))
     assert code == 0, said
     begun = [int(line) for line in note.read_text().split()]
     assert begun[:8] == list(range(8))
@@ -88,7 +86,7 @@ def test_a_killed_process_is_restarted_to_the_same_weights(trained, tmp_path, do
     for file in sorted((roots[0] / "exp/quick" / stage).glob("model_*.pth")):
         other = roots[1] / "exp/quick" / stage / file.name
         assert file.read_bytes() == other.read_bytes(), file.name
-    contents = [kills.contents(root / "exp/quick" / stage) for root in roots]
+    contents = [kill_resume_stress.contents(root / "exp/quick" / stage) for root in roots]
     assert contents[0]["metrics.jsonl"] == contents[1]["metrics.jsonl"]
 
 
@@ -168,14 +166,14 @@ def test_a_second_start_in_an_equal_container_is_not_a_restart(data, rendezvous,
     launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *rendezvous]
     records = []
     for power in ("0.9", "0.5"):
-        line = tiny.command_line(data, "quick/dg", "--overwrite", f"TRAIN.POWER={power}")
+        line = tiny_data.command_line(data, "quick/dg", "--overwrite", f"TRAIN.POWER={power}")
         code, said = in_container([*launcher, "train.py", *line])
         assert code == 0, said
         assert f"POWER: {power}" in (data / "exp/quick/daf/config.yml").read_text()
         records.append(json.loads((data / "exp/quick/daf/provenance.json").read_text()))
     assert records[0]["launcher"] != records[1]["launcher"]
     assert all("continued" not in record for record in records)
-    code, said = in_container([*launcher, "--max-restarts=1", "train.py", *tiny.command_line(data, "quick/dg")])
+    code, said = in_container([*launcher, "--max-restarts=1", "train.py", *tiny_data.command_line(data, "quick/dg")])
     assert code != 0  # nor does a restart resume what its own first start refused
     assert "holds the results of an earlier run" in said
 

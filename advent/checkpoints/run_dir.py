@@ -1,0 +1,169 @@
+"""The folder of one stage of one experiment: config, metrics, snapshots, and the word that it is finished."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from advent.checkpoints import provenance
+from advent.checkpoints.io import save
+from advent.config.loading import config_digest, load_config, stage_command
+from advent.errors import ConfigError, MissingStage
+from advent.runtime.distributed import main_only
+from advent.utils.serialization import is_temporary, read_json, write_json, write_text
+
+log = logging.getLogger(__name__)
+SNAPSHOT = re.compile(r"model_(\d+)\.pth")
+RESUME = "resume.pth"
+
+
+def experiment_folder(config: Any) -> Path:
+    """EXP_ROOT/EXP_NAME[_EXP_SUFFIX]: all stages of one protocol."""
+    name = config.EXP_NAME + (f"_{config.EXP_SUFFIX}" if config.EXP_SUFFIX else "")
+    return Path(config.EXP_ROOT) / name
+
+
+class RunDir:
+    """What one stage leaves behind, under the experiment's folder. Of several processes rank 0 writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def of(cls, config: Any, stage: str | None = None) -> RunDir:
+        """The folder of the config's own stage, or of another one of the same experiment."""
+        return cls(experiment_folder(config) / (stage or config.STAGE.NAME))
+
+    def snapshots(self) -> list[tuple[int, Path]]:
+        """(iteration, path) of every `model_{iteration}.pth`, ascending."""
+        found = ((SNAPSHOT.fullmatch(p.name), p) for p in self.path.glob("model_*.pth"))
+        return sorted((int(match[1]), path) for match, path in found if match)
+
+    def save_snapshot(self, iteration: int, net: torch.nn.Module) -> Path:
+        """Write `model_{iteration}.pth`, a plain state dict."""
+        state = {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()}
+        return save(self.path / f"model_{iteration}.pth", state)
+
+    def has_resume_state(self) -> bool:
+        """Whether there is a run to continue."""
+        return (self.path / RESUME).is_file()
+
+    @main_only
+    def write_header(self, config_text: str, record: dict[str, Any]) -> None:
+        """Write config.yml and provenance.json."""
+        write_text(self.path / "config.yml", config_text)
+        write_json(self.path / provenance.FILE, record)
+
+    def has_config(self, config: Any, digest: str) -> bool:
+        """Whether what lies here under the config of `digest` was made with `config`.
+
+        Also where an earlier version wrote it, which knew fewer keys: its config.yml, read again, has the others'
+        defaults.
+        """
+        if digest == config_digest(config):
+            return True
+        record, written = provenance.read_provenance(self.path), self.path / "config.yml"
+        if record is None or record["config"] != digest or not written.is_file():
+            return False
+        try:
+            return config_digest(load_config(written)) == config_digest(config)
+        except ConfigError:
+            return False
+
+    @main_only
+    def record_resume(self, iteration: int, **facts: Any) -> None:
+        """Add to provenance.json that the run went on at `iteration`, by which code and libraries, and more facts."""
+        record = provenance.read_provenance(self.path)
+        if record is not None:
+            more = [*record.get("continued", []), {"iteration": iteration, **provenance.environment(), **facts}]
+            write_json(self.path / provenance.FILE, {**record, "continued": more})
+
+    @main_only
+    def remove_leftovers(self) -> None:
+        """Remove what a killed run left half-written. Only for the holder of the folder's lock."""
+        for path in self.path.glob(".*"):
+            if is_temporary(path):
+                path.unlink(missing_ok=True)
+
+    @main_only
+    def prepare(self, overwrite: bool) -> None:
+        """Make room for a run from the start: refuse where results lie, unless told to overwrite our own files."""
+        # What claims that all is well goes first, should removing be interrupted.
+        files = [self.path / name for name in ("finished.json", "results.json", RESUME, "metrics.jsonl")]
+        ours = [p for p in files if p.exists()] + [path for _, path in self.snapshots()]
+        if ours and not overwrite:
+            raise ConfigError(
+                f"{self.path}: holds the results of an earlier run; continue it with --resume, start anew with "
+                "--overwrite, or choose another folder with --exp-suffix NAME"
+            )
+        for path in ours:
+            path.unlink()
+
+    def refuse_results_without_state(self) -> None:
+        """Refuse to start at iteration 0 over results whose resume state is gone."""
+        if self.snapshots() or self.done_record():
+            raise ConfigError(
+                f"{self.path}: holds results but no {RESUME} to continue from; start anew with --overwrite, or choose "
+                "another folder with --exp-suffix NAME"
+            )
+
+    @main_only
+    def mark_done(self, **facts: Any) -> None:
+        """Say that the stage is complete; `facts` go into finished.json."""
+        write_json(self.path / "finished.json", facts)
+
+    def done_record(self) -> dict[str, Any] | None:
+        """The facts of `mark_done`, or None while the stage is not complete."""
+        path = self.path / "finished.json"
+        return read_json(path) if path.is_file() else None
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object a line, ascending in `iteration`. Holds no clock times, so runs compare."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @main_only
+    def append(self, row: dict[str, Any]) -> None:
+        """Add one row."""
+        with open(self.path, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(row) + "\n")
+
+    def flush(self) -> int:
+        """Bring all rows to the disk; returns the file's size in bytes, for `truncate`."""
+        if not self.path.exists():
+            return 0
+        with open(self.path, "r+b") as handle:  # Windows brings no file to the disk that is open for reading only
+            os.fsync(handle.fileno())
+            return handle.seek(0, os.SEEK_END)
+
+    @main_only
+    def truncate(self, size: int) -> None:
+        """Back to the `size` that `flush` returned: what comes later is written again by a continued run."""
+        now = self.path.stat().st_size if self.path.exists() else 0
+        if now > size:
+            os.truncate(self.path, size)
+        elif now < size:
+            log.warning("%s: %d bytes, %d when the run stopped: rows are missing", self.path, now, size)
+
+
+def initial_checkpoint(config: Any) -> Path:
+    """The checkpoint that a later stage starts from: TRAIN.RESTORE_FROM, else the last one of STAGE.AFTER.
+
+    Raises MissingStage with the command that makes it.
+    """
+    if config.TRAIN.RESTORE_FROM:
+        return Path(config.TRAIN.RESTORE_FROM)
+    before = RunDir.of(config, config.STAGE.AFTER)
+    found = before.snapshots()
+    if not found:
+        command = stage_command(config, config.STAGE.AFTER)
+        raise MissingStage(f"{before.path}: no checkpoint yet of the stage before this one. Run: {command}")
+    return found[-1][1]

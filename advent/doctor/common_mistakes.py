@@ -1,0 +1,67 @@
+"""The wrong turns that people take with data sets: told by what lies where, and by what the ids look like."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection
+from pathlib import Path
+
+from advent.dataset.file_lists import walk
+from advent.dataset.spec_types import DatasetSpec
+
+MOST_LISTED = 5000  # files that are looked at to say what a folder holds instead
+
+
+def match_paths(spec: DatasetSpec, root: Path, missing: Collection[str]) -> list[str]:
+    """What the data set's spec knows of mistaken folders; `missing`: the roles whose files are not all there."""
+    said = [
+        mistake.message
+        for mistake in spec.mistakes
+        if mistake.path is not None
+        and (mistake.when_missing is None or mistake.when_missing in missing)
+        and next(root.glob(mistake.path), None) is not None
+        and (mistake.unless is None or next(root.glob(mistake.unless), None) is None)
+    ]
+    return [line.replace("{root}", str(root)) for line in dict.fromkeys(said)]
+
+
+def match_ids(spec: DatasetSpec, seen: Collection[int]) -> list[str]:
+    """What the data set's spec knows of label files with other ids; `seen`: every id that occurs."""
+    return [
+        mistake.message
+        for mistake in spec.mistakes
+        if mistake.ids and set(seen) <= set(mistake.ids) and set(mistake.require_ids) <= set(seen)
+    ]
+
+
+def locate_misplaced(spec: DatasetSpec, root: Path, split: str) -> list[str]:
+    """Why the images' folder may not be where it should be: too deep, too far in, other letters, another suffix."""
+    wanted = [(layout, base) for layout in spec.layouts for folder in spec.splits[split]
+              if (base := layout.base("images", folder)) is not None]  # fmt: skip
+    said = []
+    for layout, base in wanted:
+        if (root / base).is_dir():
+            said += _other_files(root / base, str(layout.names))
+            continue
+        for child in sorted(path for path in root.iterdir() if path.is_dir()):
+            if base.parts and (child / base).is_dir():
+                said.append(f"{child} holds {base}: unpacked one folder too deep; move its content up, or name it with "
+                            f"DATA_DIRECTORY_SOURCE / DATA_DIRECTORY_TARGET={child}")  # fmt: skip
+            if base.parts and child.name != base.parts[0] and child.name.lower() == base.parts[0].lower():
+                said.append(f"{child} should be called {base.parts[0]}")
+        if base.parts and root.name == base.parts[0] and (root.parent / base).is_dir():
+            said.append(f"{root} is one folder too far in; the data set's folder is {root.parent}")
+    return list(dict.fromkeys(said))
+
+
+def _other_files(folder: Path, pattern: str) -> list[str]:
+    """What a folder without fitting images holds instead."""
+    suffixes: Counter[str] = Counter()
+    for count, file in enumerate(walk(folder)):
+        if count == MOST_LISTED:
+            break
+        suffixes[Path(file).suffix or "no suffix"] += 1
+    if not suffixes:
+        return [f"{folder} is empty"]
+    held = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
+    return [f"{folder} holds {held}, but the images are looked for as {pattern}"]

@@ -1,0 +1,1 @@
+"""Predictions, confusion matrices, and the results of a stage."""

@@ -1,0 +1,19 @@
+"""The poly learning-rate schedule."""
+
+from __future__ import annotations
+
+import torch
+
+HEAD_RATE = 10.0  # heads learn ten times as fast as the backbone: TRAIN.HEAD_RATE by default
+
+
+def poly_rate(base_lr: float, iter: int, max_iter: int, power: float) -> float:
+    """base_lr * (1 - iter / max_iter) ** power; 0 from iteration max_iter on."""
+    return base_lr * max(0.0, 1 - iter / max_iter) ** power
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
+    """Give each group `rate` times its `lr_scale`; without scales group 0 gets the rate, later ones ten times it."""
+    for index, group in enumerate(optimizer.param_groups):
+        group["lr"] = rate * group.get("lr_scale", HEAD_RATE if index else 1.0)
+    return rate

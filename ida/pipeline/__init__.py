@@ -1,0 +1,1 @@
+"""All stages of a protocol in order."""

@@ -1,0 +1,88 @@
+"""The runner: all stages of a protocol in order, what is finished skipped, one results file and one table.
+
+`scripts/pipeline.py` is its command. A protocol file lists its stages under STAGES; each has its own config and its own
+folder, so any of them can also be run alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from advent.build.data import evaluation_data
+from advent.checkpoints.run_dir import RunDir, experiment_folder
+from advent.errors import ConfigError
+from advent.evaluation.stage import ORACLE, evaluate_stage
+from advent.training.stage import train_stage
+from advent.utils.serialization import write_json, write_text
+from advent.utils.tables import results_table
+from ida.intra import intra_stage
+from ida.isl import isl_stage
+from ida.pipeline.lineage import check_finished
+from ida.pipeline.stage import Stage
+from ida.rank_stage import rank_stage
+
+log = logging.getLogger(__name__)
+
+RUNS: dict[str, Callable[..., RunDir]] = {
+    "train.py": train_stage,
+    "train_isl.py": isl_stage,
+    "train_intra.py": intra_stage,
+}
+
+
+def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, Any]:
+    """Run what is not finished, score every trained stage on the target's labelled set, write and return the results.
+
+    A stage that was stopped is continued from its last resume state. `results` holds each stage's last snapshot,
+    `oracle` the best one where TEST.MODE is `best`, `stages` all of them in order with the script of each.
+    """
+    _refuse_one_folder(stages if evaluate else [])
+    for stage in stages:  # found now, not after days of the stages before
+        check_finished(stage)
+        if evaluate and stage.trains:
+            evaluation_data(stage.config)
+    rows: dict[str, Any] = {}
+    oracle: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
+    for stage in stages:
+        started = time.monotonic()
+        if check_finished(stage):
+            log.info("%s: finished, skipped", stage.name)
+        else:
+            log.info("%s: %s", stage.name, stage.script)
+            run_stage(stage)
+        if evaluate and stage.trains:
+            results = evaluate_stage(stage.config)
+            rows[stage.name] = results[-1]
+            if results[0]["selected"] == ORACLE:
+                oracle[stage.name] = results[0]
+        seconds[stage.name] = round(time.monotonic() - started, 1)
+    listed = [{"name": stage.name, "script": stage.script, "folder": stage.config.STAGE.NAME} for stage in stages]
+    record = {"schema": 1, "results": rows, "oracle": oracle, "seconds": seconds, "stages": listed}
+    if rows:
+        folder = experiment_folder(stages[-1].config)
+        write_json(folder / "results.json", record)
+        write_text(folder / "results.md", results_table(rows) + "\n")
+    return record
+
+
+def _refuse_one_folder(stages: Sequence[Stage]) -> None:
+    """Predictions of several stages in one folder would be the last one's."""
+    folders = [stage.config.TEST.SAVE_PREDS for stage in stages if stage.trains and stage.config.TEST.SAVE_PREDS]
+    if len(set(folders)) < len(folders):
+        last = next(stage.name for stage in reversed(stages) if stage.trains)
+        raise ConfigError(
+            f"TEST.SAVE_PREDS: {folders[-1]} would get the predictions of {len(folders)} stages, the last one's would "
+            f"stay; give it for one stage alone: {last}:TEST.SAVE_PREDS={folders[-1]}"
+        )
+
+
+def run_stage(stage: Stage) -> None:
+    """Run one stage; a stopped one is continued from its last resume state."""
+    if stage.trains:
+        RUNS[stage.script](stage.config, resume=True)  # where nothing lies to resume, it starts at iteration 0
+    else:
+        rank_stage(stage.config)

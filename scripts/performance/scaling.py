@@ -1,0 +1,133 @@
+"""From one process to two on this CPU, threads divided fairly, and what of it is communication."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from performance.timing import Timing, timing_of
+
+Row = dict[str, Any]
+PROCESSES = 2
+
+
+def scaling(device: torch.device, rounds: int, cfg: str = "ep2_low_dg", overrides: Sequence[str] = ()) -> list[Row]:
+    """Whole iterations of DAF at batch 1 per domain: one process on half the cores, on all, and two on half each.
+
+    Two processes work on twice the images. Their time for a message includes waiting for the slower one; the message
+    alone is measured where nobody waits.
+    """
+    if device.type != "cpu":
+        return [{"what": "measured on the CPU only; use --device cpu"}]
+    cores = torch.get_num_threads()
+    half = max(1, cores // PROCESSES)
+    workers = [_Worker(cfg, overrides, None, half), *_pair(cfg, overrides, half)]
+    alone, pair = workers[0], workers[1:]
+    seconds: dict[str, list[float]] = {"half": [], "all": [], "two": [], "in step": [], "message": []}
+    try:
+        for turn in range(rounds + 1):
+            found = {"half": alone.ask("step", half)[0], "all": alone.ask("step", cores)[0]}
+            steps = _both(pair, "step", half)
+            found |= {"two": max(step for step, _ in steps), "in step": min(spent for _, spent in steps)}
+            found["message"] = max(spent for spent, _ in _both(pair, "message", half))
+            for name, value in found.items():
+                seconds[name] += [value] if turn else []
+        size = pair[0].ask("size", half)[0]
+    finally:
+        for worker in workers:  # all are told before one is waited for: the pair leaves together
+            worker.pipe.send(None)
+        for worker in workers:
+            worker.process.join()
+    return _rows({name: timing_of(values) for name, values in seconds.items()}, half, cores, int(size))
+
+
+def _rows(times: dict[str, Timing], half: int, cores: int, size: int) -> list[Row]:
+    def line(what: str, name: str, **more: Any) -> Row:
+        one = times[name]
+        return {"what": what, "seconds": one.median, "low": one.low, "high": one.high, "runs": one.runs, **more}
+
+    base, two = times["half"].median, times["two"].median
+    return [
+        line(f"1 process, {half} threads", "half", per_second=2 / base, times=1.0),
+        line(f"1 process, {cores} threads", "all", per_second=2 / times["all"].median,
+             times=base / times["all"].median),
+        line(f"{PROCESSES} processes, {half} threads each", "two", per_second=2 * PROCESSES / two,
+             times=PROCESSES * base / two),
+        line("  of it averaging, waiting included", "in step", share=times["in step"].median / two),
+        line("  the message alone", "message", share=times["message"].median / two, bytes=size),
+    ]  # fmt: skip
+
+
+def _pair(cfg: str, overrides: Sequence[str], threads: int) -> list[_Worker]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    places = [{"RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+              for rank in range(PROCESSES)]  # fmt: skip
+    return [_Worker(cfg, overrides, place, threads) for place in places]
+
+
+def _both(pair: Sequence[_Worker], what: str, threads: int) -> list[tuple[float, float]]:
+    for worker in pair:
+        worker.pipe.send((what, threads))
+    return [worker.pipe.recv() for worker in pair]
+
+
+class _Worker:
+    """A process with a learner of its own, which answers (seconds, seconds of them in messages)."""
+
+    def __init__(self, cfg: str, overrides: Sequence[str], place: dict[str, str] | None, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, cfg, list(overrides), place or {}, threads))
+        self.process.start()
+
+    def ask(self, what: str, threads: int) -> tuple[float, float]:
+        self.pipe.send((what, threads))
+        return self.pipe.recv()
+
+
+def _serve(pipe: Any, cfg: str, overrides: Sequence[str], place: dict[str, str], threads: int) -> None:
+    os.environ.update(place)
+    torch.set_num_threads(threads)
+    from advent.runtime import distributed
+    from daf.registration import register
+    from performance.networks import bench
+
+    register()
+
+    spent = 0.0
+    really = distributed.all_reduce_mean
+
+    def averaged(*arguments: Any) -> Any:
+        nonlocal spent
+        began = time.perf_counter()
+        found = really(*arguments)
+        spent += time.perf_counter() - began
+        return found
+
+    distributed.all_reduce_mean = averaged  # type: ignore[assignment]
+    with distributed.process_group():
+        one = bench(cfg, torch.device("cpu"), overrides)
+        optimizers = one.learner.optimizers.values()
+        learnt = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+        while (job := pipe.recv()) is not None:
+            what, count = job
+            torch.set_num_threads(count)
+            if what == "size":
+                pipe.send((float(sum(p.nbytes for p in learnt)), 0.0))
+                continue
+            gradients = [torch.zeros_like(p) for p in learnt] if what == "message" else []
+            distributed.barrier()
+            spent, began = 0.0, time.perf_counter()
+            if what == "step":
+                one.step()
+            else:
+                really(gradients, learnt, PROCESSES)
+            pipe.send((time.perf_counter() - began, spent))

@@ -1,0 +1,265 @@
+"""Kills runs at random points and continues them; what they leave must equal an undisturbed run's, byte for byte.
+
+    python tests/helpers/kill_resume_stress.py --kills 100 --seed 1
+
+Half of the kills fall at a random moment, half at a file: half-written, written but not yet renamed, just renamed.
+A run is forked from a server that has imported everything, so a kill costs about a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
+
+from helpers import tiny_data
+
+DOORS = ("train", "train_isl", "entropy", "train_intra")
+# KEEP removes snapshots, LOG_EVERY leaves a window open at a kill.
+LONG = ["TRAIN.EARLY_STOP=12", "TRAIN.SAVE_LAST=true", "TRAIN.KEEP=2", "TRAIN.LOG_EVERY=5"]
+# name -> door, config, stage folder, further arguments
+SCENARIOS = {
+    "DAF, 2 workers": ("train", "quick/dg", "daf", ["NUM_WORKERS=2"]),
+    "ISL": ("train_isl", "quick/isl", "isl", ["ISL.REFRESH_EVERY=4"]),
+    "IDA": ("train_intra", "quick/intrada", "ida", []),
+    "DADA": ("train", "quick/dg", "daf", ["TRAIN.DA_METHOD=DADA", "MODEL.NAME=DeepLabv2_depth_DADA"]),
+    "AdvEnt": ("train", "quick/dg", "daf", ["TRAIN.DA_METHOD=AdvEnt", "MODEL.NAME=DeepLabv2"]),
+    "MinEnt": ("train", "quick/dg", "daf", ["TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2"]),
+    "SourceOnly": ("train", "quick/dg", "daf", ["TRAIN.DA_METHOD=SourceOnly", "MODEL.NAME=DeepLabv2"]),
+    "ISL, 2 workers": ("train_isl", "quick/isl", "isl", ["ISL.REFRESH_EVERY=4", "NUM_WORKERS=2"]),
+    "IDA, 2 workers": ("train_intra", "quick/intrada", "ida", ["NUM_WORKERS=2"]),
+}
+
+
+@dataclass
+class Plan:
+    """Where a run is to be killed: at a moment, or at the n-th file, `half` written, `whole` or `renamed`."""
+
+    seconds: float | None = None
+    file: int | None = None
+    state: str = "half"
+
+
+@dataclass
+class Tally:
+    """What came of it."""
+
+    tried: int = 0
+    survived: int = 0
+    fell: collections.Counter = field(default_factory=collections.Counter)
+    differing: list[str] = field(default_factory=list)
+
+
+def child(script: str, argv: list[str], plan: Plan | None, note: str) -> None:
+    """Run a door in this process, to be killed according to plan; where it fell is written into the file `note`."""
+    output = os.open(f"{note}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    import torch
+
+    torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # of the data workers; this process came from a fork server
+    if plan is not None:
+        _prepare(plan, Path(note))
+    os._exit(__import__(script).main(argv))
+
+
+def _prepare(plan: Plan, note: Path) -> None:
+    main = threading.main_thread().ident
+
+    def fall(where: str) -> None:
+        note.write_text(where)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if plan.seconds is not None:
+
+        def wait() -> None:
+            time.sleep(plan.seconds or 0)
+            fall(_place(sys._current_frames()[main or 0]))
+
+        threading.Thread(target=wait, daemon=True).start()
+        return
+    count = 0
+    really_sync, really_replace = os.fsync, os.replace
+
+    def sync(handle: int) -> None:
+        nonlocal count
+        count += 1
+        if count == plan.file and plan.state == "half":
+            with contextlib.suppress(OSError):  # metrics.jsonl is synchronised through a handle that cannot write
+                os.ftruncate(handle, os.fstat(handle).st_size // 2)
+            fall("a file half-written")
+        really_sync(handle)
+
+    def replace(source: Any, target: Any) -> None:
+        if count == plan.file and plan.state == "whole":
+            fall(f"before renaming {_kind(target)}")
+        really_replace(source, target)
+        if count == plan.file and plan.state == "renamed":
+            fall(f"after renaming {_kind(target)}")
+
+    os.fsync, os.replace = sync, replace
+
+
+def _kind(path: Any) -> str:
+    name = Path(path).name
+    return {"model": "a snapshot", "resum": "resume.pth"}.get(
+        name[:5], "a pseudo label" if "pseudo_labels" in str(path) else name
+    )
+
+
+def _place(frame: Any) -> str:
+    """The innermost function of this project that a thread is in."""
+    root = str(Path(__file__).parents[2])
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(root) and ".venv" not in file and "tests" not in file:
+            return f"in {Path(file).stem}.{frame.f_code.co_name}"
+        frame = frame.f_back
+    return "while starting"
+
+
+class Killer:
+    """Runs scenarios on the tiny domains under `root`, on which all stages have run once."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root, self.random, self.tally = root, random.Random(seed), Tally()
+        self.context = multiprocessing.get_context("forkserver")
+        # torch._dynamo: the first optimizer imports it, which takes seconds
+        self.context.set_forkserver_preload([*DOORS, "helpers.tiny_data", "torch._dynamo", "ida.cli", "ida.isl", "ida.rank_stage",
+                                             "ida.intra", "advent.domain_adaptation.train_UDA"])  # fmt: skip
+        self.log = root / "kills"
+
+    def run(self, script: str, argv: list[str], plan: Plan | None = None) -> int:
+        """Exit code of one run; negative where it was killed."""
+        self.log.unlink(missing_ok=True)
+        process = self.context.Process(target=child, args=(script, argv, plan, str(self.log)))
+        process.start()
+        process.join(120)
+        if process.is_alive():
+            process.kill()
+            raise TimeoutError(f"{script} {argv} hangs: {self.log}.log")
+        return process.exitcode or 0
+
+    def scenario(self, name: str, kills: int) -> None:
+        """Kill one scenario so often, continue it each time, compare whenever it reaches its end."""
+        script, cfg, stage, more = SCENARIOS[name]
+        suffix = name.replace(", ", "_").replace(" ", "")
+        experiment = self.root / f"exp/quick_{suffix}"
+        if stage != "daf":  # the later stages start from what the earlier ones left
+            shutil.copytree(self.root / "exp/quick", experiment, dirs_exist_ok=True)
+        folder, reference = experiment / stage, experiment / "reference"
+        shutil.rmtree(folder, ignore_errors=True)
+        argv = tiny_data.command_line(self.root, cfg, f"--exp-suffix={suffix}", "--resume", *LONG, *more)
+        began = time.monotonic()
+        self.must_end(script, argv)
+        seconds, files = time.monotonic() - began, self._count_files(folder)
+        folder.rename(reference)
+        left = kills
+        while left:
+            code = self.run(script, argv, self._plan(seconds, files))
+            if code == 0:
+                self._compare(name, folder, reference)
+                shutil.rmtree(folder)
+                continue
+            if code != -signal.SIGKILL:
+                raise AssertionError(f"{name}: exit code {code}: {Path(f'{self.log}.log').read_text()[-2000:]}")
+            left -= 1
+            self.tally.tried += 1
+            self.tally.fell[self.log.read_text()] += 1
+            self.tally.survived += 1
+        self.must_end(script, argv)
+        self._compare(name, folder, reference)
+
+    def must_end(self, script: str, argv: list[str]) -> None:
+        """Run to the end."""
+        code = self.run(script, argv)
+        if code:
+            raise AssertionError(f"{script}: exit code {code}: {Path(f'{self.log}.log').read_text()[-2000:]}")
+
+    def _plan(self, seconds: float, files: int) -> Plan:
+        if self.random.random() < 0.5:
+            return Plan(seconds=self.random.uniform(0.02, seconds))
+        return Plan(file=self.random.randint(1, files), state=self.random.choice(["half", "whole", "renamed"]))
+
+    def _count_files(self, folder: Path) -> int:
+        """About how many files a run writes: those that stay, and the resume states that were overwritten."""
+        return sum(1 for p in folder.rglob("*") if p.is_file()) + 4
+
+    def _compare(self, name: str, folder: Path, reference: Path) -> None:
+        ours, theirs = contents(folder), contents(reference)
+        differing = [file for file in sorted(ours.keys() | theirs.keys()) if ours.get(file) != theirs.get(file)]
+        if differing:
+            self.tally.survived -= 1
+            self.tally.differing.append(f"{name}: {', '.join(differing[:5])}")
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Every file's bytes; records of clock times without those."""
+    found: dict[str, Any] = {}
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".json":
+            record = json.loads(path.read_text())
+            found[name] = {key: value for key, value in record.items() if key not in TIMES}
+        elif path.is_file():
+            found[name] = path.read_bytes()
+    return found
+
+
+TIMES = ("time", "continued", "seconds_of_last_start", "waited_for_data")
+
+
+def prepare(root: Path, run: Callable[[str, list[str]], None]) -> None:
+    """Tiny domains, and all stages run once on them."""
+    tiny_data.make_data(root)
+    for script, cfg in zip(DOORS, ("quick/dg", "quick/isl", "quick/rank", "quick/intrada"), strict=True):
+        run(script, tiny_data.command_line(root, cfg))
+
+
+def kill_everything(root: Path, kills: dict[str, int], seed: int, prepared: bool = False) -> Tally:
+    """Kill each scenario so often and return what came of it."""
+    killer = Killer(root, seed)
+    if not prepared:
+        prepare(root, killer.must_end)
+    for name, count in kills.items():
+        killer.scenario(name, count)
+    return killer.tally
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    share = {name: options.kills // len(SCENARIOS) for name in SCENARIOS}
+    for name in list(SCENARIOS)[: options.kills % len(SCENARIOS)]:
+        share[name] += 1
+    with tempfile.TemporaryDirectory() as folder:
+        tally = kill_everything(Path(folder), share, options.seed)
+    for where, count in tally.fell.most_common():
+        print(f"{count:4d}  {where}")
+    print(f"{tally.survived} of {tally.tried} kills survived", *tally.differing, sep="\n")
+    return 0 if tally.survived == tally.tried and not tally.differing else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

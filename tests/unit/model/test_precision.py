@@ -1,0 +1,289 @@
+"""Reduced precision, recomputed activations, compilation, and no wait for the device inside a step."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import daf.methods  # noqa: F401  (registers DAF and DADA)
+from advent.errors import ConfigError
+from advent.evaluation.evaluate import upsample_argmax
+from advent.evaluation.predictor import outputs
+from advent.model.precision import AMP_DTYPES, FIRST_SCALE
+from advent.utils.metrics import confusion_counts, confusion_matrix
+from helpers.small_learner import batches, small_learner
+
+PROJECT = Path(__file__).parents[3]
+METHODS = [("SourceOnly", "DeepLabv2"), ("MinEnt", "DeepLabv2"), ("AdvEnt", "DeepLabv2"), ("DAF", "DeepLabv2_depth"),
+           ("DADA", "DeepLabv2_depth_DADA")]  # fmt: skip
+
+
+def with_depth() -> Any:
+    source, target = batches()
+    return {**source, "depth": torch.rand(2, 48, 64) * 100 + 1}, target
+
+
+class ScalarReads(TorchDispatchMode):
+    """Counts what would make a host wait for its device: a number read from a tensor, or a boolean made of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("_local_scalar_dense", "is_nonzero", "equal", "nonzero"):
+            self.reads.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_counter_counts() -> None:
+    with ScalarReads() as counter:
+        value = torch.ones(3)
+        float(value[0])
+        bool(value[1] > 0)
+        value[value > 0]
+    assert len(counter.reads) >= 2
+
+
+@pytest.mark.parametrize(
+    ("method", "network", "amp"),
+    [*[(*one, amp) for one in METHODS for amp in ("off", "bf16")], ("AdvEnt", "DeepLabv2", "fp16")],
+)
+def test_a_step_reads_no_number(method: str, network: str, amp: str) -> None:
+    learner = small_learner(method, network, AMP=amp)
+    learner.update(0, *with_depth())
+    with ScalarReads() as counter:
+        learner.update(1, *with_depth())
+    assert counter.reads == []
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize(("method", "network"), METHODS)
+def test_a_step_never_waits_for_a_gpu(method: str, network: str) -> None:
+    learner = small_learner(method, network, device="cuda")
+    source, target = ({k: v.cuda() for k, v in batch.items()} for batch in with_depth())
+    learner.update(0, source, target)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        learner.update(1, source, target)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+IN_A_STEP = """
+advent/methods/steps.py advent/training/learner.py advent/training/nonfinite.py advent/training/optim.py
+advent/model/precision.py advent/model/activation_checkpointing.py advent/utils/loss.py advent/model/deeplabv2.py
+advent/model/encoder.py advent/model/discriminator.py daf/loss.py daf/interaction.py daf/methods.py
+daf/model/deeplabv2_depth.py daf/model/dada.py
+"""
+
+
+@pytest.mark.parametrize("file", IN_A_STEP.split())
+def test_what_runs_in_a_step_fetches_nothing(file: str) -> None:
+    found = re.findall(r"\.cpu\(|\.item\(|\.tolist\(|\.numpy\(|synchronize", (PROJECT / file).read_text())
+    assert found == []
+
+
+# --- precision
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_losses_maps_and_statistics_stay_in_float32(amp: str) -> None:
+    learner = small_learner("DAF", "DeepLabv2_depth", AMP=amp)
+    seen = []
+    learner.context.net.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    learner.context.discriminators["main"].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].dtype))
+    values = learner.update(0, *with_depth())
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
+    assert seen[0] == seen[1] == half  # the network runs in it
+    assert set(seen[2:]) == {torch.float32}  # the maps do not
+    assert {value.dtype for value in values.values()} == {torch.float32}
+    assert {v.dtype for v in learner.net.state_dict().values() if v.is_floating_point()} == {torch.float32}
+
+
+@pytest.mark.parametrize("amp", ["bf16", "fp16"])
+def test_reduced_precision_is_near_full_precision(amp: str) -> None:
+    full, half = small_learner("DAF", "DeepLabv2_depth"), small_learner("DAF", "DeepLabv2_depth", AMP=amp)
+    for iteration in range(3):
+        wanted, got = (learner.update(iteration, *with_depth()) for learner in (full, half))
+    for name in ("seg", "depth", "adv", "d_source", "d_target"):
+        torch.testing.assert_close(got[name], wanted[name], rtol=0.05, atol=0.02)
+
+
+@pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("method", "network", "last"), [("DAF", "DeepLabv2_depth", "convR2"), ("DADA", "DeepLabv2_depth_DADA", "enc4_3")]
+)
+def test_the_depth_of_the_nearest_pixel_fits_into_reduced_precision(
+    method: str, network: str, last: str, amp: str
+) -> None:
+    """Inverse depth reaches 65536 (0 cm). float16 ends at 65504, and bfloat16 holds no odd number of that size."""
+    net = small_learner(method, network).net.eval()
+    for name, value in ((last, 65535.0), ("dec4", 1.0)):  # layers that return their bias, whatever comes in
+        layer = net.get_submodule(name)
+        torch.nn.init.zeros_(layer.weight)
+        torch.nn.init.constant_(layer.bias, value)
+    with torch.inference_mode():
+        logits, depth = outputs(net, batches()[0]["image"], AMP_DTYPES[amp])
+    assert depth is not None
+    torch.testing.assert_close(depth, torch.full_like(depth, 65535.0), rtol=1e-6, atol=0)
+    assert torch.isfinite(logits).all()
+
+
+def test_an_overflow_halves_the_scale_and_changes_nothing_else() -> None:
+    learner = small_learner("AdvEnt", AMP="fp16")
+    learner.update(0, *batches())
+    before = [t.clone() for t in learner.net.state_dict().values()]
+    handle = learner.net.conv1.weight.register_hook(lambda gradient: gradient * float("inf"))
+    values = learner.update(1, *batches())
+    handle.remove()
+    assert values["overflow"] == 1
+    assert all(torch.isfinite(value) for value in values.values())  # no reason to end a run
+    assert all(torch.equal(a, b) for a, b in zip(before, learner.net.state_dict().values(), strict=True))
+    after = learner.update(2, *batches())
+    assert after["loss_scale"] == FIRST_SCALE / 2
+    assert after["overflow"] == 0
+    assert not torch.equal(before[0], learner.net.state_dict()["conv1.weight"])
+
+
+def test_a_loss_that_is_not_finite_is_no_overflow() -> None:
+    learner = small_learner("SourceOnly", AMP="fp16")
+    source, target = batches()
+    values = learner.update(0, {**source, "image": source["image"] * float("nan")}, target)
+    assert values["overflow"] == 0
+    assert not torch.isfinite(values["seg"])
+
+
+def test_overflow_at_the_least_scale_is_an_error() -> None:
+    learner = small_learner("SourceOnly", AMP="fp16")
+    learner.update(0, *batches())
+    learner.scale.load_state_dict({**learner.scale.state_dict(), "scale": 1.0})
+    handle = learner.net.conv1.weight.register_hook(lambda gradient: gradient * float("inf"))
+    values = learner.update(1, *batches())
+    handle.remove()
+    assert not torch.isfinite(values["gradient"])
+
+
+def test_the_scale_survives_a_round_trip() -> None:
+    one, other = small_learner(AMP="fp16"), small_learner(AMP="fp16")
+    handle = one.net.conv1.weight.register_hook(lambda gradient: gradient * float("inf"))
+    one.update(0, *batches())
+    handle.remove()
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    assert other.update(1, *batches())["loss_scale"] == FIRST_SCALE / 2
+
+
+# --- recomputed activations
+
+
+@pytest.mark.parametrize(("method", "network"), METHODS)
+def test_recomputed_activations_change_no_bit(method: str, network: str) -> None:
+    """Without a depth head: with one, a map's two gradients are added in another order."""
+    plain, recomputing = (small_learner(method, network, CHECKPOINT_ACTIVATIONS=on) for on in (False, True))
+    for iteration in range(2):
+        for learner in (plain, recomputing):
+            learner.update(iteration, *with_depth())
+    states = [learner.net.state_dict() for learner in (plain, recomputing)]
+    assert states[0].keys() == states[1].keys()
+    exact = {} if network == "DeepLabv2" else {"rtol": 1e-4, "atol": 1e-5}
+    for name, tensor in states[0].items():
+        torch.testing.assert_close(states[1][name], tensor, **(exact or {"rtol": 0, "atol": 0}))
+
+
+@pytest.mark.parametrize("more", [{}, {"ACCUMULATE": 2}, {"AMP": "fp16"}], ids=str)
+def test_recomputed_activations_go_with_synchronised_batch_norms(more: dict[str, Any]) -> None:
+    """In one process they are plain ones, of a class that insists on counting its batches."""
+    states = []
+    for on in (False, True):
+        learner = small_learner("AdvEnt", SYNC_BN=True, CHECKPOINT_ACTIVATIONS=on, **more)
+        for iteration in range(2):
+            source, target = batches()
+            parts = more.get("ACCUMULATE", 1)
+            learner.update(iteration, [source] * parts, [target] * parts)
+        states.append(learner.net.state_dict())
+    for name, tensor in states[0].items():
+        assert torch.equal(states[1][name], tensor), name
+    # Of each iteration a source and a target batch, however often they are recomputed; parts start from one state.
+    assert {int(count) for name, count in states[1].items() if name.endswith("num_batches_tracked")} == {4}
+
+
+def test_recomputing_keeps_less() -> None:
+    kept = []
+    for on in (False, True):
+        learner = small_learner("SourceOnly", CHECKPOINT_ACTIVATIONS=on)
+        sizes: dict[int, int] = {}
+
+        def remember(tensor: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[tensor.data_ptr()] = tensor.nbytes
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+            learner.context.predict(batches()[0]["image"])
+        kept.append(sum(sizes.values()))
+    assert kept[1] < 0.8 * kept[0]
+
+
+def test_recomputing_is_refused_for_other_encoders() -> None:
+    from advent.config.loading import default_config
+    from advent.methods.registry import find_method, find_network
+    from advent.model.deeplabv2 import DeeplabV2
+    from advent.model.timm_encoder import TimmEncoder
+    from advent.training.learner import Learner
+
+    config = default_config()
+    config.TRAIN.update(CHECKPOINT_ACTIVATIONS=True, DA_METHOD="SourceOnly", BACKBONE_UPDATES="once")
+    config.MODEL.NAME = "DeepLabv2"
+    net = DeeplabV2(7, TimmEncoder("resnet18", (104.0, 116.0, 122.0)))
+    with pytest.raises(ConfigError, match=r"CHECKPOINT_ACTIVATIONS: works with MODEL.ENCODER: resnet101 only"):
+        Learner(net, find_method(config), find_network(config).supervised, config.TRAIN, torch.device("cpu"))
+
+
+# --- compilation
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("mps", "does not work on mps"), ("cuda", "needs triton"), ("cpu", r"needs a C\+\+ compiler")],
+)
+def test_compiling_is_refused_where_it_cannot_be(device: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from advent.model import precision
+
+    monkeypatch.setattr(precision.shutil, "which", lambda name: None)
+    monkeypatch.setattr(precision.importlib.util, "find_spec", lambda name: None)
+    train = type("Train", (), {"COMPILE": True})()
+    with pytest.raises(ConfigError, match=rf"TRAIN.COMPILE: .*{message}"):
+        precision.maybe_compile(torch.nn.Identity(), train, torch.device(device))
+
+
+# --- evaluation
+
+
+@pytest.mark.parametrize("classes", [2, 7, 8, 9, 16, 19])
+@pytest.mark.parametrize("size", [(31, 47), (5, 9), (3, 3)])
+def test_predictions_a_few_classes_at_a_time_are_the_whole_argmax(classes: int, size: tuple[int, int]) -> None:
+    logits = torch.randn(classes, 5, 9, generator=torch.Generator().manual_seed(classes))
+    whole = torch.nn.functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=True)[0]
+    assert torch.equal(upsample_argmax(logits, size), whole.argmax(0).to(torch.uint8))
+
+
+def test_of_equal_logits_the_first_class_is_taken() -> None:
+    logits = torch.zeros(19, 4, 4)
+    assert (upsample_argmax(logits, (9, 9)) == 0).all()
+    logits[7] = logits[12] = 1
+    assert (upsample_argmax(logits, (9, 9)) == 7).all()
+
+
+def test_counts_on_a_device_are_the_confusion_matrix() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 9, (40, 50), generator=generator).to(torch.uint8)
+    labels[labels == 8] = 255
+    labels[labels == 7] = 200
+    predictions = torch.randint(0, 7, (40, 50), generator=generator).to(torch.uint8)
+    expected = confusion_matrix(labels.numpy(), predictions.numpy(), 7)
+    assert (confusion_counts(labels, predictions, 7).numpy() == expected).all()

@@ -1,0 +1,144 @@
+"""Dependencies point one way: advent <- daf <- ida <- scripts, and inside advent from layer to layer."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from daf.import_check import foreign_advent
+
+ROOT = Path(__file__).parents[2]
+STAGE_SCRIPTS = ["train.py", "test.py", "train_isl.py", "entropy.py", "train_intra.py", "test_intra.py"]
+TOOLS = sorted(path.stem for path in (ROOT / "scripts").iterdir() if path.suffix == ".py" or path.is_dir())
+PACKAGES = {
+    "advent": {"advent"},
+    "daf": {"advent", "daf"},
+    "ida": {"advent", "daf", "ida"},
+    "scripts": {"advent", "daf", "ida", *TOOLS},
+}
+# Inside advent a module imports from its own folder and from the rows above it, not from its neighbours in a row.
+LAYERS = [
+    ["errors"],
+    ["utils", "runtime"],
+    ["dataset", "model"],
+    ["config", "methods"],
+    ["checkpoints", "doctor"],
+    ["build"],
+    ["evaluation"],
+    ["training"],
+    ["domain_adaptation"],
+    ["cli"],
+]
+# Neighbours that do import each other's modules: (importing folder, imported folder).
+NEIGHBOURS: set[tuple[str, str]] = set()
+
+
+def imported(path: Path) -> list[str]:
+    """Dotted names of the modules that a file imports, at any depth."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            # `from package import name`: the name may be a module.
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def layer_of(name: str) -> str:
+    """The folder (or top-level module) of advent that a dotted name belongs to."""
+    parts = name.split(".")
+    if parts[:2] == ["advent", "domain_adaptation"] and parts[2:3] in (["config"], ["config_defaults"]):
+        return "config"  # ADVENT's name of the config module: the lowest that the whole package needs
+    return parts[1]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_packages_depend_one_way(package):
+    files = list((ROOT / package).rglob("*.py"))
+    assert files
+    known = {"advent", "daf", "ida", "scripts", *TOOLS, *(Path(script).stem for script in STAGE_SCRIPTS)}
+    for file in files:
+        used = {name.split(".")[0] for name in imported(file)} & known
+        assert used <= PACKAGES[package], f"{file} imports {used - PACKAGES[package]}"
+
+
+def test_every_folder_of_advent_has_a_layer():
+    ranked = {name for row in LAYERS for name in row}
+    there = {path.stem for path in (ROOT / "advent").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert there - {"__init__"} == ranked
+
+
+def test_layers_of_advent_depend_one_way():
+    rank = {name: number for number, row in enumerate(LAYERS) for name in row}
+    upward = []
+    for file in sorted((ROOT / "advent").rglob("*.py")):
+        own = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        if own == "advent.__init__":
+            continue
+        for name in imported(file):
+            # `import advent` alone (its version) is free to all.
+            if not name.startswith("advent.") or name == "advent.__version__":
+                continue
+            here, there = layer_of(own), layer_of(name)
+            if here != there and rank[there] >= rank[here] and (here, there) not in NEIGHBOURS:
+                upward.append(f"{own} -> {name}")
+    assert not upward, "\n".join(upward)
+
+
+def test_no_two_modules_import_each_other():
+    files = {".".join(f.relative_to(ROOT).with_suffix("").parts): f for p in ("advent", "daf", "ida")
+             for f in (ROOT / p).rglob("*.py")}  # fmt: skip
+    graph = {name: {next((m for m in (i, i.rpartition(".")[0]) if m in files), name) for i in imported(f)} - {name}
+             for name, f in files.items()}  # fmt: skip
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join([*path[path.index(name) :], name])
+        if name not in done:
+            for other in graph[name]:
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+@pytest.mark.parametrize("script", STAGE_SCRIPTS)
+def test_stage_scripts_are_short(script):
+    assert len((ROOT / script).read_text().splitlines()) <= 60
+
+
+def test_nothing_lists_the_foreign_package_as_a_requirement():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [
+        *project["dependencies"],
+        *(name for extra in project["optional-dependencies"].values() for name in extra),
+    ]
+    assert needed
+    assert not [name for name in needed if re.match(r"advent\b", name, re.IGNORECASE)]
+
+
+def test_own_advent_is_recognised():
+    assert foreign_advent() is None
+
+
+def test_a_foreign_advent_is_named(tmp_path):
+    (tmp_path / "advent").mkdir()
+    (tmp_path / "advent" / "__init__.py").write_text("")
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import train; train.main([])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert done.returncode == 2
+    assert str(tmp_path / "advent") in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_stage_script_runs_as_a_command():
+    done = subprocess.run([sys.executable, "train.py", "--help"], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert done.returncode == 0
+    assert "--resume" in done.stdout

@@ -1,0 +1,88 @@
+"""A remembered score's key: whatever the score depends on changes it, what only says where things are does not."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from advent.build.data import evaluation_data
+from advent.checkpoints import provenance
+from advent.config.loading import flat, load_config
+from advent.training.score_key import WITHOUT_EFFECT_ON_SCORES, data_digest, setting_digest
+from helpers import tiny_data
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Any:
+    tiny_data.make_target(tmp_path / "CamVid", count=2)
+    return load_config("quick/dg", [f"DATA_ROOT={tmp_path}", *tiny_data.SIZES])
+
+
+def key(config: Any, device: torch.device = CPU) -> str:
+    return setting_digest(config, device, [evaluation_data(config)])
+
+
+def test_the_same_setting_has_the_same_key(config: Any) -> None:
+    assert key(config) == key(config)
+    elsewhere = {"NUM_WORKERS": 3, "EXP_ROOT": "other", "DEVICE": "cpu", "DATA_CACHE": None}
+    assert key(type(config)({**config, **elsewhere})) == key(config)
+
+
+def test_every_key_of_the_config_belongs_to_it_but_for_those_named(config: Any) -> None:
+    dataset, seen = evaluation_data(config), {key(config)}
+    sections = tuple(name for name in WITHOUT_EFFECT_ON_SCORES if name.endswith("."))
+    names = [name for name, _ in flat(config) if not name.startswith(sections)]
+    changed = [name for name in names if name not in WITHOUT_EFFECT_ON_SCORES]
+    assert {"MODEL.STRIDE_IN", "MODEL.OUTPUT_STRIDE", "MODEL.FEATURE_SCALE", "TEST.FLIP", "TRAIN.AMP"} <= set(changed)
+    for name in changed:
+        *parents, last = name.split(".")
+        holder = config
+        for parent in parents:
+            holder = holder[parent]
+        before, holder[last] = holder[last], "something else"
+        seen.add(setting_digest(config, CPU, [dataset]))
+        holder[last] = before
+    assert len(seen) == 1 + len(changed)
+
+
+@pytest.mark.parametrize("folder", ["val", "valannot"])
+def test_an_image_or_label_replaced_under_its_name_changes_the_key(config: Any, tmp_path: Path, folder: str) -> None:
+    before, file = key(config), tmp_path / "CamVid" / folder / "0000.png"
+    content, status = file.read_bytes(), file.stat()
+    file.write_bytes(content + b" ")  # another size at the same time
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    longer = key(config)
+    file.write_bytes(content)  # the same size at another time
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    later = key(config)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert len({before, longer, later}) == 3
+    assert key(config) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"score_size": (32, 24)}, {"geometry": "pad"}, {"fill_label": 3}, {"palette": {0: (1, 2, 3)}},
+        {"max_label_id": 200}, {"ids": {"street7": {"road": (1,)}}},
+    ],
+)  # fmt: skip
+def test_the_data_sets_description_belongs_to_it(config: Any, change: dict[str, Any]) -> None:
+    dataset = evaluation_data(config)
+    before = data_digest(dataset)
+    dataset.spec = replace(dataset.spec, **change)
+    assert data_digest(dataset) != before
+
+
+def test_the_code_and_the_device_belong_to_it(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key(config)
+    assert key(config, torch.device("meta")) != before
+    monkeypatch.setattr(provenance, "_revision", lambda: {"sha256": "another source"})
+    assert key(config) != before
