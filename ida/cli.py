@@ -1,4 +1,4 @@
-"""What the stage scripts share: the command line of a stage, with every floor's networks and methods registered."""
+"""The command lines of the stage scripts: options, configs, and what each runs. All parts with depth are registered."""
 
 from __future__ import annotations
 
@@ -11,30 +11,72 @@ from advent.errors import ConfigError
 from advent.evaluation.results import row_name
 from advent.evaluation.stage import evaluate_stage, predict_stage
 from advent.runtime import distributed
+from advent.training.stage import train_stage
 from advent.utils.tables import markdown_table, results_table
 from daf.depth_metrics import evaluate_depth
 from daf.registration import register
+from ida.intra import intra_stage
+from ida.isl import isl_stage
 from ida.pipeline.stage import Stage, stages_of
+from ida.rank_stage import rank_stage
 
 __all__ = [
-    "config_from_args", "evaluate_and_print", "make_parser", "make_test_parser", "normalize_mode", "run_door",
+    "config_from_args",
+    "evaluation_command",
+    "intra_stage",
+    "isl_stage",
+    "make_parser",
+    "overrides_from_args",
+    "ranking_command",
+    "run_cli",
     "stages_from_args",
-]  # fmt: skip
+    "train_stage",
+    "training_command",
+]
 
 
-def run_door(prog: str, body: Callable[[], None], argv: Sequence[str] | None = None, resumes: bool = False) -> int:
-    """As advent's, with everything with depth registered before the body runs."""
+def run_cli(prog: str, body: Callable[[], None], argv: Sequence[str] | None = None, resumes: bool = False) -> int:
+    """As advent.cli.run_cli, with everything with depth registered before the body runs."""
     register()
     return cli.run_cli(prog, body, argv, resumes)
 
 
-def make_test_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """The common options, and those of the doors that evaluate."""
-    parser = make_parser(prog, description)
+def training_command(prog: str, text: str, stage: Callable[..., object], argv: Sequence[str] | None = None) -> int:
+    """The command of a training stage: `stage(config, resume=..., overwrite=...)`. Returns the exit code."""
+    args = make_parser(prog, text, trains=True).parse_args(argv)
+
+    def body() -> None:
+        config = config_from_args(args)
+        stage(config, resume=args.resume, overwrite=args.overwrite)
+
+    return run_cli(prog, body, argv, resumes=True)
+
+
+def ranking_command(prog: str, text: str, argv: Sequence[str] | None = None) -> int:
+    """The command of the ranking stage. Returns the exit code."""
+    parser = make_parser(prog, text)
+    normalize = "normalise scores by rare classes: true, false, or release (the published split's)"
+    parser.add_argument("--normalize", type=normalize_mode, metavar="BOOL", help=normalize)
+    parser.add_argument("--lambda1", type=float, metavar="SHARE", help="share of the target that becomes the easy half")
+    parser.add_argument("--best_iter", "--best-iter", type=int, metavar="N", help="rank with model_N.pth, not the last")
+    args = parser.parse_args(argv)
+
+    def body() -> None:
+        flags = {"RANK.NORMALIZE": args.normalize, "RANK.LAMBDA1": args.lambda1}
+        overrides = [f"{key}={value}" for key, value in flags.items() if value is not None]
+        rank_stage(config_from_args(args, overrides), best_iter=args.best_iter)
+
+    return run_cli(prog, body, argv)
+
+
+def evaluation_command(prog: str, text: str, argv: Sequence[str] | None = None) -> int:
+    """The command of an evaluation. Returns the exit code."""
+    parser = make_parser(prog, text)
     parser.add_argument("--save-preds", metavar="DIR", help="also write predictions: label ids at full size, colours")
     parser.add_argument("--depth", action="store_true", help="score the depth instead (Cityscapes with disparity)")
     parser.add_argument("--no-labels", action="store_true", help="only predict (with --save-preds): for a test server")
-    return parser
+    args = parser.parse_args(argv)
+    return run_cli(prog, lambda: evaluate_and_print(args), argv)
 
 
 def evaluate_and_print(args: argparse.Namespace) -> None:

@@ -19,7 +19,17 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.import_check import require_own_advent
+import torch
+
+from advent.checkpoints.provenance import environment
+from advent.cli import OneLineParser
+from advent.errors import ConfigError, hint
+from advent.runtime.device import pick_device
+from advent.utils.serialization import write_json
+from advent.utils.tables import markdown_table
+from ida import cli
+from performance.plot import plot
+from performance.sections import SECTIONS
 
 UNITS = {
     "share": ("", 100, "%"), "more_time": ("+", 100, "% time"), "per_second": ("", 1, "images/s"),
@@ -32,7 +42,6 @@ UNITS = {
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
     """All rows, for people."""
-    from advent.utils.tables import markdown_table
 
     rows = []
     for section, found in results.items():
@@ -47,10 +56,6 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and measure, or plot; returns the exit code."""
-    require_own_advent()
-    from advent.cli import OneLineParser
-    from advent.errors import ConfigError
-    from ida import cli
 
     parser = OneLineParser(prog="bench.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="SECTION", help="measure these sections alone")
@@ -64,7 +69,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.plot is not None:
             if args.out is None:
                 raise ConfigError("--plot: say where the picture goes with --out FILE")
-            from performance.plot import plot
 
             print(f"picture: {plot(args.plot, args.out)}")
             return
@@ -72,18 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--rounds: expected a number above zero")
         measure(args.only, args.rounds, args.device, args.out)
 
-    return cli.run_door("scripts/bench.py", body, argv)
+    return cli.run_cli("scripts/bench.py", body, argv)
 
 
 def measure(only: Sequence[str] | None, rounds: int, device_name: str, out: Path | None) -> None:
     """Measure the sections; the JSON is written after each, so that a stopped bench leaves what it has."""
-    import torch
 
-    from advent.checkpoints.provenance import environment
-    from advent.errors import ConfigError, hint
-    from advent.runtime.device import pick_device
-    from advent.utils.serialization import write_json
-    from performance.sections import SECTIONS
 
     for name in only or ():
         if name not in SECTIONS:
@@ -101,7 +99,6 @@ def measure(only: Sequence[str] | None, rounds: int, device_name: str, out: Path
 
 
 def _processor(device: Any) -> str:
-    import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

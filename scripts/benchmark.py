@@ -20,17 +20,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.import_check import require_own_advent
+from advent.cli import OneLineParser, quoted
+from advent.errors import ConfigError, hint
+from benchmarking.page import fill_page, hours_table, plot, scores_table
+from benchmarking.runs import load_benchmark, run_cells
+from ida import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line; run, or show what is there; returns the exit code."""
-    require_own_advent()
-    from advent.cli import OneLineParser, quoted
-    from advent.errors import ConfigError, hint
-    from benchmarking.page import fill_page, hours_table, plot, scores_table
-    from benchmarking.runs import load_benchmark, run_cells
-    from ida import cli
 
     kind = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(prog="benchmark.py", description=__doc__, formatter_class=kind)
@@ -72,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_cells(benchmark, args.seeds or benchmark.seeds, names, [*target, *args.overrides])
         print(scores_table(benchmark, main_table))
 
-    return cli.run_door("scripts/benchmark.py", body, argv)
+    return cli.run_cli("scripts/benchmark.py", body, argv)
 
 
 if __name__ == "__main__":

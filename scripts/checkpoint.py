@@ -13,22 +13,24 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.import_check import require_own_advent
-
-if TYPE_CHECKING:
-    from advent.checkpoints.formats import CheckpointInfo
+from advent.checkpoints.formats import ASPP_DILATIONS, IMAGENET, TORCHVISION, CheckpointInfo, listed, open_checkpoint
+from advent.checkpoints.io import digest, save
+from advent.cli import OneLineParser
+from advent.config.loading import default_config, load_config, protocol_sections
+from advent.errors import ConfigError, UserError, printable
+from advent.model.pretrained import convert
+from advent.utils.paths import CONFIGS
+from ida import cli
 
 FORMS = ("plain", "wrapper", "module")
 
 
 def describe(path: Path, found: CheckpointInfo) -> list[tuple[str, str]]:
     """(what, in words) of a checkpoint file."""
-    from advent.checkpoints.formats import IMAGENET, TORCHVISION
-    from advent.checkpoints.io import digest
 
     form = found.format + (", names with module." if found.module else "")
     form += f"; beside it: {', '.join(found.others)}" if found.others else ""
@@ -56,7 +58,6 @@ def describe(path: Path, found: CheckpointInfo) -> list[tuple[str, str]]:
 
 def _unused(found: CheckpointInfo) -> list[tuple[str, str]]:
     """A warning where some of the classifier's convolutions were never trained."""
-    from advent.checkpoints.formats import ASPP_DILATIONS
 
     idle = [str(rate) for rate in ASPP_DILATIONS if found.dilations and rate not in found.dilations]
     if not idle:
@@ -70,8 +71,6 @@ def _unused(found: CheckpointInfo) -> list[tuple[str, str]]:
 
 def _config_beside(path: Path, found: CheckpointInfo) -> Path | None:
     """The config.yml beside the file, where it describes these very weights."""
-    from advent.config.loading import load_config
-    from advent.errors import UserError
 
     file = path.parent / "config.yml"
     try:
@@ -91,7 +90,6 @@ def _config_beside(path: Path, found: CheckpointInfo) -> Path | None:
 
 def _settings(config: Any) -> dict[str, str]:
     """The keys of Contents.settings, as a config has them."""
-    from advent.checkpoints.formats import listed
 
     model = config.MODEL
     found = {
@@ -111,7 +109,6 @@ def _encoders(found: CheckpointInfo, beside: Path | None) -> list[str]:
     """The encoder; of timm's by name, several where names and shapes cannot tell them apart."""
     if found.encoder != "timm":
         return [found.encoder]
-    from advent.config.loading import load_config
     from advent.model.timm_names import matching_backbones  # timm takes seconds to import
 
     if beside is not None:
@@ -121,9 +118,6 @@ def _encoders(found: CheckpointInfo, beside: Path | None) -> list[str]:
 
 def _command(path: Path, found: CheckpointInfo, beside: Path | None, encoders: Sequence[str]) -> str:
     """The command that evaluates a network, by the config beside it or the shipped configs that describe it."""
-    from advent.checkpoints.formats import ASPP_DILATIONS, listed
-    from advent.config.loading import default_config, load_config, protocol_sections
-    from advent.utils.paths import CONFIGS
 
     if found.network is None:
         return "nothing here"
@@ -154,8 +148,6 @@ def _command(path: Path, found: CheckpointInfo, beside: Path | None, encoders: S
 
 def converted(found: CheckpointInfo, form: str, mean: Sequence[float]) -> dict[str, Any]:
     """The weights in another form."""
-    from advent.checkpoints.formats import TORCHVISION
-    from advent.model.pretrained import convert
 
     weights = convert(found.weights, mean) if found.format == TORCHVISION else found.weights
     if form == "wrapper":
@@ -165,13 +157,6 @@ def converted(found: CheckpointInfo, form: str, mean: Sequence[float]) -> dict[s
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, describe or convert; returns the exit code."""
-    require_own_advent()
-    from advent.checkpoints.formats import open_checkpoint
-    from advent.checkpoints.io import save
-    from advent.cli import OneLineParser
-    from advent.config.loading import default_config
-    from advent.errors import ConfigError, printable
-    from ida import cli
 
     parser = OneLineParser(
         prog="checkpoint.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -193,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             save(args.out, converted(found, args.to, default_config().TRAIN.IMG_MEAN))
             print(f"{'written':<11}{args.out} ({args.to})")
 
-    return cli.run_door("scripts/checkpoint.py", body, argv)
+    return cli.run_cli("scripts/checkpoint.py", body, argv)
 
 
 if __name__ == "__main__":

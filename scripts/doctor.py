@@ -14,18 +14,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.import_check import require_own_advent
+from advent.dataset.spec import load_spec
+from advent.doctor.check import check_split
+from advent.doctor.report import shared, text
+from advent.doctor.targets import targets_of_config, targets_of_dataset
+from advent.errors import ConfigError, DataError
+from ida import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and examine; returns the exit code."""
-    require_own_advent()
-    from advent.dataset.spec import load_spec
-    from advent.doctor.check import check_split
-    from advent.doctor.report import shared, text
-    from advent.doctor.targets import targets_of_config, targets_of_dataset
-    from advent.errors import ConfigError, DataError
-    from ida import cli
 
     parser = cli.make_parser("doctor.py", "Say what is amiss with the data.")
     parser.add_argument("--dataset", metavar="NAME", help="a data set alone: a name, or a spec's path; with --root")
@@ -54,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(text(findings))
         problems = sum(len(found.errors) for found in findings)
 
-    return cli.run_door("scripts/doctor.py", body, argv) or int(problems > 0)
+    return cli.run_cli("scripts/doctor.py", body, argv) or int(problems > 0)
 
 
 if __name__ == "__main__":

@@ -15,16 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.import_check import require_own_advent
+from advent.cli import OneLineParser
+from daf.export import OPSET, OPSETS, export_onnx
+from daf.inference import load_model
+from ida import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and export; returns the exit code."""
-    require_own_advent()
-    from advent.cli import OneLineParser
-    from daf.export import OPSET, OPSETS, export_onnx
-    from daf.inference import load_model
-    from ida import cli
 
     parser = OneLineParser(prog="export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -41,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for what, error in errors.items():
             print(f"  differs from PyTorch by {error:.1e} of the largest value ({what})")
 
-    return cli.run_door("scripts/export.py", body, argv)
+    return cli.run_cli("scripts/export.py", body, argv)
 
 
 if __name__ == "__main__":

@@ -14,16 +14,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.import_check import require_own_advent
+from advent.utils.tables import results_table
+from ida import cli
+from ida.pipeline.lineage import status_table
+from ida.pipeline.run import run_pipeline
+from reporting.qualitative import qualitative_figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
-    require_own_advent()
-    from advent.utils.tables import results_table
-    from ida import cli
-    from ida.pipeline.lineage import status_table
-    from ida.pipeline.run import run_pipeline
 
     parser = cli.make_parser("pipeline.py", "Run all stages of a protocol and print one table.")
     parser.add_argument("--no-test", action="store_true", help="only train: for targets without labels")
@@ -39,16 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.picture:  # hours before it is needed
             Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
         record = run_pipeline(stages, evaluate=not args.no_test)
-        export_assets(stages)
         if args.picture:
-            from reporting.qualitative import qualitative_figure
 
             print(f"picture: {qualitative_figure(stages, args.picture)}")
         if record["results"]:
             print(results_table(record["results"]))
         print(f"seconds: {', '.join(f'{name} {value:.0f}' for name, value in record['seconds'].items())}")
 
-    return cli.run_door("scripts/pipeline.py", body, argv)
+    return cli.run_cli("scripts/pipeline.py", body, argv)
 
 
 if __name__ == "__main__":

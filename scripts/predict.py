@@ -18,12 +18,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.import_check import require_own_advent
+from advent.cli import OneLineParser
+from advent.errors import ConfigError, printable
+from daf.inference import load_model
+from daf.predict_files import predict_files
+from daf.visualization import OutputOptions
+from ida import cli
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    from advent.cli import OneLineParser
 
     parser = OneLineParser(prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -47,12 +51,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and predict; returns the exit code."""
-    require_own_advent()
-    from advent.errors import ConfigError, printable
-    from daf.inference import load_model
-    from daf.predict_files import predict_files
-    from daf.visualization import OutputOptions
-    from ida import cli
 
     args = make_parser().parse_args(argv)
     skipped: list[str] = []
@@ -73,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in [f"skipped {reason}" for reason in skipped] + [line for line in [summary.left_out()] if line]:
             print(printable(f"predict.py: {line}"), file=sys.stderr)
 
-    code = cli.run_door("scripts/predict.py", body, argv)
+    code = cli.run_cli("scripts/predict.py", body, argv)
     return code or (1 if skipped else 0)
 
 

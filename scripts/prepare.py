@@ -13,22 +13,22 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.import_check import require_own_advent
-
-if TYPE_CHECKING:
-    from advent.dataset.base_dataset import StreetDataset
+from advent.build.data import evaluation_data, source_data, target_data
+from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.build_cache import fill_cache
+from advent.errors import ConfigError, DataError, printable
+from daf.dataset.synthia_labels import convert_labels
+from ida import cli
 
 ROLES = ("source", "target", "test")
 
 
 def _datasets(config: Any, roles: Sequence[str] | None) -> list[StreetDataset]:
     """The data sets to prepare, all checked before the first is read; a target without labels has no `test`."""
-    from advent.build.data import evaluation_data, source_data, target_data
-    from advent.errors import DataError, printable
 
     datasets: list[StreetDataset] = []
     loads: list[Callable[[Any], StreetDataset]] = [source_data, target_data, evaluation_data]
@@ -46,11 +46,6 @@ def _datasets(config: Any, roles: Sequence[str] | None) -> list[StreetDataset]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and prepare; returns the exit code."""
-    require_own_advent()
-    from advent.dataset.build_cache import fill_cache
-    from advent.errors import ConfigError
-    from daf.dataset.synthia_labels import convert_labels
-    from ida import cli
 
     parser = cli.make_parser("prepare.py", "Prepare data: SYNTHIA's labels, or a cache for a config.")
     parser.add_argument("--synthia-labels", metavar="DIR", type=Path, help="SYNTHIA's folder: write parsed_LABELS")
@@ -70,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             filled = fill_cache(dataset, args.workers)
             print(f"{filled.folder}: {filled.made:,} made, {filled.kept:,} kept, {filled.bytes / 2**30:.2f} GiB")
 
-    return cli.run_door("scripts/prepare.py", body, argv)
+    return cli.run_cli("scripts/prepare.py", body, argv)
 
 
 if __name__ == "__main__":

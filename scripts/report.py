@@ -14,21 +14,21 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.import_check import require_own_advent
-
-if TYPE_CHECKING:
-    from reporting.experiment import Experiment
+from advent.cli import OneLineParser
+from advent.errors import ConfigError
+from advent.utils.serialization import write_atomically, write_text
+from ida import cli
+from reporting.experiment import Experiment, read_experiments
+from reporting.grid import Grid
+from reporting.table import latex, result_table
 
 
 def write_figures(experiments: Sequence[Experiment], folder: Path, examples: int) -> int:
     """All figures of the page as PDF and PNG; returns how many files."""
-    from advent.utils.serialization import write_atomically
     from reporting.figures import plots
-    from reporting.grid import Grid
 
     written = [path for one in experiments for plot in plots(one, experiments) for path in plot.save(folder)]
     grid = Grid(experiments, examples).drawn()
@@ -40,11 +40,6 @@ def write_figures(experiments: Sequence[Experiment], folder: Path, examples: int
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and write the page; returns the exit code."""
-    require_own_advent()
-    from advent.cli import OneLineParser
-    from advent.errors import ConfigError
-    from advent.utils.serialization import write_text
-    from ida import cli
 
     parser = OneLineParser(prog="report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -56,9 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
 
     def body() -> None:
-        from reporting.experiment import read_experiments
         from reporting.page import write_page
-        from reporting.table import latex, result_table
 
         if args.examples < 1:
             raise ConfigError(f"--examples: {args.examples} is too small; at least 1")
@@ -73,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ConfigError(f"--latex {args.latex}: no stage has been scored, so there is no table")
             print(f"table: {write_text(args.latex, latex(tables))}")
 
-    return cli.run_door("scripts/report.py", body, argv)
+    return cli.run_cli("scripts/report.py", body, argv)
 
 
 if __name__ == "__main__":

@@ -17,21 +17,18 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.import_check import require_own_advent
+from advent.checkpoints.run_dir import experiment_folder
+from advent.errors import DataError
+from advent.utils.serialization import write_json, write_text
+from ida import cli
+from ida.pipeline.run import run_pipeline
+from ida.pipeline.stage import Stage, stages_of
+from reporting.estimate import check_inputs, measure, plan_table
+from reporting.published import PROTOCOLS, comparison, conclusion
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, plan, run, compare; returns the exit code."""
-    require_own_advent()
-    from advent.checkpoints.run_dir import experiment_folder
-    from advent.errors import DataError
-    from advent.utils.serialization import write_json, write_text
-    from ida import cli
-    from ida.pipeline.run import run_pipeline
-    from ida.pipeline.stage import Stage, stages_of
-    from reporting.assets import export_assets
-    from reporting.estimate import check_inputs, measure, plan_table
-    from reporting.published import PROTOCOLS, comparison, conclusion
 
     parser = cli.make_parser("reproduce.py", "Run a protocol of the paper, compare with its table.")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), required=True)
@@ -63,14 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = []
         for stages in runs:
             records.append(run_pipeline(stages))
-            export_assets(stages)
         table, word = comparison(protocol, records), conclusion(protocol, records)
         folder = experiment_folder(runs[0][-1].config)
         write_json(folder / "reproduction.json", {"schema": 1, "protocol": args.protocol, "runs": records})
         write_text(folder / "reproduction.md", f"{table}\n\n{word}\n")
         print(f"{table}\n{word}")
 
-    return cli.run_door("scripts/reproduce.py", body, argv)
+    return cli.run_cli("scripts/reproduce.py", body, argv)
 
 
 if __name__ == "__main__":

@@ -11,14 +11,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.import_check import require_own_advent
+from ida import cli
+from reporting.qualitative import source_figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and draw; returns the exit code."""
-    require_own_advent()
-    from ida import cli
-    from reporting.qualitative import source_figure
 
     parser = cli.make_parser("show_source.py", "Draw images of the source with labels and depth.")
     parser.add_argument("--out", metavar="FILE", required=True, help="the picture, PNG")
@@ -28,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         print(f"picture: {source_figure(cli.config_from_args(args), args.out, args.count)}")
 
-    return cli.run_door("scripts/show_source.py", body, argv)
+    return cli.run_cli("scripts/show_source.py", body, argv)
 
 
 if __name__ == "__main__":

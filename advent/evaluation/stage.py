@@ -30,10 +30,10 @@ from advent.errors import ConfigError, MissingStage, NotFinite
 from advent.evaluation.evaluate import confusion, mean_entropy, native_size, score
 from advent.evaluation.predictor import Predictor
 from advent.evaluation.results import PredictionFolder, summary, write_results
+from advent.evaluation.score_key import setting_digest
 from advent.model.precision import maybe_compile, to_device
 from advent.runtime import distributed
 from advent.runtime.device import device_facts, prepare_device
-from advent.training.score_key import setting_digest
 from advent.utils.serialization import read_json, write_json
 
 log = logging.getLogger(__name__)

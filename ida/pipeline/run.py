@@ -20,6 +20,7 @@ from advent.utils.serialization import write_json, write_text
 from advent.utils.tables import results_table
 from ida.intra import intra_stage
 from ida.isl import isl_stage
+from ida.pipeline.assets import export_assets
 from ida.pipeline.lineage import check_finished
 from ida.pipeline.stage import Stage
 from ida.rank_stage import rank_stage
@@ -66,6 +67,7 @@ def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, An
         folder = experiment_folder(stages[-1].config)
         write_json(folder / "results.json", record)
         write_text(folder / "results.md", results_table(rows) + "\n")
+    export_assets(stages)
     return record
 
 

@@ -26,10 +26,10 @@ from advent.evaluation.stage import ORACLE, evaluate_stage
 from advent.utils.paths import find_yaml
 from advent.utils.serialization import read_json, read_yaml, write_json
 from advent.utils.yaml_schema import fits
+from ida.pipeline.label_quality import label_quality, ranking_quality
 from ida.pipeline.lineage import check_finished
 from ida.pipeline.run import run_stage
 from ida.pipeline.stage import SCRIPTS, Stage
-from reporting.label_quality import label_quality, ranking_quality
 
 log = logging.getLogger(__name__)
 SHAPES: dict[str, Any] = {

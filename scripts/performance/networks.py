@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode  # documented; PyTorch has no other name for it
+from torch.utils.flop_counter import FlopCounterMode
 
 from advent.build.network import build_encoder
 from advent.config.loading import load_config
@@ -128,7 +129,6 @@ def batch(config: Any, size: Sequence[int], count: int, device: torch.device) ->
 
 def count_flops(work: Callable[[], object]) -> int:
     """Floating point operations (two per multiplication and addition) of matrix products and convolutions."""
-    from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
         work()

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+from advent.runtime import distributed
+from daf.registration import register
+from performance.networks import bench
 from performance.timing import Timing, timing_of
 
 Row = dict[str, Any]
@@ -96,9 +99,6 @@ class _Worker:
 def _serve(pipe: Any, cfg: str, overrides: Sequence[str], place: dict[str, str], threads: int) -> None:
     os.environ.update(place)
     torch.set_num_threads(threads)
-    from advent.runtime import distributed
-    from daf.registration import register
-    from performance.networks import bench
 
     register()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from advent.evaluation.evaluate import upsample_argmax
 from advent.methods.registry import find_network
 from advent.model.deeplabv2 import initialise
 from advent.model.precision import AMP_DTYPES, to_device
+from advent.utils.loss import cross_entropy_2d
 from advent.utils.metrics import confusion_counts
 from daf.inference import Model, predict_batch
 from ida.pseudo_labels import pseudo_label, write_label
@@ -30,6 +32,7 @@ from performance.networks import Bench, bench, count_bytes, count_flops, tensors
 from performance.scaling import scaling
 from performance.straightforward import Straightforward
 from performance.timing import Timing, alternate, peak_memory
+from streets.render import render
 
 Row = dict[str, Any]
 LOW, FULL = "ep2_low_dg", "dg"
@@ -107,7 +110,6 @@ def _parts(one: Bench, rounds: int, name: str) -> list[Row]:
     small = torch.randn(1, classes, size[0] // 8 + 1, size[1] // 8 + 1, device=one.device, requires_grad=True)
 
     def losses() -> None:
-        from advent.utils.loss import cross_entropy_2d
 
         big = functional.interpolate(small, size=size, mode="bilinear", align_corners=True)
         cross_entropy_2d(big, one.source["label"]).backward()
@@ -149,7 +151,6 @@ def memory(device: torch.device, rounds: int) -> list[Row]:
 def compiled(device: torch.device, rounds: int) -> list[Row]:
     """What TRAIN.COMPILE gains, and how long it takes to begin."""
     plain, fast = bench(LOW, device), bench(LOW, device, ["TRAIN.COMPILE=true"])
-    import time
 
     began = time.perf_counter()
     fast.step()
@@ -235,7 +236,6 @@ def evaluation(device: torch.device, rounds: int) -> list[Row]:
 
 def pseudo_label_size(device: torch.device, rounds: int) -> list[Row]:
     """A pseudo label of a street on disk against the release's int64 array."""
-    from streets.render import render
 
     scene = render(np.random.default_rng(5), 1024, 512, "real")
     with tempfile.TemporaryDirectory() as folder:

@@ -16,8 +16,8 @@ from advent.config.loading import default_config, flat
 from advent.errors import ConfigError, DataError
 from advent.evaluation.stage import ORACLE
 from advent.utils.serialization import parse_yaml, read_json
-from reporting.assets import FILE as GALLERY_FILE
-from reporting.assets import FOLDER as GALLERY
+from ida.pipeline.assets import FILE as GALLERY_FILE
+from ida.pipeline.assets import FOLDER as GALLERY
 from reporting.published import PROTOCOLS, Protocol, paper_rows
 
 LABELS = {

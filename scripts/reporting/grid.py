@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from advent.utils.image_grid import image_grid, legend, note, stack
-from reporting.assets import FOLDER as GALLERY
+from ida.pipeline.assets import FOLDER as GALLERY
 from reporting.experiment import LABELS, Experiment
 
 Shown = tuple[str, Path, str]  # caption, file, what it shows in words

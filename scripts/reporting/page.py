@@ -14,7 +14,7 @@ import yaml
 from advent import __version__
 from advent.errors import ConfigError
 from advent.utils.serialization import write_text
-from reporting.assets import FOLDER as GALLERY
+from ida.pipeline.assets import FOLDER as GALLERY
 from reporting.experiment import Experiment
 from reporting.figures import ON_DARK, ON_LIGHT, Plot, plots
 from reporting.grid import Grid

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,7 @@ from advent.runtime.device import pick_device
 from advent.utils.image_grid import Column, class_colors, denormalize, heatmap, image_grid
 from advent.utils.serialization import write_atomically
 from daf.interaction import depth_aware_map
-
-if TYPE_CHECKING:
-    from ida.pipeline.stage import Stage
+from ida.pipeline.stage import Stage
 
 EXAMPLES = 4
 

@@ -91,7 +91,7 @@ def test_the_best_snapshots_predictions_are_kept_and_new_labels_scored(copy):
     for name, content in wanted.items():
         (copy / "CamVid/valannot" / name).write_bytes(content)
     best, *others = evaluate(copy, "TEST.MODE=best", f"--save-preds={copy / 'best'}")
-    assert (best["selected"], best["iteration"], best["miou"]) == (eval_UDA.ORACLE, 3, 100.0)
+    assert (best["selected"], best["iteration"], best["miou"]) == (evaluation_stage.ORACLE, 3, 100.0)
     assert others[-1]["miou"] < 100
     assert predictions_in(copy / "best") == wanted
 
@@ -162,7 +162,7 @@ def test_nothing_is_predicted_by_it(spoilt, tmp_path, capsys):
 def test_an_evaluation_while_training_leaves_out_what_is_not_finite(spoilt, caplog):
     config = load_config("quick/dg", [f"DATA_ROOT={spoilt}", *tiny_data.NETWORK, *tiny_data.SIZES, "TRAIN.EVAL_EVERY=2"])
     net = build_network(config, spoilt / "exp/quick/daf/model_6.pth")
-    hook = eval_UDA.evaluation_hook(config, net, torch.device("cpu"))
+    hook = evaluation_stage.evaluation_hook(config, net, torch.device("cpu"))
     assert hook(1) == {}
     assert "iteration 1 is not evaluated" in caplog.text
 

@@ -14,7 +14,7 @@ from advent.errors import ConfigError
 from advent.utils.serialization import read_json, write_json
 from benchmarking.page import BLOCKS, MARK, differences, differences_table, fill_page, hours_table, scores_table, spread
 from benchmarking.runs import Benchmark, cell_stage, load_benchmark, settings
-from reporting.label_quality import spearman
+from ida.pipeline.label_quality import spearman
 
 ROOT = Path(__file__).parents[3]
 PLAIN: dict[str, Any] = {

@@ -13,7 +13,7 @@ import torch
 from advent.build.data import evaluation_data
 from advent.checkpoints import provenance
 from advent.config.loading import flat, load_config
-from advent.training.score_key import WITHOUT_EFFECT_ON_SCORES, data_digest, setting_digest
+from advent.evaluation.score_key import WITHOUT_EFFECT_ON_SCORES, data_digest, setting_digest
 from helpers import tiny_data
 
 CPU = torch.device("cpu")

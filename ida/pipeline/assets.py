@@ -26,20 +26,20 @@ from advent.checkpoints.run_dir import experiment_folder
 from advent.config.class_set import class_set
 from advent.dataset.spec import load_spec
 from advent.errors import DataError, UserError
+from advent.evaluation.score_key import data_digest
 from advent.methods.steps import PREDICT, Prediction, StepContext
 from advent.model.precision import to_device
 from advent.runtime.device import pick_device
-from advent.training.score_key import data_digest
 from advent.utils.image_grid import denormalize, heatmap
 from advent.utils.loss import self_information
 from advent.utils.serialization import read_json, write_atomically, write_json
 from advent.utils.viz_segmask import colorize_mask
 from daf.interaction import depth_aware_map
 from daf.visualization import visible_depth
+from ida.pipeline.label_quality import label_quality, label_shares, ranking_quality, training_truth
 from ida.pipeline.stage import Stage
 from ida.pseudo_labels import label_path
 from ida.rank_stage import MASKS
-from reporting.label_quality import label_quality, label_shares, ranking_quality, training_truth
 
 log = logging.getLogger(__name__)
 FOLDER, FILE = "gallery", "gallery.json"
