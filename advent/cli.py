@@ -17,6 +17,7 @@ import torch
 from advent.checkpoints.provenance import read_provenance
 from advent.checkpoints.run_dir import RunDir
 from advent.config.loading import load_config
+from advent.config.schema import Config
 from advent.dataset.loader import lost_worker
 from advent.errors import ConfigError, UserError, first_line, printable
 from advent.runtime import distributed, signals
@@ -103,7 +104,7 @@ def config_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> Any:
     return config
 
 
-def _began_here(config: Any) -> bool:
+def _began_here(config: Config) -> bool:
     """Whether the torchrun start above this process began what lies in the stage's folder.
 
     Then this is a restart, and its --overwrite has been obeyed. What lay there before the start is never resumed so: a

@@ -15,6 +15,7 @@ from advent.checkpoints.io import digest
 from advent.checkpoints.provenance import environment
 from advent.checkpoints.run_dir import RunDir
 from advent.config.class_set import class_set, target_spec
+from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.loader import load_batches, sequential_batches
 from advent.dataset.resolved_layout import resolve_root
@@ -60,7 +61,7 @@ def depth_scores(predicted_m: np.ndarray, truth_m: np.ndarray) -> dict[str, floa
     return dict(zip(MEASURES, map(float, values), strict=True))
 
 
-def evaluate_depth(config: Any) -> dict[str, float]:
+def evaluate_depth(config: Config) -> dict[str, float]:
     """Mean over the images of the target's labelled set, for the checkpoint that TEST names; leaves `depth.json`.
 
     Raises ConfigError where TEST asks for what is not done with depth, NotFinite naming images whose depth is none.
@@ -74,7 +75,7 @@ def evaluate_depth(config: Any) -> dict[str, float]:
     test, device = config.TEST, prepare_device(config)
     root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)
     dataset = StreetDataset(
-        spec, root, test.SET_TARGET, class_set(config), size=tuple(test.INPUT_SIZE_TARGET),
+        spec, root, test.SET_TARGET, class_set(config), size=test.INPUT_SIZE_TARGET,
         mean=tuple(config.TRAIN.IMG_MEAN), with_depth=True,
     )  # fmt: skip
     (candidate,) = candidates(config)[-1:]
@@ -121,7 +122,7 @@ def _refuse_other_requests(test: Any) -> None:
 
 
 @torch.inference_mode()
-def _depth(net: torch.nn.Module, images: Tensor, config: Any) -> Tensor:
+def _depth(net: torch.nn.Module, images: Tensor, config: Config) -> Tensor:
     depth = outputs(net, images, AMP_DTYPES[config.TRAIN.AMP])[1]
     assert depth is not None
     return depth

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from torch.nn import functional
 from advent.build.network import build_network
 from advent.config.class_set import class_set
 from advent.config.loading import load_config
+from advent.config.schema import Config
 from advent.dataset import resize as geometries
 from advent.dataset.base_dataset import network_images
 from advent.dataset.classes import ClassSet
@@ -56,7 +57,7 @@ class Model:
     """
 
     net: nn.Module
-    config: Any
+    config: Config
     classes: ClassSet
     size: Size
     mean: tuple[float, ...]
@@ -235,7 +236,7 @@ def _config_beside(checkpoint: Path) -> Path:
     return beside
 
 
-def _geometry_of(config: Any, file: str | Path) -> str:
+def _geometry_of(config: Config, file: str | Path) -> str:
     """How the target's images meet the input size: GEOMETRY_TARGET, which load_config fills from TARGET's spec."""
     if config.GEOMETRY_TARGET is not None:
         return str(config.GEOMETRY_TARGET)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from torch import Tensor
 
+from advent.config.schema import Config
 from advent.methods.registry import NetworkEntry, register_method, register_network
 from advent.methods.steps import (
     Batch,
@@ -55,7 +55,7 @@ def _map_of_power(power: int) -> MapFunction:
     return to_map
 
 
-def depth_aware_method(name: str, config: Any, half_disc_loss: bool = False, include_last_iter: bool = True) -> Method:
+def depth_aware_method(name: str, config: Config, half_disc_loss: bool = False, include_last_iter: bool = True) -> Method:
     """The adversarial step on depth-aware maps, with the depth powers of TRAIN.DEPTH_POWER (source, target)."""
     # The release squares depth on the target only; both figures show one map. DEPTH_POWER [1, 2] restores it.
     power_src, power_trg = config.TRAIN.DEPTH_POWER

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from advent.build.data import target_data
 from advent.checkpoints.io import digest
@@ -13,6 +12,7 @@ from advent.checkpoints.provenance import FILE as PROVENANCE
 from advent.checkpoints.provenance import names_digest, read_provenance, require_match
 from advent.checkpoints.run_dir import RunDir, initial_checkpoint
 from advent.config.loading import stage_command
+from advent.config.schema import Config
 from advent.dataset.file_lists import read_list
 from advent.errors import ConfigError, MissingStage
 from advent.methods.registry import find_method
@@ -23,7 +23,7 @@ from ida.rank_stage import EASY, HARD, MASKS
 log = logging.getLogger(__name__)
 
 
-def intra_method(config: Any) -> Method:
+def intra_method(config: Config) -> Method:
     """TRAIN.DA_METHOD as IDA runs it: discriminator losses halved, iterations 0..EARLY_STOP-1.
 
     `AdvEnt` is the release's variant; `DAF` is the one that the paper's figure shows (depth in the map, no depth
@@ -35,7 +35,7 @@ def intra_method(config: Any) -> Method:
     return replace(method, half_disc_loss=True, include_last_iter=False)
 
 
-def intra_stage(config: Any, *, resume: bool = False, overwrite: bool = False) -> RunDir:
+def intra_stage(config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
     """Train easy -> hard with the pseudo labels of the ranking stage."""
     method = intra_method(config)
     ranking = ranking_folder(config)
@@ -57,14 +57,14 @@ def intra_stage(config: Any, *, resume: bool = False, overwrite: bool = False) -
     return trainer.run_dir
 
 
-def ranking_folder(config: Any) -> RunDir:
+def ranking_folder(config: Config) -> RunDir:
     """Where the splits and pseudo labels lie: STAGE.RANKING_FROM, else the ranking stage of the same experiment."""
     if config.STAGE.RANKING_FROM:
         return RunDir(Path(config.STAGE.RANKING_FROM))
     return RunDir.of(config, config.STAGE.RANKING)
 
 
-def check_ranking(config: Any, ranking: RunDir, start: Path | None) -> None:
+def check_ranking(config: Config, ranking: RunDir, start: Path | None) -> None:
     """Refuse a ranking that is unfinished, edited, of other images, or made with another network than IDA's start.
 
     `start` is None for a continued run, whose record tells what it started from. A ranking without a record came
@@ -93,5 +93,5 @@ def check_ranking(config: Any, ranking: RunDir, start: Path | None) -> None:
     require_match(made["sha256"], began["sha256"], what, fix, check)
 
 
-def _ranking_command(config: Any) -> str:
+def _ranking_command(config: Config) -> str:
     return stage_command(config, config.STAGE.RANKING)

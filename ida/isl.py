@@ -12,6 +12,7 @@ from advent.build.data import target_data
 from advent.checkpoints.io import state_digest
 from advent.checkpoints.provenance import environment, names_digest, require_match
 from advent.checkpoints.run_dir import RunDir, initial_checkpoint
+from advent.config.schema import Config
 from advent.errors import DataError
 from advent.methods.steps import Method, supervised_step
 from advent.runtime import distributed
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 RECORD = "complete.json"
 
 
-def isl_stage(config: Any, *, resume: bool = False, overwrite: bool = False) -> RunDir:
+def isl_stage(config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
     """Train on pseudo labels of the target, remade before iterations 0, REFRESH + 1, 2 * REFRESH + 1, ..."""
     start = None if is_resuming(config, resume) else initial_checkpoint(config)
     target = target_data(config)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from advent.config.schema import Config
 from advent.dataset.loader import load_batches, sequential_batches
 from advent.evaluation.predictor import not_finite, refuse_not_finite
 from advent.methods.steps import PREDICT, Prediction, StepContext
@@ -55,7 +56,7 @@ def class_thresholds(counts: np.ndarray, threshold: float, share: float) -> np.n
 
 @torch.inference_mode()
 def predictions(
-    net: nn.Module, dataset: Any, config: Any, device: torch.device, what: str
+    net: nn.Module, dataset: Any, config: Config, device: torch.device, what: str
 ) -> Iterator[tuple[Any, Prediction]]:
     """(names, prediction at input size) of every batch of this process's share of a data set, network in eval mode.
 
@@ -87,7 +88,7 @@ def write_label(
         write_atomically(label_path(folder, name, "_color.png"), lambda f: colors(labels).save(f, "PNG"))
 
 
-def label_dataset(net: nn.Module, dataset: Any, config: Any, device: torch.device, folder: Path, what: str) -> float:
+def label_dataset(net: nn.Module, dataset: Any, config: Config, device: torch.device, folder: Path, what: str) -> float:
     """Write thresholded pseudo labels of a whole data set, files written by threads meanwhile.
 
     Of several processes each writes its share. Returns the share of pixels that keep a label, of all images, when all
@@ -108,7 +109,7 @@ def label_dataset(net: nn.Module, dataset: Any, config: Any, device: torch.devic
     return kept / total
 
 
-def _threshold(net: nn.Module, dataset: Any, config: Any, device: torch.device, what: str) -> float | Tensor:
+def _threshold(net: nn.Module, dataset: Any, config: Config, device: torch.device, what: str) -> float | Tensor:
     """ISL.THRESHOLD, or with ISL.CLASS_SHARE one for each class, from a pass of its own over the data set."""
     if config.ISL.CLASS_SHARE == 0:
         return float(config.ISL.THRESHOLD)

@@ -21,6 +21,7 @@ from advent.checkpoints.provenance import names_digest, provenance
 from advent.checkpoints.run_dir import RunDir, initial_checkpoint
 from advent.config.class_set import class_set
 from advent.config.loading import config_digest, dump_config
+from advent.config.schema import Config
 from advent.dataset.classes import ClassSet
 from advent.doctor.check import sanity_check
 from advent.errors import ConfigError, MissingStage
@@ -38,7 +39,7 @@ from ida.ranking import normaliser, random_score, rank, rare_classes, score, spl
 EASY, HARD, MASKS = "easy_split.txt", "hard_split.txt", "color_masks"
 
 
-def rank_stage(config: Any, best_iter: int | None = None) -> RunDir:
+def rank_stage(config: Config, best_iter: int | None = None) -> RunDir:
     """Leave `easy_split.txt`, `hard_split.txt`, `ranking.csv` and `color_masks/` in the stage's folder.
 
     `best_iter` takes `model_{best_iter}.pth` of the stage before instead of its last snapshot.
@@ -70,14 +71,14 @@ def rank_stage(config: Any, best_iter: int | None = None) -> RunDir:
 
 
 @distributed.main_only
-def _begin(config: Any, run_dir: RunDir, checkpoint: Path, target: Any) -> None:
+def _begin(config: Config, run_dir: RunDir, checkpoint: Path, target: Any) -> None:
     (run_dir.path / "finished.json").unlink(missing_ok=True)
     run_dir.remove_leftovers()
     run_dir.write_header(dump_config(config), provenance(config, {"start": checkpoint}, {"target": target.names}))
 
 
 @distributed.main_only
-def _finish(config: Any, run_dir: RunDir, scores: list[tuple[str, float]], started: float) -> None:
+def _finish(config: Config, run_dir: RunDir, scores: list[tuple[str, float]], started: float) -> None:
     easy, hard = _write_split(run_dir.path, scores, config.RANK.LAMBDA1)
     splits = {file: digest(run_dir.path / file) for file in (EASY, HARD)}
     run_dir.mark_done(
@@ -87,7 +88,7 @@ def _finish(config: Any, run_dir: RunDir, scores: list[tuple[str, float]], start
 
 
 def _score_all(
-    config: Any, net: nn.Module, target: Any, classes: ClassSet, rare: Sequence[int], device: torch.device, masks: Path
+    config: Config, net: nn.Module, target: Any, classes: ClassSet, rare: Sequence[int], device: torch.device, masks: Path
 ) -> list[tuple[str, float]]:
     """(name, score) of every image; their pseudo labels are written by threads meanwhile.
 
@@ -108,7 +109,7 @@ def _score_all(
     return [one for part in distributed.all_gather(scores) for one in part]
 
 
-def _scores(config: Any, names: Sequence[str], prediction: Prediction) -> list[float]:
+def _scores(config: Config, names: Sequence[str], prediction: Prediction) -> list[float]:
     if config.RANK.MAP == "random":
         return [random_score(name, config.TRAIN.RANDOM_SEED) for name in names]
     return score(prediction.main, prediction.depth if config.RANK.MAP == "depth" else None)
@@ -127,7 +128,7 @@ def _write_split(folder: Path, scores: list[tuple[str, float]], lambda1: float) 
     return easy, hard
 
 
-def _checkpoint(config: Any, best_iter: int | None) -> Path:
+def _checkpoint(config: Config, best_iter: int | None) -> Path:
     if best_iter is None:
         return initial_checkpoint(config)
     before = RunDir.of(config, config.STAGE.AFTER)

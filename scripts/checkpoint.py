@@ -21,6 +21,7 @@ from advent.checkpoints.formats import ASPP_DILATIONS, IMAGENET, TORCHVISION, Ch
 from advent.checkpoints.io import digest, save
 from advent.cli import OneLineParser
 from advent.config.loading import default_config, load_config, protocol_sections
+from advent.config.schema import Config
 from advent.errors import ConfigError, UserError, printable
 from advent.model.pretrained import convert
 from advent.utils.paths import CONFIGS
@@ -88,7 +89,7 @@ def _config_beside(path: Path, found: CheckpointInfo) -> Path | None:
     return file if found.settings == described else None
 
 
-def _settings(config: Any) -> dict[str, str]:
+def _settings(config: Config) -> dict[str, str]:
     """The keys of Contents.settings, as a config has them."""
 
     model = config.MODEL

@@ -18,6 +18,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
 from advent.build.data import evaluation_data, source_data, target_data
+from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.build_cache import fill_cache
 from advent.errors import ConfigError, DataError, printable
@@ -27,7 +28,7 @@ from ida import cli
 ROLES = ("source", "target", "test")
 
 
-def _datasets(config: Any, roles: Sequence[str] | None) -> list[StreetDataset]:
+def _datasets(config: Config, roles: Sequence[str] | None) -> list[StreetDataset]:
     """The data sets to prepare, all checked before the first is read; a target without labels has no `test`."""
 
     datasets: list[StreetDataset] = []

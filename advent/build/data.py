@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from advent.config.class_set import class_set, target_spec
+from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.resolved_layout import resolve_root
 from advent.dataset.spec import load_spec
@@ -14,20 +14,20 @@ from advent.methods.registry import find_network
 from advent.utils.paths import CONFIGS
 
 
-def source_data(config: Any) -> StreetDataset:
+def source_data(config: Config) -> StreetDataset:
     """The labelled source at its input size; with depth when the network learns depth."""
     spec = load_spec(config.SOURCE)
     train = config.TRAIN
     return StreetDataset(
         spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_SOURCE, spec), train.SET_SOURCE, class_set(config),
-        size=tuple(train.INPUT_SIZE_SOURCE), label_size=tuple(train.INPUT_SIZE_SOURCE), mean=tuple(train.IMG_MEAN),
+        size=train.INPUT_SIZE_SOURCE, label_size=train.INPUT_SIZE_SOURCE, mean=tuple(train.IMG_MEAN),
         list_file=_list_file(config.DATA_LIST_SOURCE), with_labels=True,
         with_depth=find_network(config).gives_depth and train.LAMBDA_DEPTH_MAIN > 0, cache_dir=cache_folder(config),
     )  # fmt: skip
 
 
 def target_data(
-    config: Any,
+    config: Config,
     names: Sequence[str] | None = None,
     label_dir: Path | None = None,
     size: Sequence[int] | None = None,
@@ -38,7 +38,7 @@ def target_data(
     """
     spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     train = config.TRAIN
-    size_wh = tuple(size or train.INPUT_SIZE_TARGET)
+    size_wh = size or train.INPUT_SIZE_TARGET
     return StreetDataset(
         spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), train.SET_TARGET, class_set(config),
         size=size_wh, label_size=size_wh, mean=tuple(train.IMG_MEAN), names=names,
@@ -46,17 +46,17 @@ def target_data(
     )  # fmt: skip
 
 
-def evaluation_data(config: Any, labelled: bool = True) -> StreetDataset:
+def evaluation_data(config: Config, labelled: bool = True) -> StreetDataset:
     """The target's labelled set: images at TEST.INPUT_SIZE_TARGET, labels (if any) at the size they are scored at."""
     spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     return StreetDataset(
         spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), config.TEST.SET_TARGET,
-        class_set(config), size=tuple(config.TEST.INPUT_SIZE_TARGET), label_size=None,
+        class_set(config), size=config.TEST.INPUT_SIZE_TARGET, label_size=None,
         mean=tuple(config.TRAIN.IMG_MEAN), with_labels=labelled, cache_dir=cache_folder(config),
     )  # fmt: skip
 
 
-def cache_folder(config: Any) -> Path | None:
+def cache_folder(config: Config) -> Path | None:
     """Where scripts/prepare.py leaves decoded items: DATA_CACHE, relative to DATA_ROOT."""
     return Path(config.DATA_ROOT) / config.DATA_CACHE if config.DATA_CACHE else None
 

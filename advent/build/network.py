@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from advent.checkpoints.loading import load_network
+from advent.config.schema import Config
 from advent.errors import ConfigError
 from advent.methods.registry import find_network
 from advent.model.deeplabv2 import SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, ResNetEncoder
 
 
-def build_encoder(config: Any, weights: bool = True) -> Encoder:
+def build_encoder(config: Config, weights: bool = True) -> Encoder:
     """MODEL.ENCODER; `weights=False` skips MODEL.ENCODER_WEIGHTS (a checkpoint is loaded over them anyway)."""
     model = config.MODEL
     kind, _, name = model.ENCODER.partition(":")
@@ -28,7 +28,7 @@ def build_encoder(config: Any, weights: bool = True) -> Encoder:
     return TimmEncoder(name, config.TRAIN.IMG_MEAN, model.BN_AFFINE, file, model.OUTPUT_STRIDE, model.FEATURE_SCALE)
 
 
-def build_network(config: Any, checkpoint: str | Path | None = None) -> SegmentationNetwork:
+def build_network(config: Config, checkpoint: str | Path | None = None) -> SegmentationNetwork:
     """MODEL.NAME on its encoder, randomly started, or with the weights of a trained checkpoint."""
     net = find_network(config).build(config, build_encoder(config, weights=checkpoint is None))
     if checkpoint is not None:

@@ -18,6 +18,7 @@ import torch
 import advent
 from advent.checkpoints.io import digest
 from advent.config.loading import config_digest
+from advent.config.schema import Config
 from advent.errors import StaleInput
 from advent.runtime import distributed
 from advent.runtime.device import device_facts, pick_device
@@ -28,7 +29,7 @@ FILE = "provenance.json"
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-def provenance(config: Any, inputs: Mapping[str, Path], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def provenance(config: Config, inputs: Mapping[str, Path], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """The record of one run: config, seed, code, libraries, device, inputs by digest, data sets by their names.
 
     `inputs`: role -> file (the checkpoint that a stage starts from, splits). `names`: role -> the images' names.

@@ -14,6 +14,7 @@ import torch
 from advent.checkpoints import provenance
 from advent.checkpoints.io import save
 from advent.config.loading import config_digest, load_config, stage_command
+from advent.config.schema import Config
 from advent.errors import ConfigError, MissingStage
 from advent.runtime.distributed import main_only
 from advent.utils.serialization import is_temporary, read_json, write_json, write_text
@@ -23,7 +24,7 @@ SNAPSHOT = re.compile(r"model_(\d+)\.pth")
 RESUME = "resume.pth"
 
 
-def experiment_folder(config: Any) -> Path:
+def experiment_folder(config: Config) -> Path:
     """EXP_ROOT/EXP_NAME[_EXP_SUFFIX]: all stages of one protocol."""
     name = config.EXP_NAME + (f"_{config.EXP_SUFFIX}" if config.EXP_SUFFIX else "")
     return Path(config.EXP_ROOT) / name
@@ -36,7 +37,7 @@ class RunDir:
         self.path = path
 
     @classmethod
-    def of(cls, config: Any, stage: str | None = None) -> RunDir:
+    def of(cls, config: Config, stage: str | None = None) -> RunDir:
         """The folder of the config's own stage, or of another one of the same experiment."""
         return cls(experiment_folder(config) / (stage or config.STAGE.NAME))
 
@@ -60,7 +61,7 @@ class RunDir:
         write_text(self.path / "config.yml", config_text)
         write_json(self.path / provenance.FILE, record)
 
-    def has_config(self, config: Any, digest: str) -> bool:
+    def has_config(self, config: Config, digest: str) -> bool:
         """Whether what lies here under the config of `digest` was made with `config`.
 
         Also where an earlier version wrote it, which knew fewer keys: its config.yml, read again, has the others'
@@ -154,7 +155,7 @@ class MetricsFile:
             log.warning("%s: %d bytes, %d when the run stopped: rows are missing", self.path, now, size)
 
 
-def initial_checkpoint(config: Any) -> Path:
+def initial_checkpoint(config: Config) -> Path:
     """The checkpoint that a later stage starts from: TRAIN.RESTORE_FROM, else the last one of STAGE.AFTER.
 
     Raises MissingStage with the command that makes it.

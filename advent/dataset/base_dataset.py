@@ -31,7 +31,6 @@ from advent.dataset.image_io import (
     require_same_turn,
     warn_if_damaged,
 )
-from advent.dataset.resize import Size
 from advent.dataset.resolved_layout import ResolvedLayout, resolve_layout
 from advent.dataset.spec_types import DatasetSpec
 from advent.dataset.versions import detect_version
@@ -87,8 +86,8 @@ class StreetDataset(Dataset[dict[str, Any]]):
         split: str,
         classes: ClassSet,
         *,
-        size: Size | None,
-        label_size: Size | None = None,
+        size: Sequence[int] | None,
+        label_size: Sequence[int] | None = None,
         mean: Sequence[float] = IMG_MEAN,
         names: Sequence[str] | None = None,
         list_file: Path | None = None,

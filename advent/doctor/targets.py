@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from advent.config.class_set import class_set
+from advent.config.schema import Config
 from advent.dataset.classes import ClassSet, load_classes
 from advent.dataset.resolved_layout import folder_of, resolve_layout
 from advent.dataset.spec import load_spec
@@ -18,7 +18,7 @@ NOT_OPENED = "labels are not looked at: training and ranking never open the targ
 NEVER_NEEDED = "no labels: fine for training and ranking, which never open the target's; only test.py needs them"
 
 
-def targets_of_config(config: Any) -> list[CheckTarget]:
+def targets_of_config(config: Config) -> list[CheckTarget]:
     """Source, target, and the target's labelled set, as the stages of a config use them."""
     classes, train = class_set(config), config.TRAIN
     source, target = load_spec(config.SOURCE), load_spec(config.TARGET)

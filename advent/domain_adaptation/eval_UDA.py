@@ -7,9 +7,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from easydict import EasyDict
 from torch import nn
 
 from advent.checkpoints.loading import load_network
+from advent.config.loading import as_config
+from advent.config.schema import Config
 from advent.errors import ConfigError
 from advent.evaluation.evaluate import upsample_argmax
 from advent.evaluation.predictor import Predictor, not_finite, refuse_not_finite
@@ -36,7 +39,7 @@ log = logging.getLogger(__name__)
 def evaluate_domain_adaptation(
     models: Sequence[nn.Module],
     test_loader: Iterable[Any],
-    cfg: Any,
+    cfg: Config | EasyDict,
     fixed_test_size: bool = True,
     verbose: bool = True,
 ) -> float:
@@ -46,13 +49,14 @@ def evaluate_domain_adaptation(
     TEST.RESTORE_FROM, when they are set. `fixed_test_size` is accepted for callers of ADVENT; logits are always
     resized to the label.
     """
-    files = cfg.TEST.ENSEMBLE or ([cfg.TEST.RESTORE_FROM] if cfg.TEST.RESTORE_FROM else [])
+    config = as_config(cfg)
+    files = config.TEST.ENSEMBLE or ([config.TEST.RESTORE_FROM] if config.TEST.RESTORE_FROM else [])
     if files and len(files) != len(models):
         raise ConfigError(f"TEST.ENSEMBLE: {len(files)} checkpoints for {len(models)} models; give one for each")
     for model, path in zip(models, files, strict=bool(files)):
         load_network(model, path)
-    predictor = Predictor(models, cfg.TEST.WEIGHTS)
-    hist = np.zeros((cfg.NUM_CLASSES, cfg.NUM_CLASSES), np.int64)
+    predictor = Predictor(models, config.TEST.WEIGHTS)
+    hist = np.zeros((config.NUM_CLASSES, config.NUM_CLASSES), np.int64)
     device = next(models[0].parameters()).device
     for image, labels, *rest in test_loader:
         logits = predictor(image.to(device))
@@ -60,7 +64,7 @@ def evaluate_domain_adaptation(
         refuse_not_finite(not_finite(names, logits), "the models' logits")
         for one, label in zip(logits, labels, strict=True):
             ids = upsample_argmax(one, label.shape[-2:]).cpu().numpy()
-            hist += confusion_matrix(label.numpy(), ids, cfg.NUM_CLASSES)
+            hist += confusion_matrix(label.numpy(), ids, config.NUM_CLASSES)
     found = mean_iou(intersection_over_union(hist))
     if verbose:
         log.info("mIoU %.2f", found)

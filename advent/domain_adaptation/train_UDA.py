@@ -7,8 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
+from easydict import EasyDict
 
 from advent.checkpoints.run_dir import RunDir
+from advent.config.loading import as_config
+from advent.config.schema import Config
 from advent.dataset.loader import batch_to_device
 from advent.methods.registry import find_method, find_network
 from advent.training.learner import Learner
@@ -20,15 +23,18 @@ __all__ = ["finish", "run_to_end", "train_domain_adaptation", "train_stage"]
 log = logging.getLogger(__name__)
 
 
-def train_domain_adaptation(model: Any, trainloader: Iterable[Any], targetloader: Iterable[Any], cfg: Any) -> None:
+def train_domain_adaptation(
+    model: Any, trainloader: Iterable[Any], targetloader: Iterable[Any], cfg: Config | EasyDict
+) -> None:
     """ADVENT's entry point: train `model` on loaders of (image, label, ...) and (image, ...) tuples.
 
     Snapshots go to the config's stage folder. A third entry of four-dimensional or three-dimensional floats in a
     source item is taken for inverse depth.
     """
+    config = as_config(cfg)
     device = next(model.parameters()).device
-    learner = Learner(model, find_method(cfg), find_network(cfg).supervised, cfg.TRAIN, device)
-    with Trainer(cfg, learner, RunDir.of(cfg)) as trainer:
+    learner = Learner(model, find_method(config), find_network(config).supervised, config.TRAIN, device)
+    with Trainer(config, learner, RunDir.of(config)) as trainer:
         trainer.run(_endless(trainloader, device), _endless(targetloader, device))
 
 

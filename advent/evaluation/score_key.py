@@ -15,6 +15,7 @@ import torch
 
 from advent.checkpoints.provenance import environment
 from advent.config.loading import config_digest
+from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.cache import stamp
 
@@ -28,7 +29,7 @@ WITHOUT_EFFECT_ON_SCORES = (
 )  # fmt: skip
 
 
-def setting_digest(config: Any, device: torch.device, datasets: Sequence[StreetDataset]) -> str:
+def setting_digest(config: Config, device: torch.device, datasets: Sequence[StreetDataset]) -> str:
     """SHA-256 of everything but the checkpoint that a score depends on; the data sets are the ones looked at."""
     facts = {
         "config": config_digest(config, WITHOUT_EFFECT_ON_SCORES), "device": device.type,

@@ -24,6 +24,7 @@ from advent.checkpoints.provenance import environment, names_digest
 from advent.checkpoints.run_dir import RunDir
 from advent.config.class_set import class_set
 from advent.config.loading import config_digest, plain
+from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.doctor.check import sanity_check
 from advent.errors import ConfigError, MissingStage, NotFinite
@@ -61,7 +62,7 @@ class Candidate:
         return "+".join(digest(file) for file in self.files)
 
 
-def evaluate_stage(config: Any) -> list[dict[str, Any]]:
+def evaluate_stage(config: Config) -> list[dict[str, Any]]:
     """Score on the target's labelled set as TEST says; leave `results.json`, `.md`, `.csv`, `.tex`.
 
     TEST.MODE `single` takes TEST.RESTORE_FROM or TEST.ENSEMBLE, `last` the last snapshot, `best` every one; the best
@@ -89,13 +90,14 @@ def evaluate_stage(config: Any) -> list[dict[str, Any]]:
     return results
 
 
-def predict_stage(config: Any) -> Path:
+def predict_stage(config: Config) -> Path:
     """Only write predictions (TEST.SAVE_PREDS) of images that have no labels here; returns their folder."""
     if config.TEST.MODE == "best":
         raise ConfigError(
             "TEST.MODE: best is chosen by its score on labels, there are none here; set it to last, or name a snapshot "
             "with TEST.MODE=single TEST.RESTORE_FROM=FILE"
         )
+    assert config.TEST.SAVE_PREDS is not None, "the command line asks for a folder"
     scorer = Scorer(config, labelled=False)
     scorer.result(candidates(config)[-1], save=True)
     return Path(config.TEST.SAVE_PREDS)
@@ -104,7 +106,7 @@ def predict_stage(config: Any) -> Path:
 class Scorer:
     """Scores candidates on one data set under one setting; remembers scores by all that they depend on."""
 
-    def __init__(self, config: Any, labelled: bool = True) -> None:
+    def __init__(self, config: Config, labelled: bool = True) -> None:
         self.config, self.device, self.classes = config, prepare_device(config), class_set(config)
         self.dataset: StreetDataset = evaluation_data(config, labelled)
         distributed.require_same(config=config_digest(config, OF_A_MACHINE), images=names_digest(self.dataset.names))
@@ -162,6 +164,7 @@ class Scorer:
         return maybe_compile(net, self.config.TRAIN, self.device)
 
     def _keep(self, candidate: Candidate) -> Callable[[str, np.ndarray], None]:
+        assert self.config.TEST.SAVE_PREDS is not None
         folder = PredictionFolder(Path(self.config.TEST.SAVE_PREDS), self.dataset)
         log.info("%s: gets the predictions of %s", folder.folder, candidate)
         return lambda name, ids: folder.write(name, ids, native_size(self.dataset, name))
@@ -183,7 +186,7 @@ class Scorer:
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def evaluation_hook(config: Any, net: nn.Module, device: torch.device) -> Callable[[int], dict[str, float]]:
+def evaluation_hook(config: Config, net: nn.Module, device: torch.device) -> Callable[[int], dict[str, float]]:
     """A loop hook that scores the network every TRAIN.EVAL_EVERY iterations.
 
     Its rows hold `test_miou` and, of every class that occurs, `test_iou/<class>`, in percent; nothing, and the log a
@@ -206,7 +209,7 @@ def evaluation_hook(config: Any, net: nn.Module, device: torch.device) -> Callab
     return hook
 
 
-def candidates(config: Any) -> list[Candidate]:
+def candidates(config: Config) -> list[Candidate]:
     """What TEST asks to be scored, the last snapshot last. Raises MissingStage where there is none."""
     if config.TEST.WAIT_MODEL and not config.TEST.ENSEMBLE and not config.TEST.RESTORE_FROM:
         _wait_for(RunDir.of(config))
@@ -220,7 +223,7 @@ def _wait_for(run_dir: RunDir) -> None:
         time.sleep(WAIT_SECONDS)
 
 
-def _candidates(config: Any) -> list[Candidate]:
+def _candidates(config: Config) -> list[Candidate]:
     test, run_dir = config.TEST, RunDir.of(config)
     if test.ENSEMBLE:
         return [Candidate(None, tuple(map(Path, test.ENSEMBLE)), tuple(test.WEIGHTS))]

@@ -58,12 +58,12 @@ def register_method(name: str, build: Callable[[Config], Method]) -> None:
     METHODS[name] = build
 
 
-def find_network(config: Any) -> NetworkEntry:
+def find_network(config: Config) -> NetworkEntry:
     """The entry of MODEL.NAME. Raises ConfigError naming the nearest one."""
     return _look_up(NETWORKS, config.MODEL.NAME, "MODEL.NAME")
 
 
-def find_method(config: Any) -> Method:
+def find_method(config: Config) -> Method:
     """The method of TRAIN.DA_METHOD, checked against the network. Raises ConfigError."""
     method = _look_up(METHODS, config.TRAIN.DA_METHOD, "TRAIN.DA_METHOD")(config)
     if method.needs_depth and not find_network(config).gives_depth:

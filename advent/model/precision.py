@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from advent.config.schema import TrainConfig
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import SegmentationNetwork
 from advent.runtime import distributed
@@ -104,7 +105,7 @@ def convert_sync_bn(net: SegmentationNetwork, device: torch.device) -> Segmentat
     return nn.SyncBatchNorm.convert_sync_batchnorm(net)
 
 
-def maybe_compile(net: nn.Module, train: Any, device: torch.device) -> nn.Module:
+def maybe_compile(net: nn.Module, train: TrainConfig, device: torch.device) -> nn.Module:
     """What to call instead of the network: itself, or with TRAIN.COMPILE its compiled form, which shares its weights.
 
     Raises ConfigError where compiling is impossible.

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from advent.config.schema import Config
 from advent.errors import DeviceError, first_line
 from advent.runtime import distributed
 
@@ -37,7 +38,7 @@ def pick_device(name: str = "auto") -> torch.device:
     return device
 
 
-def prepare_device(config: Any) -> torch.device:
+def prepare_device(config: Config) -> torch.device:
     """The device of DEVICE, with TRAIN.TF32 and TRAIN.DETERMINISTIC in force: for training, ranking and evaluation."""
     device = pick_device(config.DEVICE)
     set_deterministic(config.TRAIN.DETERMINISTIC)

@@ -6,13 +6,14 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from advent.config.schema import Config
 from advent.errors import ConfigError
 from advent.runtime import distributed
 
 log = logging.getLogger(__name__)
 
 
-def effective_batch(config: Any, uses_target: bool = True) -> dict[str, Any]:
+def effective_batch(config: Config, uses_target: bool = True) -> dict[str, Any]:
     """Processes, micro-batches, images of an iteration, and the rates, which nothing scales; said in the log."""
     train, processes = config.TRAIN, distributed.world_size()
     parts = processes * train.ACCUMULATE
@@ -30,7 +31,7 @@ def effective_batch(config: Any, uses_target: bool = True) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def with_recorded_accumulation(config: Any, parts: tuple[int, int], path: Path) -> Any:
+def with_recorded_accumulation(config: Config, parts: tuple[int, int], path: Path) -> Any:
     """The config with TRAIN.ACCUMULATE as a run began with it, in `parts` (processes, ACCUMULATE).
 
     The rule for continuing on another number of processes: the product of both stays, and with it every batch. Raises

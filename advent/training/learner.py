@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from advent.config.schema import TrainConfig
 from advent.methods.steps import Batch, Losses, Method, StepContext, Supervised
 from advent.model.activation_checkpointing import recompute_activations
 from advent.model.deeplabv2 import SegmentationNetwork
@@ -40,7 +41,7 @@ class Learner:
     """
 
     def __init__(
-        self, net: SegmentationNetwork, method: Method, supervised: Supervised, train: Any, device: torch.device
+        self, net: SegmentationNetwork, method: Method, supervised: Supervised, train: TrainConfig, device: torch.device
     ) -> None:
         self.train_config, self.method, self.device = train, method, device
         discriminators = nn.ModuleDict()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from advent.config.schema import TrainConfig
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import SegmentationNetwork
 
@@ -54,7 +54,7 @@ def update_multiplicity(name: str) -> int:
     return name.count(".")
 
 
-def network_optimizer(net: SegmentationNetwork, train: Any) -> RepeatedSGD:
+def network_optimizer(net: SegmentationNetwork, train: TrainConfig) -> RepeatedSGD:
     """SGD over backbone (group 0 first) and heads (group 1, HEAD_RATE times the rate); `train` is the TRAIN section.
 
     Further groups hold backbone parameters with other update counts. Raises ConfigError when the repeated update
@@ -69,11 +69,16 @@ def network_optimizer(net: SegmentationNetwork, train: Any) -> RepeatedSGD:
     backbone = [{"params": p, "lr_scale": 1.0, "repeats": n} for n, p in sorted(by_repeats.items())]
     heads = [p for _, p in net.head_parameters()]
     groups = [*backbone[:1], {"params": heads, "lr_scale": train.HEAD_RATE, "repeats": 1}, *backbone[1:]]
-    rates = {"lr": train.LEARNING_RATE, "momentum": train.MOMENTUM, "weight_decay": train.WEIGHT_DECAY}
-    return RepeatedSGD(groups, **rates, fused=has_fused_kernels(heads))
+    return RepeatedSGD(
+        groups,
+        lr=train.LEARNING_RATE,
+        momentum=train.MOMENTUM,
+        weight_decay=train.WEIGHT_DECAY,
+        fused=has_fused_kernels(heads),
+    )
 
 
-def discriminator_optimizer(discriminator: nn.Module, train: Any) -> torch.optim.Adam:
+def discriminator_optimizer(discriminator: nn.Module, train: TrainConfig) -> torch.optim.Adam:
     """ADVENT's Adam: betas (0.9, 0.99), no decay."""
     parameters = list(discriminator.parameters())
     fused = has_fused_kernels(parameters)

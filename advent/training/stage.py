@@ -15,6 +15,7 @@ from advent.checkpoints.loading import TORCHVISION_WEIGHTS, load_pretrained
 from advent.checkpoints.provenance import names_digest, provenance, read_provenance
 from advent.checkpoints.run_dir import RunDir
 from advent.config.loading import config_digest, dump_config
+from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.loader import infinite_batches
 from advent.doctor.check import sanity_check
@@ -31,7 +32,7 @@ from advent.training.trainer import Trainer
 log = logging.getLogger(__name__)
 
 
-def train_stage(config: Any, *, resume: bool = False, overwrite: bool = False) -> RunDir:
+def train_stage(config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
     """Train TRAIN.DA_METHOD on SOURCE -> TARGET; leaves snapshots, metrics and config in the stage's folder."""
     method = find_method(config)
     source = source_data(config)
@@ -78,7 +79,7 @@ def finish(trainer: Trainer, seconds: float) -> None:
 
 
 def create_trainer(
-    config: Any,
+    config: Config,
     method: Method,
     *,
     data: Mapping[str, StreetDataset],
@@ -119,12 +120,12 @@ def create_trainer(
     return trainer
 
 
-def is_resuming(config: Any, resume: bool) -> bool:
+def is_resuming(config: Config, resume: bool) -> bool:
     """Whether `--resume` finds a run to continue."""
     return resume and RunDir.of(config).has_resume_state()
 
 
-def resolve_seed(config: Any, resume: bool) -> None:
+def resolve_seed(config: Config, resume: bool) -> None:
     """With RANDOM_TRAIN, replace the fixed seed by a drawn one, which is recorded; a continued run keeps its own."""
     if not config.TRAIN.RANDOM_TRAIN:
         return

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
+from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.methods.steps import Prediction, StepContext
 from advent.training.learner import Learner
@@ -65,7 +66,7 @@ class TensorBoardWriter:
 ImageLogger = Callable[[TensorBoardWriter, int], None]
 
 
-def image_logger(config: Any, learner: Learner, source: StreetDataset, target: StreetDataset | None) -> ImageLogger:
+def image_logger(config: Config, learner: Learner, source: StreetDataset, target: StreetDataset | None) -> ImageLogger:
     """A view that draws the same few images of both domains every TRAIN.PICTURES_EVERY iterations.
 
     Image, labels (of the source, or pseudo labels), prediction, depth against its truth, entropy and depth-aware map.

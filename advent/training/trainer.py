@@ -12,6 +12,7 @@ from typing import Any
 from advent.checkpoints.io import read, save
 from advent.checkpoints.run_dir import RESUME, MetricsFile, RunDir
 from advent.config.loading import config_digest
+from advent.config.schema import Config
 from advent.errors import CheckpointError, ConfigError, NotFinite
 from advent.runtime import distributed, signals
 from advent.runtime.device import rng_state, set_rng_state
@@ -35,7 +36,7 @@ class Trainer:
 
     def __init__(
         self,
-        config: Any,
+        config: Config,
         learner: Learner,
         run_dir: RunDir,
         *,

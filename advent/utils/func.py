@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
+from easydict import EasyDict
 from torch import Tensor
 
 from advent.utils.loss import bce_loss, cross_entropy_2d, self_information
@@ -36,11 +35,11 @@ def per_class_iu(hist: np.ndarray) -> np.ndarray:
     return intersection_over_union(hist)
 
 
-def adjust_learning_rate(optimizer: torch.optim.Optimizer, i_iter: int, cfg: Any) -> float:
+def adjust_learning_rate(optimizer: torch.optim.Optimizer, i_iter: int, cfg: EasyDict) -> float:
     """Poly rate of iteration `i_iter` for the network's optimizer: group 0 at the rate, group 1 at ten times it."""
     return set_rate(optimizer, poly_rate(cfg.TRAIN.LEARNING_RATE, i_iter, cfg.TRAIN.MAX_ITERS, cfg.TRAIN.POWER))
 
 
-def adjust_learning_rate_discriminator(optimizer: torch.optim.Optimizer, i_iter: int, cfg: Any) -> float:
+def adjust_learning_rate_discriminator(optimizer: torch.optim.Optimizer, i_iter: int, cfg: EasyDict) -> float:
     """Poly rate of iteration `i_iter` for a discriminator's optimizer."""
     return set_rate(optimizer, poly_rate(cfg.TRAIN.LEARNING_RATE_D, i_iter, cfg.TRAIN.MAX_ITERS, cfg.TRAIN.POWER))

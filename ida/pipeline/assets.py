@@ -24,6 +24,7 @@ from advent.checkpoints.io import digest
 from advent.checkpoints.provenance import read_provenance
 from advent.checkpoints.run_dir import experiment_folder
 from advent.config.class_set import class_set
+from advent.config.schema import Config
 from advent.dataset.spec import load_spec
 from advent.errors import DataError, UserError
 from advent.evaluation.score_key import data_digest
@@ -88,7 +89,7 @@ def export_assets(stages: Sequence[Stage]) -> Path | None:
     return folder
 
 
-def _data_digests(config: Any) -> list[str] | None:
+def _data_digests(config: Config) -> list[str] | None:
     """Digests of what a gallery shows and counts: images and labels of both sets; None where the data are gone."""
     try:
         images = target_data(config)
@@ -153,7 +154,7 @@ def _extremes(stage: Stage, folder: Path, colors: Any) -> dict[str, list[dict[st
     return found
 
 
-def _ranking_map(config: Any, found: Prediction) -> np.ndarray:
+def _ranking_map(config: Config, found: Prediction) -> np.ndarray:
     """What the score is the mean of: the depth-aware map, or self-information alone, summed over the classes."""
     if found.depth is not None and config.RANK.MAP == "depth":
         return depth_aware_map(found.main, found.depth)[0].sum(0).numpy()

@@ -12,6 +12,7 @@ import numpy as np
 
 from advent.build.data import target_data
 from advent.config.class_set import class_set
+from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset, collect_pseudo_labels
 from advent.dataset.image_io import read_ids
 from advent.dataset.resolved_layout import resolve_root
@@ -98,7 +99,7 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 def _labels(
-    config: Any, folder: Path, names: Sequence[str] | None = None
+    config: Config, folder: Path, names: Sequence[str] | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]] | None:
     """(pseudo label, ground truth), (H, W) each, of one training image of the target after another; None without truth.
 
@@ -114,7 +115,7 @@ def _labels(
     return ((read_ids(file), truth.label(index)) for index, file in enumerate(files))
 
 
-def training_truth(config: Any, names: Sequence[str]) -> StreetDataset:
+def training_truth(config: Config, names: Sequence[str]) -> StreetDataset:
     """The target's training images with their labels, at the network's input size. Raises UserError without labels."""
     spec = load_spec(config.TARGET)
     root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)

@@ -10,6 +10,7 @@ from advent.build.data import source_data, target_data
 from advent.checkpoints.io import digest, peek
 from advent.checkpoints.provenance import names_digest, read_provenance, require_match
 from advent.checkpoints.run_dir import RESUME, RunDir, initial_checkpoint
+from advent.config.schema import Config
 from advent.errors import ConfigError, MissingStage, UserError
 from advent.methods.registry import find_method
 from advent.runtime.lock import holder
@@ -40,7 +41,7 @@ def check_finished(stage: Stage) -> bool:
     return True
 
 
-def _check_start(config: Any, run_dir: RunDir, record: dict[str, Any]) -> None:
+def _check_start(config: Config, run_dir: RunDir, record: dict[str, Any]) -> None:
     made = record["inputs"].get("start")
     if made is None:
         return
@@ -68,7 +69,7 @@ def _check_data(stage: Stage, record: dict[str, Any]) -> None:
         require_match(record["data"][role]["sha256"], found, what, _suggested_fix(stage.run_dir), config.STAGE.CHECK_PROVENANCE)
 
 
-def _check_ranking(config: Any) -> None:
+def _check_ranking(config: Config) -> None:
     ranking = ranking_folder(config)
     if ranking.path.is_dir():
         check_ranking(config, ranking, None)

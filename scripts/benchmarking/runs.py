@@ -21,6 +21,7 @@ import torch
 from advent.build.data import evaluation_data
 from advent.checkpoints.provenance import environment
 from advent.config.loading import default_config, flat, load_config, plain, without_effect
+from advent.config.schema import Config
 from advent.errors import ConfigError, hint
 from advent.evaluation.stage import ORACLE, evaluate_stage
 from advent.utils.paths import find_yaml
@@ -169,7 +170,7 @@ def cell_stage(run: Run, seed: int, overrides: Sequence[str] = ()) -> Stage:
     return Stage(run.name, run.script, config)
 
 
-def settings(config: Any) -> dict[str, Any]:
+def settings(config: Config) -> dict[str, Any]:
     """What a cell's result depends on: the keys that differ from the defaults, without places and how it is scored."""
     defaults = dict(flat(default_config()))
     sections = tuple(key for key in ELSEWHERE if key.endswith("."))

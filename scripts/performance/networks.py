@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from advent.build.network import build_encoder
 from advent.config.loading import load_config
+from advent.config.schema import Config
 from advent.methods.registry import find_method, find_network
 from advent.methods.steps import Batch
 from advent.model.deeplabv2 import initialise
@@ -23,7 +24,7 @@ from advent.training.learner import Learner
 class Bench:
     """A learner and one batch of each domain."""
 
-    config: Any
+    config: Config
     learner: Learner
     source: Batch
     target: Batch
@@ -69,7 +70,7 @@ class Bench:
         """The discriminator's work in a step: two forward passes, three backward ones."""
         context = self.learner.context
         size = self.target["image"].shape[-2:]
-        maps = torch.rand(1, len(self.config.CLASSES.names), *size, device=self.device)
+        maps = torch.rand(1, self.config.NUM_CLASSES, *size, device=self.device)
         leaf = maps.requires_grad_()
         parameters = list(context.discriminators.parameters())
         domain_logits = context.discriminate("main", leaf)
@@ -117,7 +118,7 @@ def bench(cfg: str, device: torch.device, overrides: Sequence[str] = ()) -> Benc
     return Bench(config, learner, source, target, device)
 
 
-def batch(config: Any, size: Sequence[int], count: int, device: torch.device) -> Batch:
+def batch(config: Config, size: Sequence[int], count: int, device: torch.device) -> Batch:
     """Noise in the form of a batch: blocks of labels, depth between near and far."""
     width, height = size
     image = 50 * torch.randn(count, 3, height, width, device=device)

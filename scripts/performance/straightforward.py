@@ -69,7 +69,9 @@ class Straightforward:
     def _update(self) -> None:
         rate, decay, momentum = self.train.LEARNING_RATE, self.train.WEIGHT_DECAY, self.train.MOMENTUM
         for parameter, times, scale in self.updates:
-            for _ in range(times if parameter.grad is not None else 0):
+            if parameter.grad is None:
+                continue
+            for _ in range(times):
                 buffer = self.momentum[parameter]
                 buffer.mul_(momentum).add_(parameter.grad + decay * parameter)
                 parameter.sub_(scale * rate * buffer)

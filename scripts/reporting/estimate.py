@@ -15,6 +15,7 @@ from advent.build.data import evaluation_data, source_data, target_data
 from advent.build.network import build_encoder
 from advent.checkpoints.loading import TORCHVISION_WEIGHTS
 from advent.config.class_set import class_set
+from advent.config.schema import Config
 from advent.dataset.spec import load_spec
 from advent.errors import UserError
 from advent.methods.registry import find_method, find_network
@@ -60,7 +61,7 @@ def check_inputs(stages: Sequence[Stage]) -> list[str]:
     return [*lines, _start(first)]
 
 
-def _start(config: Any) -> str:
+def _start(config: Config) -> str:
     start = config.TRAIN.RESTORE_FROM
     if start is None:
         return "starting weights: none, the networks start at random (the paper's start is ImageNet)"
@@ -113,7 +114,7 @@ def _method(stage: Stage) -> Method:
     return intra_method(stage.config) if stage.script == "train_intra.py" else find_method(stage.config)
 
 
-def _batch(config: Any, size: Sequence[int], count: int, device: torch.device) -> Batch:
+def _batch(config: Config, size: Sequence[int], count: int, device: torch.device) -> Batch:
     width, height = size
     classes = len(class_set(config))
     return {
@@ -124,7 +125,7 @@ def _batch(config: Any, size: Sequence[int], count: int, device: torch.device) -
 
 
 @torch.inference_mode()
-def _predict(net: torch.nn.Module, config: Any, device: torch.device) -> None:
+def _predict(net: torch.nn.Module, config: Config, device: torch.device) -> None:
     width, height = config.TEST.INPUT_SIZE_TARGET
     net(torch.zeros(1, 3, height, width, device=device))
 
@@ -143,7 +144,7 @@ def _time(work: Any, device: torch.device, steps: int) -> float:
     return sorted(seconds[1:])[len(seconds[1:]) // 2]
 
 
-def _count(load: Any, config: Any) -> int | None:
+def _count(load: Any, config: Config) -> int | None:
     try:
         return len(load(config))
     except UserError:

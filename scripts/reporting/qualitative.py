@@ -13,6 +13,7 @@ from torch import Tensor
 from advent.build.data import evaluation_data, source_data
 from advent.build.network import build_network
 from advent.config.class_set import class_set
+from advent.config.schema import Config
 from advent.dataset.loader import load_batches, sequential_batches
 from advent.methods.steps import PREDICT, Prediction, StepContext
 from advent.model.precision import to_device
@@ -62,7 +63,7 @@ def _predict(stage: Any, images: list[Tensor]) -> list[Prediction]:
     return [context.predict(image.to(device)).each(lambda x: x.float().cpu()) for image in images]
 
 
-def source_figure(config: Any, path: str | Path, count: int = EXAMPLES) -> Path:
+def source_figure(config: Config, path: str | Path, count: int = EXAMPLES) -> Path:
     """Write a PNG of `count` images of the source with labels and, where the network learns it, depth."""
     dataset, colors = source_data(config), class_set(config).colors
     chosen = np.linspace(0, len(dataset) - 1, min(max(count, 1), len(dataset))).round().astype(int)

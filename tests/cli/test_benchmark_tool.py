@@ -16,18 +16,18 @@ from helpers import tiny_data
 
 OVERRIDES = [*tiny_data.NETWORK, *tiny_data.SIZES, *tiny_data.SHORT, "DEVICE=cpu"]
 CELLS = [
-    {"name": "source_only", "label": "source only", "script": "train.py", "cfg": "quick/source_only"},
-    {"name": "daf", "label": "DAF", "script": "train.py", "cfg": "quick/dg"},
-    {"name": "inattentive", "label": "DAF without attention", "script": "train.py", "cfg": "quick/dg",
+    {"name": "source_only", "label": "source only", "script": "train.py", "cfg": "quick:source_only"},
+    {"name": "daf", "label": "DAF", "script": "train.py", "cfg": "quick:daf"},
+    {"name": "inattentive", "label": "DAF without attention", "script": "train.py", "cfg": "quick:daf",
      "set": ["MODEL.ATTENTION=false"]},
-    {"name": "isl", "label": "ISL", "script": "train_isl.py", "cfg": "quick/isl", "after": "daf"},
-    {"name": "half", "label": "half of each", "script": "train_isl.py", "cfg": "quick/isl", "after": "daf",
+    {"name": "isl", "label": "ISL", "script": "train_isl.py", "cfg": "quick:isl", "after": "daf"},
+    {"name": "half", "label": "half of each", "script": "train_isl.py", "cfg": "quick:isl", "after": "daf",
      "set": ["ISL.CLASS_SHARE=0.5"]},
-    {"name": "rank", "label": "random", "script": "entropy.py", "cfg": "quick/rank", "after": "isl",
+    {"name": "rank", "label": "random", "script": "entropy.py", "cfg": "quick:rank", "after": "isl",
      "set": ["RANK.MAP=random"]},
-    {"name": "ida", "label": "IDA", "script": "train_intra.py", "cfg": "quick/intrada", "after": "isl",
+    {"name": "ida", "label": "IDA", "script": "train_intra.py", "cfg": "quick:ida", "after": "isl",
      "ranking": "rank"},
-    {"name": "upper", "label": "upper", "script": "train.py", "cfg": "quick/source_only", "source": "target"},
+    {"name": "upper", "label": "upper", "script": "train.py", "cfg": "quick:source_only", "source": "target"},
 ]  # fmt: skip
 NAMES = [cell["name"] for cell in CELLS]
 

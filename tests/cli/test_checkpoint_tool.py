@@ -91,7 +91,7 @@ def test_a_strange_file_is_described_too(tmp_path, capsys):
 
 
 def tiny_config(*more):
-    return load_config("quick/dg", ["MODEL.INIT=he", "MODEL.ENCODER_WEIGHTS=null", "TRAIN.RESTORE_FROM=null", *more])
+    return load_config("quick:daf", ["MODEL.INIT=he", "MODEL.ENCODER_WEIGHTS=null", "TRAIN.RESTORE_FROM=null", *more])
 
 
 def said_of(file, capsys):

@@ -158,7 +158,7 @@ def test_labels_for_scoring_may_be_of_the_wrong_kind(tmp_path: Path, capsys: pyt
     train_ids(tmp_path)
     shutil.copytree(tmp_path / "Cityscapes/leftImg8bit/train", tmp_path / "Cityscapes/leftImg8bit/val")
     tiny_data.make_source(tmp_path / "streets")
-    code, text = examine(capsys, *tiny_data.command_line(tmp_path, "quick/dg", "TARGET=cityscapes"))
+    code, text = examine(capsys, *tiny_data.command_line(tmp_path, "quick:daf", "TARGET=cityscapes"))
     assert code == 0
     assert "warning  these are labelTrainIds" in text
     assert "no labels: fine for training and ranking" in text

@@ -159,7 +159,7 @@ def copy(trained, tmp_path):
     return root
 
 
-STAGES = [("entropy", "quick/rank", "rank", []), ("test", "quick/dg", "daf", ["TEST.SELECT=entropy", "TEST.MODE=best"])]
+STAGES = [("entropy", "quick:rank", "rank", []), ("test", "quick:daf", "daf", ["TEST.SELECT=entropy", "TEST.MODE=best"])]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage[0])
@@ -192,8 +192,8 @@ def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
     for root in (copy, other):
         shutil.rmtree(root / "exp/quick/isl")
     more = ["TRAIN.BATCH_SIZE_SOURCE=1", "TRAIN.BATCH_SIZE_TARGET=1", "ISL.REFRESH_EVERY=20", "ISL.CLASS_SHARE=0.3"]
-    line = tiny_data.command_line(other, "quick/isl", *more)
-    code, _, said = two.alone(run_script, "train_isl", tiny_data.command_line(copy, "quick/isl", *more, "TRAIN.ACCUMULATE=2"))
+    line = tiny_data.command_line(other, "quick:isl", *more)
+    code, _, said = two.alone(run_script, "train_isl", tiny_data.command_line(copy, "quick:isl", *more, "TRAIN.ACCUMULATE=2"))
     assert code == 0, said
     both = two.run(run_script, "train_isl", line)
     assert [one[0] for one in both] == [0, 0], both
@@ -218,7 +218,7 @@ def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
     ("test", ["TEST.RESTORE_FROM=nowhere.pth"], "nowhere.pth: No such file"),
 ])  # fmt: skip
 def test_a_mistake_is_said_once(two, copy, name, more, words):
-    found = two.run(impatient, name, tiny_data.command_line(copy, "quick/dg", *more))
+    found = two.run(impatient, name, tiny_data.command_line(copy, "quick:daf", *more))
     said = [line for _, _, err in found for line in err.splitlines() if "error" in line]
     assert len(said) == 1, found
     assert words in said[0]
@@ -230,7 +230,7 @@ def test_a_mistake_is_said_once(two, copy, name, more, words):
 def test_a_file_that_one_process_cannot_read_ends_both(two, copy):
     for index in range(1, 7, 2):  # of batches of one image the second process has these
         (copy / f"CamVid/val/{index:04d}.png").write_bytes(b"no picture")
-    line = tiny_data.command_line(copy, "quick/dg", "DATA_CHECK=0", "TEST.BATCH_SIZE_TARGET=1")
+    line = tiny_data.command_line(copy, "quick:daf", "DATA_CHECK=0", "TEST.BATCH_SIZE_TARGET=1")
     (copy / "exp/quick/daf/scores.json").unlink(missing_ok=True)
     found = two.run(impatient, "test", line)
     assert [code for code, _, _ in found] == [1, 2]
@@ -240,7 +240,7 @@ def test_a_file_that_one_process_cannot_read_ends_both(two, copy):
 
 def naps_until_finished(argv: list[str], naps: int) -> tuple[int, list[str]]:
     """(how often this process slept, what is then scored) while TEST.WAIT_MODEL waits; the stage ends after `naps`."""
-    options = make_parser("test.py", "", "quick/dg").parse_args(argv)
+    options = make_parser("test.py", "", "quick:daf").parse_args(argv)
     slept = []
 
     def sleep(seconds: float) -> None:
@@ -263,7 +263,7 @@ def test_waiting_for_a_stage_leaves_no_process_waiting_for_another(two, tmp_path
     root = tiny_data.make_data(tmp_path)
     (root / "exp/quick/daf").mkdir(parents=True)
     (root / "exp/quick/daf/model_6.pth").touch()
-    argv = tiny_data.command_line(root, "quick/dg", "TEST.WAIT_MODEL=true")
+    argv = tiny_data.command_line(root, "quick:daf", "TEST.WAIT_MODEL=true")
     assert two.run(naps_until_finished, argv, 3) == [(3, ["model_6.pth"])] * 2
 
 
@@ -275,7 +275,7 @@ def impatient(name: str, argv: list[str]) -> tuple[int, str, str]:
 
 def test_under_the_real_torchrun(data):
     """Two processes with workers of their own; an error then comes once, and torchrun ends with a code."""
-    line = tiny_data.command_line(data, "quick/dg", "NUM_WORKERS=1", "TRAIN.BATCH_SIZE_SOURCE=1")
+    line = tiny_data.command_line(data, "quick:daf", "NUM_WORKERS=1", "TRAIN.BATCH_SIZE_SOURCE=1")
     run = torchrun("train.py", line)
     _, said = run.communicate(timeout=200)
     assert run.returncode == 0, said

@@ -38,7 +38,7 @@ def copy(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "copy")
 
 
-def evaluate(root, *more, script=test_script, cfg="quick/dg", stage="daf"):
+def evaluate(root, *more, script=test_script, cfg="quick:daf", stage="daf"):
     assert script.main(tiny_data.command_line(root, cfg, *more)) == 0
     return json.loads((root / "exp/quick" / stage / "results.json").read_text())["results"]
 
@@ -109,7 +109,7 @@ def test_the_best_snapshots_predictions_are_kept_and_new_labels_scored(copy):
 )
 def test_what_cannot_be_done_together_is_refused(trained, tmp_path, monkeypatch, capsys, more, words):
     monkeypatch.chdir(tmp_path)
-    assert test_script.main(tiny_data.command_line(trained, "quick/dg", *more)) == 2
+    assert test_script.main(tiny_data.command_line(trained, "quick:daf", *more)) == 2
     assert words in capsys.readouterr().err.strip().splitlines()[-1]
     assert list(tmp_path.iterdir()) == []
 
@@ -134,7 +134,7 @@ def spoilt(copy):
 @pytest.mark.parametrize("select", ["oracle", "entropy"])
 def test_a_snapshot_without_finite_predictions_is_no_candidate(spoilt, capsys, select):
     """Its argmax would be class 0 everywhere, its entropy a NaN, which min and max pass over or keep by their order."""
-    line = tiny_data.command_line(spoilt, "quick/dg", "TEST.MODE=best", f"TEST.SELECT={select}")
+    line = tiny_data.command_line(spoilt, "quick:daf", "TEST.MODE=best", f"TEST.SELECT={select}")
     assert test_script.main(line) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "model_6.pth" in said
@@ -145,7 +145,7 @@ def test_a_snapshot_without_finite_predictions_is_no_candidate(spoilt, capsys, s
 def test_nothing_is_ranked_or_labelled_by_it(spoilt, capsys):
     shutil.rmtree(spoilt / "exp/quick/isl")
     start = f"TRAIN.RESTORE_FROM={spoilt / 'exp/quick/daf/model_6.pth'}"
-    for script, cfg in ((entropy, "quick/rank"), (train_isl, "quick/isl")):
+    for script, cfg in ((entropy, "quick:rank"), (train_isl, "quick:isl")):
         assert script.main(tiny_data.command_line(spoilt, cfg, start)) == 2
         assert "0000.png" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not (spoilt / "exp/quick/rank/finished.json").exists()
@@ -160,7 +160,7 @@ def test_nothing_is_predicted_by_it(spoilt, tmp_path, capsys):
 
 
 def test_an_evaluation_while_training_leaves_out_what_is_not_finite(spoilt, caplog):
-    config = load_config("quick/dg", [f"DATA_ROOT={spoilt}", *tiny_data.NETWORK, *tiny_data.SIZES, "TRAIN.EVAL_EVERY=2"])
+    config = load_config("quick:daf", [f"DATA_ROOT={spoilt}", *tiny_data.NETWORK, *tiny_data.SIZES, "TRAIN.EVAL_EVERY=2"])
     net = build_network(config, spoilt / "exp/quick/daf/model_6.pth")
     hook = evaluation_stage.evaluation_hook(config, net, torch.device("cpu"))
     assert hook(1) == {}
@@ -170,7 +170,7 @@ def test_an_evaluation_while_training_leaves_out_what_is_not_finite(spoilt, capl
 def test_labels_without_any_class_are_refused(copy, capsys):
     for file in (copy / "CamVid/valannot").iterdir():
         tiny_data.write_png(file, np.full((tiny_data.HEIGHT, tiny_data.WIDTH), 11, np.uint8))  # void
-    assert test_script.main(tiny_data.command_line(copy, "quick/dg", "DATA_CHECK=0")) == 2
+    assert test_script.main(tiny_data.command_line(copy, "quick:daf", "DATA_CHECK=0")) == 2
     assert "no labelled pixel of val" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
@@ -332,7 +332,7 @@ def test_predictions_have_full_size_and_colours(on_city, tmp_path):
 def test_prediction_alone_needs_no_labels(copy):
     shutil.rmtree(copy / "CamVid/valannot")
     folder = copy / "predictions"
-    line = tiny_data.command_line(copy, "quick/dg", "--no-labels", f"--save-preds={folder}")
+    line = tiny_data.command_line(copy, "quick:daf", "--no-labels", f"--save-preds={folder}")
     assert test_script.main(line) == 0
     assert len(list((folder / "labelIds").iterdir())) == tiny_data.COUNT
     assert not (copy / "exp/quick/daf/results.json").exists()
@@ -348,5 +348,5 @@ def test_depth_is_scored_on_disparity(on_city, city, capsys):
 
 
 def test_ida_script_scores_depth_too(copy, capsys):
-    assert test_intra.main(tiny_data.command_line(copy, "quick/intrada", "--depth")) == 2
+    assert test_intra.main(tiny_data.command_line(copy, "quick:ida", "--depth")) == 2
     assert "no disparity" in capsys.readouterr().err

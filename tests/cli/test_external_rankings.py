@@ -33,7 +33,7 @@ def test_lists_and_labels_from_elsewhere(trained, tmp_path, elsewhere, caplog):
     root = shutil.copytree(trained, tmp_path / "copy")
     for stage in ("rank", "ida"):
         shutil.rmtree(root / "exp/quick" / stage)
-    line = tiny_data.command_line(root, "quick/intrada", f"STAGE.RANKING_FROM={elsewhere}")
+    line = tiny_data.command_line(root, "quick:ida", f"STAGE.RANKING_FROM={elsewhere}")
     assert train_intra.main(line) == 0
     assert "nobody knows which network made this ranking" in caplog.text
     assert (root / "exp/quick/ida/model_5.pth").is_file()
@@ -41,7 +41,7 @@ def test_lists_and_labels_from_elsewhere(trained, tmp_path, elsewhere, caplog):
 
 def test_without_its_lists_the_folder_is_refused(trained, tmp_path, elsewhere, capsys):
     (elsewhere / "hard_split.txt").unlink()
-    line = tiny_data.command_line(trained, "quick/intrada", f"--exp-suffix={tmp_path.name}", "TRAIN.RESTORE_FROM=x.pth",
+    line = tiny_data.command_line(trained, "quick:ida", f"--exp-suffix={tmp_path.name}", "TRAIN.RESTORE_FROM=x.pth",
                              f"STAGE.RANKING_FROM={elsewhere}")  # fmt: skip
     assert train_intra.main(line) == 2
     assert str(elsewhere / "hard_split.txt") in capsys.readouterr().err
@@ -50,7 +50,7 @@ def test_without_its_lists_the_folder_is_refused(trained, tmp_path, elsewhere, c
 @pytest.fixture
 def adaptsegnet(tmp_path):
     """ADVENT's names and shapes; of the classifier only the first two convolutions were trained."""
-    config = load_config("quick/dg", [*tiny_data.NETWORK, "MODEL.NAME=DeepLabv2"])
+    config = load_config("quick:daf", [*tiny_data.NETWORK, "MODEL.NAME=DeepLabv2"])
     state = build_network(config).state_dict()
     for index in (0, 1):
         state[f"layer6.conv2d_list.{index}.weight"] *= 3
@@ -61,7 +61,7 @@ def adaptsegnet(tmp_path):
 def test_adaptsegnets_network_is_never_scored_silently(trained, tmp_path, adaptsegnet, capsys, caplog):
     def scored(*more):
         caplog.clear()
-        line = tiny_data.command_line(trained, "quick/dg", "MODEL.NAME=DeepLabv2", "TEST.MODE=single",
+        line = tiny_data.command_line(trained, "quick:daf", "MODEL.NAME=DeepLabv2", "TEST.MODE=single",
                                  f"TEST.RESTORE_FROM={adaptsegnet}", f"EXP_ROOT={tmp_path}", *more)  # fmt: skip
         assert test_script.main(line) == 0
         table = capsys.readouterr().out
@@ -77,7 +77,7 @@ def test_adaptsegnets_network_is_never_scored_silently(trained, tmp_path, adapts
 
 
 def test_a_ranking_by_adaptsegnets_network_says_so(trained, tmp_path, adaptsegnet, caplog):
-    line = tiny_data.command_line(trained, "quick/rank", "MODEL.NAME=DeepLabv2", "RANK.MAP=entropy",
+    line = tiny_data.command_line(trained, "quick:rank", "MODEL.NAME=DeepLabv2", "RANK.MAP=entropy",
                              f"TRAIN.RESTORE_FROM={adaptsegnet}", f"EXP_ROOT={tmp_path}")  # fmt: skip
     assert entropy.main(line) == 0
     assert "MODEL.DILATIONS=[6,12]" in caplog.text

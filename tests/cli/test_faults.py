@@ -28,7 +28,7 @@ def long_run(trained, tmp_path_factory):
     """A run of thirty iterations that nothing disturbed, and what starts it."""
     root = shutil.copytree(trained, tmp_path_factory.mktemp("long") / "copy")
     killer = kill_resume_stress.Killer(root, 0)
-    arguments = tiny_data.command_line(root, "quick/dg", "--exp-suffix=long", *kill_resume_stress.LONG, "TRAIN.EARLY_STOP=30")
+    arguments = tiny_data.command_line(root, "quick:daf", "--exp-suffix=long", *kill_resume_stress.LONG, "TRAIN.EARLY_STOP=30")
     killer.must_end("train", arguments)
     reference = (root / "exp/quick_long/daf").rename(root / "reference")
     return killer, arguments, root / "exp/quick_long/daf", reference
@@ -52,7 +52,7 @@ def test_a_signal_ends_the_run_well(long_run, numbers, code):
     process.join(60)
     assert process.exitcode == code
     said = log.read_text()
-    assert "continue with: python train.py --cfg quick/dg" in said
+    assert "continue with: python train.py --cfg quick:daf" in said
     assert said.rstrip().endswith("--resume")
     assert "Traceback" not in said
     assert not (folder / "finished.json").exists()
@@ -102,7 +102,7 @@ def test_one_run_per_folder_and_a_dead_holder_is_recognised(data, capsys):
     other = context.Process(target=hold, args=(folder, ready))
     other.start()
     assert ready.wait(60)
-    assert train.main(tiny_data.command_line(data, "quick/dg")) == 2
+    assert train.main(tiny_data.command_line(data, "quick:daf")) == 2
     error = capsys.readouterr().err
     assert "another run works here" in error
     assert f"process {other.pid} on " in error
@@ -111,7 +111,7 @@ def test_one_run_per_folder_and_a_dead_holder_is_recognised(data, capsys):
     other.kill()
     other.join()
     assert (folder / "run.lock").exists()
-    assert train.main(tiny_data.command_line(data, "quick/dg")) == 0
+    assert train.main(tiny_data.command_line(data, "quick:daf")) == 0
     assert not (folder / "run.lock").exists()
 
 
@@ -147,7 +147,7 @@ class FullDisk:
 @pytest.mark.parametrize("script", [train, train_isl], ids=["stage 0", "isl"])
 @pytest.mark.parametrize("share", [0.001, 0.4, 0.8])
 def test_a_full_disk_harms_nothing(copy, monkeypatch, capsys, script, share):
-    cfg, stage = ("quick/dg", "daf") if script is train else ("quick/isl", "isl")
+    cfg, stage = ("quick:daf", "daf") if script is train else ("quick:isl", "isl")
     folder, reference = copy / "exp/quick" / stage, copy / "reference"
     shutil.rmtree(folder)
     arguments = tiny_data.command_line(copy, cfg, "--resume", *kill_resume_stress.LONG, "TRAIN.KEEP=0", "ISL.REFRESH_EVERY=4")
@@ -172,7 +172,7 @@ def test_a_full_disk_harms_nothing(copy, monkeypatch, capsys, script, share):
 
 
 def test_numbers_that_are_not_finite_end_the_run(data, capsys):
-    arguments = tiny_data.command_line(data, "quick/dg", "TRAIN.LEARNING_RATE=1e30", "TRAIN.SAVE_PRED_EVERY=1")
+    arguments = tiny_data.command_line(data, "quick:daf", "TRAIN.LEARNING_RATE=1e30", "TRAIN.SAVE_PRED_EVERY=1")
     assert train.main(arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     for words in ("not finite: ", "iteration 1:", "images: source 000", "target 00", "TRAIN.SKIP_NONFINITE allows 0"):

@@ -73,7 +73,7 @@ def test_only_a_restart_overrules_overwrite(trained, tmp_path, torchrun, monkeyp
     folder = root / "exp/quick/daf"
 
     def run(*more: str) -> int:
-        return train.main(tiny_data.command_line(root, "quick/dg", "TRAIN.EARLY_STOP=3", "TRAIN.POWER=0.5", *more))
+        return train.main(tiny_data.command_line(root, "quick:daf", "TRAIN.EARLY_STOP=3", "TRAIN.POWER=0.5", *more))
 
     def record() -> dict:
         return json.loads((folder / "provenance.json").read_text())

@@ -60,7 +60,7 @@ def test_the_class_map_is_that_of_evaluation(trained: Path, checkpoint: Path, mo
         f"TEST.SAVE_PREDS={official}",
         f"EXP_ROOT={tmp_path}",
     ]
-    assert test_script.main(tiny_data.command_line(trained, "quick/dg", *more)) == 0
+    assert test_script.main(tiny_data.command_line(trained, "quick:daf", *more)) == 0
     # CamVid's label ids of the 7 classes, as configs/datasets/camvid.yml lists them first.
     ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
     files = sorted((trained / "CamVid/val").glob("*.png"))
@@ -78,7 +78,7 @@ def test_turned_photographs_are_predicted_as_in_evaluation(checkpoint: Path, mod
     files = sorted((data / "CamVid/val").glob("*.png"))[:2]
     for file in (data / "CamVid/val").glob("*.png"):
         Image.open(file).save(file, exif=exif) if file in files else file.unlink()
-    line = tiny_data.command_line(data, "quick/dg", "TEST.MODE=single", f"TEST.RESTORE_FROM={checkpoint}")
+    line = tiny_data.command_line(data, "quick:daf", "TEST.MODE=single", f"TEST.RESTORE_FROM={checkpoint}")
     assert test_script.main([*line, "--no-labels", "--save-preds", str(data / "official")]) == 0
     ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
     for file in files:
@@ -292,7 +292,7 @@ def test_a_video_becomes_videos(checkpoint: Path, tmp_path: Path) -> None:
 
 
 def test_a_network_without_depth(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = tiny_data.command_line(data, "quick/dg", "TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2")
+    line = tiny_data.command_line(data, "quick:daf", "TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2")
     assert train.main(line) == 0
     checkpoint = data / "exp/quick/daf/model_3.pth"
     assert predict(load_model(checkpoint, device="cpu"), photo(64, 48), maps=True).depth_aware is None
@@ -315,7 +315,7 @@ def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.
         ((checkpoint, tmp_path / "photos", tmp_path / "photos"), "is the input's folder"),
         ((checkpoint, tmp_path / "photos/classes", tmp_path / "photos"), "would be overwritten"),
         ((lonely, tmp_path / "photos", tmp_path / "out"), "--cfg"),
-        ((tmp_path / "none.pth", tmp_path / "photos", tmp_path / "out", "--cfg", "quick/dg"), "no such checkpoint"),
+        ((tmp_path / "none.pth", tmp_path / "photos", tmp_path / "out", "--cfg", "quick:daf"), "no such checkpoint"),
         ((checkpoint, tmp_path / "photos", tmp_path / "out", "--batch-size", "0"), "--batch-size"),
     ):
         capsys.readouterr()

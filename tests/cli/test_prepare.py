@@ -40,7 +40,7 @@ def test_a_stage_on_the_cache_leaves_the_same_bytes(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    line = tiny_data.command_line(data, "quick/dg")
+    line = tiny_data.command_line(data, "quick:daf")
     assert train.main(line) == 0
     plain = files_of(data / "exp")
     shutil.rmtree(data / "exp")
@@ -56,7 +56,7 @@ def test_a_stage_on_the_cache_leaves_the_same_bytes(
 
 
 def test_what_is_there_is_kept(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = tiny_data.command_line(data, "quick/dg")
+    line = tiny_data.command_line(data, "quick:daf")
     assert prepare.main([*line, "--role", "target"]) == 0
     assert len(entries(data)) == tiny_data.COUNT
     entries(data)[3].unlink()
@@ -67,7 +67,7 @@ def test_what_is_there_is_kept(data: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_a_target_without_labels_has_no_test_part(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(data / "CamVid/valannot")
-    line = tiny_data.command_line(data, "quick/dg")
+    line = tiny_data.command_line(data, "quick:daf")
     assert prepare.main(line) == 0
     assert "test: left out (" in capsys.readouterr().out
     assert prepare.main([*line, "--role", "test"]) == 2
@@ -75,7 +75,7 @@ def test_a_target_without_labels_has_no_test_part(data: Path, capsys: pytest.Cap
 
 def test_a_bad_picture_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "CamVid/train/0005.png").write_bytes(b"x")
-    assert prepare.main(tiny_data.command_line(data, "quick/dg", "--role=target", "--workers=1")) == 2
+    assert prepare.main(tiny_data.command_line(data, "quick:daf", "--role=target", "--workers=1")) == 2
     assert "0005.png: cannot be read as a picture" in capsys.readouterr().err
     assert all(entry.stat().st_size for entry in entries(data))
 
@@ -89,7 +89,7 @@ def test_a_disk_that_fills_up(data: Path, monkeypatch: pytest.MonkeyPatch, capsy
         written.append(name)
         original(self, name, *more)
 
-    line = tiny_data.command_line(data, "quick/dg", "--role=source", "--workers=1")
+    line = tiny_data.command_line(data, "quick:daf", "--role=source", "--workers=1")
     monkeypatch.setattr(Cache, "write", full)
     assert prepare.main(line) == 2
     assert "No space left on device; make room, then: python scripts/prepare.py" in capsys.readouterr().err
@@ -102,7 +102,7 @@ def test_a_disk_that_fills_up(data: Path, monkeypatch: pytest.MonkeyPatch, capsy
 @pytest.mark.parametrize("arguments", [["--workers=-1"], ["--role=all"], ["DATA_CACHE=null"]])
 def test_mistakes_on_the_command_line(data: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     try:
-        code = prepare.main(tiny_data.command_line(data, "quick/dg", *arguments))
+        code = prepare.main(tiny_data.command_line(data, "quick:daf", *arguments))
     except SystemExit as stop:
         code = int(str(stop.code))
     assert code == 2
@@ -115,7 +115,7 @@ def test_mistakes_on_the_command_line(data: Path, arguments: list[str], capsys: 
 def test_killed_and_called_again(tmp_path: Path, how: signal.Signals) -> None:
     tiny_data.make_source(tmp_path / "streets", 400)
     tiny_data.make_target(tmp_path / "CamVid")
-    command = [sys.executable, str(SCRIPT), *tiny_data.command_line(tmp_path, "quick/dg", "--role=source", "--workers=1")]
+    command = [sys.executable, str(SCRIPT), *tiny_data.command_line(tmp_path, "quick:daf", "--role=source", "--workers=1")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not entries(tmp_path) and process.poll() is None:
         time.sleep(0.002)

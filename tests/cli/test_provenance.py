@@ -31,7 +31,7 @@ def sha256(path):
 
 
 def intra(root, *more):
-    return train_intra.main(tiny_data.command_line(root, "quick/intrada", *more))
+    return train_intra.main(tiny_data.command_line(root, "quick:ida", *more))
 
 
 def refused(capsys, *words):
@@ -60,7 +60,7 @@ def test_every_stage_records_what_it_was_made_from(trained):
 
 
 def test_results_record_it_too(copy):
-    assert test_script.main(tiny_data.command_line(copy, "quick/dg")) == 0
+    assert test_script.main(tiny_data.command_line(copy, "quick:daf")) == 0
     found = json.loads((copy / "exp/quick/daf/results.json").read_text())
     assert {"code", "versions", "config", "names", "seed"} <= found.keys()
     assert found["results"][0]["sha256"] == sha256(copy / "exp/quick/daf/model_6.pth")
@@ -68,10 +68,10 @@ def test_results_record_it_too(copy):
 
 def test_a_ranking_by_another_network_is_refused(copy, capsys, caplog):
     shutil.rmtree(copy / "exp/quick/isl")
-    assert train_isl.main(tiny_data.command_line(copy, "quick/isl", "TRAIN.LEARNING_RATE=0.01")) == 0
+    assert train_isl.main(tiny_data.command_line(copy, "quick:isl", "TRAIN.LEARNING_RATE=0.01")) == 0
     capsys.readouterr()
     assert intra(copy) == 2
-    refused(capsys, "rank: was made with", "another network", "entropy.py --cfg quick/rank", "CHECK_PROVENANCE=false")
+    refused(capsys, "rank: was made with", "another network", "entropy.py --cfg quick:rank", "CHECK_PROVENANCE=false")
     assert intra(copy, "STAGE.CHECK_PROVENANCE=false") == 0
     assert "taken as it is" in caplog.text
 
@@ -92,7 +92,7 @@ def test_an_edited_split_is_refused(copy, capsys):
 def test_an_unfinished_ranking_is_refused(copy, capsys):
     (copy / "exp/quick/rank/finished.json").unlink()
     assert intra(copy) == 2
-    refused(capsys, "not finished", "python entropy.py --cfg quick/rank")
+    refused(capsys, "not finished", "python entropy.py --cfg quick:rank")
 
 
 def test_a_ranking_from_elsewhere_is_announced(copy, caplog):
@@ -115,7 +115,7 @@ def test_a_pipeline_refuses_a_chain_that_does_not_hold(copy, capsys):
     arguments = tiny_data.command_line(copy, "quick", "--no-test")
     assert pipeline.main(arguments) == 0
     # Stage 0 again, differently: what was made from it no longer belongs to it.
-    again = tiny_data.command_line(copy, "quick/dg", "--overwrite", "TRAIN.RANDOM_SEED=7")
+    again = tiny_data.command_line(copy, "quick:daf", "--overwrite", "TRAIN.RANDOM_SEED=7")
     assert train.main(again) == 0
     capsys.readouterr()
     assert pipeline.main(tiny_data.command_line(copy, "quick", "--no-test", "daf:TRAIN.RANDOM_SEED=7")) == 2

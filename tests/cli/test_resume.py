@@ -16,15 +16,15 @@ from helpers import kill_resume_stress, tiny_data
 
 NETWORKS = {"DAF": "DeepLabv2_depth", "DADA": "DeepLabv2_depth_DADA"}
 STAGE_0 = [
-    (train, "quick/dg", "daf", [f"TRAIN.DA_METHOD={m}", f"MODEL.NAME={NETWORKS.get(m, 'DeepLabv2')}"])
+    (train, "quick:daf", "daf", [f"TRAIN.DA_METHOD={m}", f"MODEL.NAME={NETWORKS.get(m, 'DeepLabv2')}"])
     for m in ("DAF", "DADA", "AdvEnt", "MinEnt", "SourceOnly")
 ]
 RUNS = [
     *STAGE_0,
-    (train, "quick/dg", "daf", ["NUM_WORKERS=2"]),
-    (train, "quick/dg", "daf", ["TRAIN.EVAL_EVERY=2"]),
-    (train_isl, "quick/isl", "isl", ["ISL.REFRESH_EVERY=4"]),
-    (train_intra, "quick/intrada", "ida", []),
+    (train, "quick:daf", "daf", ["NUM_WORKERS=2"]),
+    (train, "quick:daf", "daf", ["TRAIN.EVAL_EVERY=2"]),
+    (train_isl, "quick:isl", "isl", ["ISL.REFRESH_EVERY=4"]),
+    (train_intra, "quick:ida", "ida", []),
 ]
 
 
@@ -73,14 +73,14 @@ def test_only_our_own_snapshots_are_removed(data):
     theirs = [folder / "notes.txt", folder / "model_best.pth"]
     for path in theirs:
         path.write_text("somebody's")
-    assert train.main(tiny_data.command_line(data, "quick/dg", "TRAIN.KEEP=1", "TRAIN.SAVE_PRED_EVERY=2")) == 0
+    assert train.main(tiny_data.command_line(data, "quick:daf", "TRAIN.KEEP=1", "TRAIN.SAVE_PRED_EVERY=2")) == 0
     assert sorted(p.name for p in folder.glob("model_*.pth")) == ["model_6.pth", "model_best.pth"]
-    assert train.main(tiny_data.command_line(data, "quick/dg", "--overwrite")) == 0
+    assert train.main(tiny_data.command_line(data, "quick:daf", "--overwrite")) == 0
     assert all(path.read_text() == "somebody's" for path in theirs)
 
 
 def test_a_drawn_seed_is_kept(data):
-    arguments = tiny_data.command_line(data, "quick/dg", "--random-train")
+    arguments = tiny_data.command_line(data, "quick:daf", "--random-train")
     assert train.main(arguments) == 0
     assert train.main([*arguments, "--resume"]) == 0
     config = yaml.safe_load((data / "exp/quick/daf/config.yml").read_text())
@@ -92,13 +92,13 @@ def test_a_drawn_seed_is_kept(data):
 def test_results_without_a_resume_state_are_not_trained_over(trained, tmp_path, capsys):
     root = shutil.copytree(trained, tmp_path / "copy")
     (root / "exp/quick/daf/resume.pth").unlink()
-    assert train.main(tiny_data.command_line(root, "quick/dg", "--resume")) == 2
+    assert train.main(tiny_data.command_line(root, "quick:daf", "--resume")) == 2
     assert "no resume.pth to continue from" in capsys.readouterr().err
 
 
 def test_a_run_is_continued_on_the_same_images_only(copy, capsys):
     (copy / "CamVid/train/0007.png").rename(copy / "CamVid/train/0009.png")
-    assert train.main(tiny_data.command_line(copy, "quick/dg", "--resume")) == 2
+    assert train.main(tiny_data.command_line(copy, "quick:daf", "--resume")) == 2
     assert "the target's images are other ones" in capsys.readouterr().err
 
 
@@ -112,16 +112,16 @@ def test_a_run_of_an_earlier_version_goes_on(copy):
     (folder / "provenance.json").write_text(json.dumps({**record, "config": "earlier"}))
     state = torch.load(folder / "resume.pth", weights_only=True)
     torch.save({**state, "config": "earlier"}, folder / "resume.pth")
-    assert train.main(tiny_data.command_line(copy, "quick/dg", "--resume")) == 0
+    assert train.main(tiny_data.command_line(copy, "quick:daf", "--resume")) == 0
     torch.save({**state, "config": "earlier"}, folder / "resume.pth")
-    assert train.main(tiny_data.command_line(copy, "quick/dg", "--resume", "TRAIN.POWER=0.8")) == 2
+    assert train.main(tiny_data.command_line(copy, "quick:daf", "--resume", "TRAIN.POWER=0.8")) == 2
 
 
 @pytest.fixture
 def stopped_isl(copy, monkeypatch):
     """ISL stopped amid the round that began at iteration 5."""
     shutil.rmtree(copy / "exp/quick/isl")
-    arguments = tiny_data.command_line(copy, "quick/isl", *kill_resume_stress.LONG, "ISL.REFRESH_EVERY=4")
+    arguments = tiny_data.command_line(copy, "quick:isl", *kill_resume_stress.LONG, "ISL.REFRESH_EVERY=4")
     really = Learner.update
 
     def update(self, now, *batches):
@@ -153,7 +153,7 @@ def test_lost_pseudo_labels_are_made_again_and_it_is_said(stopped_isl, caplog):
 
 def test_equal_runs_give_equal_bytes(data):
     for suffix, more in (("one", []), ("two", []), ("three", ["--deterministic"])):
-        assert train.main(tiny_data.command_line(data, "quick/dg", f"--exp-suffix={suffix}", *more)) == 0
+        assert train.main(tiny_data.command_line(data, "quick:daf", f"--exp-suffix={suffix}", *more)) == 0
     assert torch.are_deterministic_algorithms_enabled()
     seed_everything(0)  # for the tests that follow
     assert not torch.are_deterministic_algorithms_enabled()

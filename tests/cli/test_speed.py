@@ -15,7 +15,7 @@ from helpers import tiny_data
 
 def run(data: Path, *more: str) -> dict[str, torch.Tensor]:
     shutil.rmtree(data / "exp", ignore_errors=True)
-    assert train.main(tiny_data.command_line(data, "quick/dg", *more)) == 0
+    assert train.main(tiny_data.command_line(data, "quick:daf", *more)) == 0
     return torch.load(max((data / "exp/quick/daf").glob("model_*.pth")))
 
 
@@ -29,7 +29,7 @@ def test_recomputed_activations_leave_the_same_weights(data: Path) -> None:
 def test_reduced_precision_runs_and_continues_to_the_same_bytes(data: Path, amp: str) -> None:
     plain = run(data, f"TRAIN.AMP={amp}")
     shutil.rmtree(data / "exp")
-    line = tiny_data.command_line(data, "quick/dg", f"TRAIN.AMP={amp}")
+    line = tiny_data.command_line(data, "quick:daf", f"TRAIN.AMP={amp}")
     assert train.main(line) == 0
     for file in ("model_6.pth", "finished.json"):
         (data / "exp/quick/daf" / file).unlink()
@@ -47,7 +47,7 @@ def test_a_compiled_run_is_the_same_but_for_rounding(data: Path) -> None:
     for name, tensor in plain.items():
         if tensor.is_floating_point():
             torch.testing.assert_close(compiled[name], tensor, rtol=0.05, atol=0.05)
-    assert test_script.main(tiny_data.command_line(data, "quick/dg", "TRAIN.COMPILE=true")) == 0
+    assert test_script.main(tiny_data.command_line(data, "quick:daf", "TRAIN.COMPILE=true")) == 0
 
 
 def test_the_share_of_waiting_is_reported(data: Path) -> None:

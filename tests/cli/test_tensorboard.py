@@ -29,7 +29,7 @@ def events(folder: Path) -> EventAccumulator:
 
 def test_losses_rates_waiting_scores_and_pictures(data: Path) -> None:
     line = ["--tensorboard", "TRAIN.PICTURES_EVERY=3", "TRAIN.EVAL_EVERY=3"]
-    assert train.main(tiny_data.command_line(data, "quick/dg", *line)) == 0
+    assert train.main(tiny_data.command_line(data, "quick:daf", *line)) == 0
     shown = events(data / "exp/quick/daf")
     scalars = set(shown.Tags()["scalars"])
     assert scalars >= {"seg", "depth", "adv", "d_source", "d_target", "lr", "lr_d", "waiting_share", "test_miou"}
@@ -49,7 +49,7 @@ def test_the_run_is_the_same_without_it(data: Path) -> None:
     states = []
     for more in ([], ["--tensorboard", "TRAIN.PICTURES_EVERY=1"]):
         shutil.rmtree(data / "exp", ignore_errors=True)
-        assert train.main(tiny_data.command_line(data, "quick/dg", *more)) == 0
+        assert train.main(tiny_data.command_line(data, "quick:daf", *more)) == 0
         states.append({path.name: path.read_bytes() for path in folder.glob("*.pth")})
         states[-1]["metrics.jsonl"] = (folder / "metrics.jsonl").read_bytes()
     assert len(states[0]) > 3
@@ -59,7 +59,7 @@ def test_the_run_is_the_same_without_it(data: Path) -> None:
 def test_self_learning_shows_its_pseudo_labels(trained: Path, tmp_path: Path) -> None:
     root = tmp_path / "copy"
     shutil.copytree(trained, root, ignore=shutil.ignore_patterns("isl", "ida", "rank"))
-    assert train_isl.main(tiny_data.command_line(root, "quick/isl", "--tensorboard", "TRAIN.PICTURES_EVERY=5")) == 0
+    assert train_isl.main(tiny_data.command_line(root, "quick:isl", "--tensorboard", "TRAIN.PICTURES_EVERY=5")) == 0
     shown = events(root / "exp/quick/isl")
     assert [one.step for one in shown.Images("pictures/source")] == [0, 5]
     assert "pictures/target" not in shown.Tags()["images"]

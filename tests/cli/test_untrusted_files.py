@@ -80,7 +80,7 @@ def test_a_foreign_checkpoint(make, data, capsys):
     path, proof = data / "stranger.pth", data / "executed"
     make(path, proof)
     for script, key in ((test_script, "TEST.RESTORE_FROM"), (train, "TRAIN.RESTORE_FROM")):
-        assert script.main(tiny_data.command_line(data, "quick/dg", f"{key}={path}")) == 2
+        assert script.main(tiny_data.command_line(data, "quick:daf", f"{key}={path}")) == 2
         error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
         assert len(error) == 1
         assert str(path) in error[0]
@@ -113,7 +113,7 @@ def test_refusals_carry_no_escape_codes(tmp_path, data, capsys):
     assert str(error.value).isprintable()
     escapes_in_names(data / "y.pth", None)
     assert (
-        test_script.main(tiny_data.command_line(data, "quick/dg", "TEST.MODE=single", f"TEST.RESTORE_FROM={data}/y.pth")) == 2
+        test_script.main(tiny_data.command_line(data, "quick:daf", "TEST.MODE=single", f"TEST.RESTORE_FROM={data}/y.pth")) == 2
     )
     said = capsys.readouterr().err
     assert "wred" in said

@@ -36,15 +36,15 @@ DOORS = ("train", "train_isl", "entropy", "train_intra")
 LONG = ["TRAIN.EARLY_STOP=12", "TRAIN.SAVE_LAST=true", "TRAIN.KEEP=2", "TRAIN.LOG_EVERY=5"]
 # name -> door, config, stage folder, further arguments
 SCENARIOS = {
-    "DAF, 2 workers": ("train", "quick/dg", "daf", ["NUM_WORKERS=2"]),
-    "ISL": ("train_isl", "quick/isl", "isl", ["ISL.REFRESH_EVERY=4"]),
-    "IDA": ("train_intra", "quick/intrada", "ida", []),
-    "DADA": ("train", "quick/dg", "daf", ["TRAIN.DA_METHOD=DADA", "MODEL.NAME=DeepLabv2_depth_DADA"]),
-    "AdvEnt": ("train", "quick/dg", "daf", ["TRAIN.DA_METHOD=AdvEnt", "MODEL.NAME=DeepLabv2"]),
-    "MinEnt": ("train", "quick/dg", "daf", ["TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2"]),
-    "SourceOnly": ("train", "quick/dg", "daf", ["TRAIN.DA_METHOD=SourceOnly", "MODEL.NAME=DeepLabv2"]),
-    "ISL, 2 workers": ("train_isl", "quick/isl", "isl", ["ISL.REFRESH_EVERY=4", "NUM_WORKERS=2"]),
-    "IDA, 2 workers": ("train_intra", "quick/intrada", "ida", ["NUM_WORKERS=2"]),
+    "DAF, 2 workers": ("train", "quick:daf", "daf", ["NUM_WORKERS=2"]),
+    "ISL": ("train_isl", "quick:isl", "isl", ["ISL.REFRESH_EVERY=4"]),
+    "IDA": ("train_intra", "quick:ida", "ida", []),
+    "DADA": ("train", "quick:daf", "daf", ["TRAIN.DA_METHOD=DADA", "MODEL.NAME=DeepLabv2_depth_DADA"]),
+    "AdvEnt": ("train", "quick:daf", "daf", ["TRAIN.DA_METHOD=AdvEnt", "MODEL.NAME=DeepLabv2"]),
+    "MinEnt": ("train", "quick:daf", "daf", ["TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2"]),
+    "SourceOnly": ("train", "quick:daf", "daf", ["TRAIN.DA_METHOD=SourceOnly", "MODEL.NAME=DeepLabv2"]),
+    "ISL, 2 workers": ("train_isl", "quick:isl", "isl", ["ISL.REFRESH_EVERY=4", "NUM_WORKERS=2"]),
+    "IDA, 2 workers": ("train_intra", "quick:ida", "ida", ["NUM_WORKERS=2"]),
 }
 
 
@@ -230,7 +230,7 @@ TIMES = ("time", "continued", "seconds_of_last_start", "waited_for_data")
 def prepare(root: Path, run: Callable[[str, list[str]], None]) -> None:
     """Tiny domains, and all stages run once on them."""
     tiny_data.make_data(root)
-    for script, cfg in zip(DOORS, ("quick/dg", "quick/isl", "quick/rank", "quick/intrada"), strict=True):
+    for script, cfg in zip(DOORS, ("quick:daf", "quick:isl", "quick:rank", "quick:ida"), strict=True):
         run(script, tiny_data.command_line(root, cfg))
 
 

@@ -38,7 +38,7 @@ def small_disk(tmp_path):
 
 @pytest.mark.slow
 def test_a_disk_that_is_really_full(data, small_disk, capsys):
-    whole = tiny_data.command_line(data, "quick/dg", "TRAIN.SAVE_PRED_EVERY=2")
+    whole = tiny_data.command_line(data, "quick:daf", "TRAIN.SAVE_PRED_EVERY=2")
     assert train.main(whole) == 0
     arguments = [*whole, f"--exp-root={small_disk}"]
     filler = small_disk / "filler"
@@ -61,7 +61,7 @@ def test_a_disk_that_is_really_full(data, small_disk, capsys):
 @pytest.mark.slow
 def test_a_limit_on_file_sizes(data):
     """A real process, a real error of the system."""
-    command = [sys.executable, "train.py", *tiny_data.command_line(data, "quick/dg")]
+    command = [sys.executable, "train.py", *tiny_data.command_line(data, "quick:daf")]
     limited = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
@@ -75,7 +75,7 @@ def test_a_limit_on_file_sizes(data):
 
 @pytest.mark.slow
 def test_two_processes_race_for_one_folder(data):
-    command = [sys.executable, "train.py", *tiny_data.command_line(data, "quick/dg", "TRAIN.EARLY_STOP=30")]
+    command = [sys.executable, "train.py", *tiny_data.command_line(data, "quick:daf", "TRAIN.EARLY_STOP=30")]
     runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     said = [run.communicate()[1] for run in runs]
     assert sorted(run.returncode for run in runs) == [0, 2, 2]

@@ -48,7 +48,7 @@ def test_weights_are_identical_after_fifty_steps(four, method):
             assert all(torch.equal(tensor, other[what][name]) for name, tensor in found[0][what].items())
 
 
-def started(data: Path, how: str, rank: int, iteration: int, *more: str, script: str = "train", cfg: str = "quick/dg",
+def started(data: Path, how: str, rank: int, iteration: int, *more: str, script: str = "train", cfg: str = "quick:daf",
             restarts: int = 0, processes: int = 2, **environment: str):  # fmt: skip
     line = tiny_data.command_line(data, cfg, *LONG, *more)
     flags = [f"--max-restarts={restarts}"]
@@ -67,8 +67,8 @@ def ended(run, seconds: float = 600) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [("train", "quick/dg", "daf"), ("train_isl", "quick/isl", "isl"),
-                                  ("train_intra", "quick/intrada", "ida")], ids=lambda script: script[2])  # fmt: skip
+@pytest.mark.parametrize("script", [("train", "quick:daf", "daf"), ("train_isl", "quick:isl", "isl"),
+                                  ("train_intra", "quick:ida", "ida")], ids=lambda script: script[2])  # fmt: skip
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_is_restarted_to_the_same_weights(trained, tmp_path, script, rank):
     name, cfg, stage = script
@@ -166,14 +166,14 @@ def test_a_second_start_in_an_equal_container_is_not_a_restart(data, rendezvous,
     launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *rendezvous]
     records = []
     for power in ("0.9", "0.5"):
-        line = tiny_data.command_line(data, "quick/dg", "--overwrite", f"TRAIN.POWER={power}")
+        line = tiny_data.command_line(data, "quick:daf", "--overwrite", f"TRAIN.POWER={power}")
         code, said = in_container([*launcher, "train.py", *line])
         assert code == 0, said
         assert f"POWER: {power}" in (data / "exp/quick/daf/config.yml").read_text()
         records.append(json.loads((data / "exp/quick/daf/provenance.json").read_text()))
     assert records[0]["launcher"] != records[1]["launcher"]
     assert all("continued" not in record for record in records)
-    code, said = in_container([*launcher, "--max-restarts=1", "train.py", *tiny_data.command_line(data, "quick/dg")])
+    code, said = in_container([*launcher, "--max-restarts=1", "train.py", *tiny_data.command_line(data, "quick:daf")])
     assert code != 0  # nor does a restart resume what its own first start refused
     assert "holds the results of an earlier run" in said
 

@@ -191,7 +191,7 @@ def test_mistakes_in_own_classes_are_one_line(tmp_path: Path, line: str, message
 
 def config_of(tmp_path: Path, *more: str) -> Any:
     (tmp_path / "mine.yml").write_text(BINARY % ("png", "", ""))
-    return load_config("quick/dg", [f"SOURCE={tmp_path / 'mine.yml'}", "NUM_CLASSES=2", *more])
+    return load_config("quick:daf", [f"SOURCE={tmp_path / 'mine.yml'}", "NUM_CLASSES=2", *more])
 
 
 def test_a_data_sets_own_classes_are_the_protocols(tmp_path: Path) -> None:

@@ -64,14 +64,14 @@ def test_a_damaged_file_stops_at_its_batch(data: Path, workers: int) -> None:
 
 
 def test_a_list_file_may_lie_in_this_project(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    more = [f"DATA_ROOT={data}", "DATA_LIST_TARGET=configs/camvid7/unlabelled.txt"]
+    more = [f"DATA_ROOT={data}", "DATA_LIST_TARGET=configs/lists/camvid_without_dusk.txt"]
     monkeypatch.chdir(data)
     with pytest.raises(DataError, match=r"0006R0_f00930\.png"):  # found from elsewhere; its images are not in tiny data
-        target_data(load_config("quick/dg", more))
-    own = data / "configs/camvid7/unlabelled.txt"
+        target_data(load_config("quick:daf", more))
+    own = data / "configs/lists/camvid_without_dusk.txt"
     own.parent.mkdir(parents=True)
     own.write_text("0002.png\n")
-    assert target_data(load_config("quick/dg", more)).names == ["0002.png"]  # the user's own goes before it
+    assert target_data(load_config("quick:daf", more)).names == ["0002.png"]  # the user's own goes before it
 
 
 def test_pairs_may_follow_a_flag_of_several_values() -> None:

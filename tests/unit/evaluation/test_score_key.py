@@ -22,7 +22,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def config(tmp_path: Path) -> Any:
     tiny_data.make_target(tmp_path / "CamVid", count=2)
-    return load_config("quick/dg", [f"DATA_ROOT={tmp_path}", *tiny_data.SIZES])
+    return load_config("quick:daf", [f"DATA_ROOT={tmp_path}", *tiny_data.SIZES])
 
 
 def key(config: Any, device: torch.device = CPU) -> str:

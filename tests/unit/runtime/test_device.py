@@ -31,15 +31,15 @@ def tf32() -> tuple[bool, bool]:
     ("default", True, False), ("off", False, False), ("on", True, True),
 ])  # fmt: skip
 def test_tf32_of_convolutions_and_matrix_products(mode, convolutions, products):
-    module.prepare_device(load_config("quick/dg", ["DEVICE=cpu", f"TRAIN.TF32={mode}"]))
+    module.prepare_device(load_config("quick:daf", ["DEVICE=cpu", f"TRAIN.TF32={mode}"]))
     assert tf32() == (convolutions, products)
 
 
 def test_the_default_of_tf32_is_pytorchs_and_keeps_digests():
     assert tf32() == (True, False)
-    plain = config_digest(load_config("quick/dg"))
-    assert config_digest(load_config("quick/dg", ["TRAIN.TF32=default"])) == plain
-    assert config_digest(load_config("quick/dg", ["TRAIN.TF32=off"])) != plain
+    plain = config_digest(load_config("quick:daf"))
+    assert config_digest(load_config("quick:daf", ["TRAIN.TF32=default"])) == plain
+    assert config_digest(load_config("quick:daf", ["TRAIN.TF32=off"])) != plain
 
 
 @pytest.mark.parametrize(("capability", "said"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
@@ -48,14 +48,14 @@ def test_amp_off_says_that_ampere_convolves_in_tf32(capability, said, monkeypatc
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     with caplog.at_level(logging.INFO):
-        device = module.prepare_device(load_config("quick/dg"))
+        device = module.prepare_device(load_config("quick:daf"))
     assert ("TRAIN.TF32" in caplog.text) is said
     facts = {"type": "cuda", "name": "a GPU", "tf32": {"convolutions": said, "matmul": False}}
     assert module.device_facts(device) == facts
 
 
 @pytest.mark.parametrize(("script", "cfg", "record"), [
-    (test_script, "quick/dg", "daf/results.json"), (entropy, "quick/rank", "rank/provenance.json"),
+    (test_script, "quick:daf", "daf/results.json"), (entropy, "quick:rank", "rank/provenance.json"),
 ], ids=["test", "rank"])  # fmt: skip
 def test_deterministic_and_the_device_s_name_in_evaluation_and_ranking(trained, tmp_path, script, cfg, record):
     copy = tmp_path / "copy"

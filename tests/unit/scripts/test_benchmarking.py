@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[3]
 PLAIN: dict[str, Any] = {
     "results": "results", "seeds": [1, 2], "development": {},
     "cells": [
-        {"name": "a", "label": "method a", "script": "train.py", "cfg": "quick/dg"},
-        {"name": "b", "label": "method b", "script": "train_isl.py", "cfg": "quick/isl", "after": "a"},
+        {"name": "a", "label": "method a", "script": "train.py", "cfg": "quick:daf"},
+        {"name": "b", "label": "method b", "script": "train_isl.py", "cfg": "quick:isl", "after": "a"},
     ],
     "tables": [{"name": "main", "rows": ["a", "b"], "differences": [["b", "a"]]}],
 }  # fmt: skip
