@@ -24,8 +24,18 @@ from advent.runtime import distributed, signals
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What only the user can mend: a full or broken disk, a folder that is a file, no permission.
-USER_FIXABLE = (*DISK_FULL, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOENT,
-            errno.ENAMETOOLONG, errno.EIO)  # fmt: skip
+USER_FIXABLE = (
+    *DISK_FULL,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENOENT,
+    errno.ENAMETOOLONG,
+    errno.EIO,
+)
 PAIR = re.compile(r"(\w+:)?[A-Z][A-Z0-9_.]*=")  # KEY=VALUE, or NAME:KEY=VALUE
 SPELLINGS = {"true": "true", "1": "true", "yes": "true", "false": "false", "0": "false", "no": "false"}
 

@@ -55,9 +55,12 @@ def depth_scores(predicted_m: np.ndarray, truth_m: np.ndarray) -> dict[str, floa
     found = found * (np.median(truth) / np.median(found))
     error, ratio = found - truth, np.maximum(found / truth, truth / found)
     values = [
-        np.mean(np.abs(error) / truth), np.mean(error**2 / truth), np.sqrt(np.mean(error**2)),
-        np.sqrt(np.mean(np.log(found / truth) ** 2)), *[np.mean(ratio < 1.25**k) for k in (1, 2, 3)],
-    ]  # fmt: skip
+        np.mean(np.abs(error) / truth),
+        np.mean(error**2 / truth),
+        np.sqrt(np.mean(error**2)),
+        np.sqrt(np.mean(np.log(found / truth) ** 2)),
+        *[np.mean(ratio < 1.25**k) for k in (1, 2, 3)],
+    ]
     return dict(zip(MEASURES, map(float, values), strict=True))
 
 
@@ -75,9 +78,14 @@ def evaluate_depth(config: Config) -> dict[str, float]:
     test, device = config.TEST, prepare_device(config)
     root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)
     dataset = StreetDataset(
-        spec, root, test.SET_TARGET, class_set(config), size=test.INPUT_SIZE_TARGET,
-        mean=tuple(config.TRAIN.IMG_MEAN), with_depth=True,
-    )  # fmt: skip
+        spec,
+        root,
+        test.SET_TARGET,
+        class_set(config),
+        size=test.INPUT_SIZE_TARGET,
+        mean=tuple(config.TRAIN.IMG_MEAN),
+        with_depth=True,
+    )
     (candidate,) = candidates(config)[-1:]
     net = to_device(build_network(config, candidate.files[0]), device).eval()
     truths = dict(
@@ -100,9 +108,14 @@ def evaluate_depth(config: Config) -> dict[str, float]:
         raise ConfigError(f"{spec.name}: no image of {test.SET_TARGET} has a valid depth up to {CAP_M:.0f} m")
     means = {name: float(np.mean([score[name] for score in counted])) for name in MEASURES}
     record = {
-        "schema": 1, **environment(), "snapshot": str(candidate), "sha256": digest(candidate.files[0]),
-        "images": len(counted), "without truth": len(scores) - len(counted), "depth": means,
-    }  # fmt: skip
+        "schema": 1,
+        **environment(),
+        "snapshot": str(candidate),
+        "sha256": digest(candidate.files[0]),
+        "images": len(counted),
+        "without truth": len(scores) - len(counted),
+        "depth": means,
+    }
     if distributed.is_main():
         write_json(Path(RunDir.of(config).path) / "depth.json", record)
     return means

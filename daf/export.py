@@ -61,9 +61,15 @@ def export_onnx(model: Model, path: Path, checkpoint: Path, opset: int = OPSET) 
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # it speaks of its own age and of every constant that it folds
             torch.onnx.export(
-                net, (image,), str(temporary), dynamo=False, opset_version=opset, input_names=["image"],
-                output_names=names, dynamic_axes=dict.fromkeys(["image", *names], axes),
-            )  # fmt: skip
+                net,
+                (image,),
+                str(temporary),
+                dynamo=False,
+                opset_version=opset,
+                input_names=["image"],
+                output_names=names,
+                dynamic_axes=dict.fromkeys(["image", *names], axes),
+            )
         proto = onnx.load(str(temporary))
         for key, value in conventions(model, checkpoint, opset).items():
             proto.metadata_props.add(key=key, value=value)

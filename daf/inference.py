@@ -116,9 +116,16 @@ def load_model(
     if min(wide, high) < 32:
         raise ConfigError(f"size: {wide} x {high} (width, height) is too small; at least 32 x 32")
     return Model(
-        net, config, class_set(config), (int(wide), int(high)), tuple(config.TRAIN.IMG_MEAN),
-        bring, where, chosen, find_network(config).gives_depth,
-    )  # fmt: skip
+        net,
+        config,
+        class_set(config),
+        (int(wide), int(high)),
+        tuple(config.TRAIN.IMG_MEAN),
+        bring,
+        where,
+        chosen,
+        find_network(config).gives_depth,
+    )
 
 
 @overload
@@ -159,9 +166,13 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
 
 @torch.inference_mode()
 def predict_batch(
-    model: Model, pictures: Sequence[Image.Image], *, maps: bool = False, probabilities: bool = False,
+    model: Model,
+    pictures: Sequence[Image.Image],
+    *,
+    maps: bool = False,
+    probabilities: bool = False,
     names: Sequence[str] = (),
-) -> list[Prediction]:  # fmt: skip
+) -> list[Prediction]:
     """One forward pass over RGB pictures of any sizes; each prediction comes back at its picture's own size.
 
     Raises NotFinite naming the pictures (by `names`, else by their places) where outputs are infinite or not a number:
@@ -201,9 +212,12 @@ def _at_own_size(
         entropy = own(information)[0]
         aware = None if depth is None else own(information * at(depth, seen_hw))[0]
     return Prediction(
-        np.ascontiguousarray(classes), None if depth is None else own(depth)[0], entropy, aware,
+        np.ascontiguousarray(classes),
+        None if depth is None else own(depth)[0],
+        entropy,
+        aware,
         at(logits, (canvas_h, canvas_w)).softmax(0)[:, :high, :wide].cpu().numpy() if probabilities else None,
-    )  # fmt: skip
+    )
 
 
 def load_rgb(image: Picture) -> Image.Image:

@@ -33,9 +33,12 @@ def _losses(prediction: Prediction, batch: Batch) -> Losses:
     if "depth" in batch:
         assert prediction.depth is not None
         losses["depth"] = berhu(
-            prediction.depth, batch["depth"], batch.get("depth_known"),
-            count=batch.get("depth_count"), greatest=batch.get("depth_greatest"),
-        )  # fmt: skip
+            prediction.depth,
+            batch["depth"],
+            batch.get("depth_known"),
+            count=batch.get("depth_count"),
+            greatest=batch.get("depth_greatest"),
+        )
     return losses
 
 
@@ -55,12 +58,21 @@ def _map_of_power(power: int) -> MapFunction:
     return to_map
 
 
-def depth_aware_method(name: str, config: Config, half_disc_loss: bool = False, include_last_iter: bool = True) -> Method:
+def depth_aware_method(
+    name: str, config: Config, half_disc_loss: bool = False, include_last_iter: bool = True
+) -> Method:
     """The adversarial step on depth-aware maps, with the depth powers of TRAIN.DEPTH_POWER (source, target)."""
     # The release squares depth on the target only; both figures show one map. DEPTH_POWER [1, 2] restores it.
     power_src, power_trg = config.TRAIN.DEPTH_POWER
     maps = (_map_of_power(power_src), _map_of_power(power_trg))
-    return Method(name, adversarial_step, *maps, half_disc_loss=half_disc_loss, include_last_iter=include_last_iter, needs_depth=True)
+    return Method(
+        name,
+        adversarial_step,
+        *maps,
+        half_disc_loss=half_disc_loss,
+        include_last_iter=include_last_iter,
+        needs_depth=True,
+    )
 
 
 def register_methods() -> None:
@@ -69,7 +81,11 @@ def register_methods() -> None:
         "DeepLabv2_depth",
         NetworkEntry(
             lambda cfg, encoder: DeeplabV2Depth(
-                cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DEPTH_SIZE, cfg.MODEL.ATTENTION,
+                cfg.NUM_CLASSES,
+                encoder,
+                cfg.MODEL.MULTI_LEVEL,
+                cfg.MODEL.DEPTH_SIZE,
+                cfg.MODEL.ATTENTION,
                 cfg.MODEL.DILATIONS,
             ),
             supervised=segmentation_and_depth_losses,

@@ -84,7 +84,12 @@ def predict_files(
 
 
 def _predict_stills(
-    model: Model, files: dict[str, Path], output: Path, options: OutputOptions, batch_size: int, summary: PredictionSummary
+    model: Model,
+    files: dict[str, Path],
+    output: Path,
+    options: OutputOptions,
+    batch_size: int,
+    summary: PredictionSummary,
 ) -> None:
     """Threads read ahead and write behind, while the network works."""
     with (

@@ -52,7 +52,7 @@ def intra_stage(config: Config, *, resume: bool = False, overwrite: bool = False
     data = {"source": easy, "target": hard}
     with create_trainer(
         config, method, data=data, resume=resume, overwrite=overwrite, start=start, inputs=splits
-    ) as trainer:  # fmt: skip
+    ) as trainer:
         run_to_end(trainer, easy, hard)
     return trainer.run_dir
 
@@ -78,7 +78,9 @@ def check_ranking(config: Config, ranking: RunDir, start: Path | None) -> None:
         raise MissingStage(f"{ranking.path}: the ranking was not finished. Run: {_ranking_command(config)}")
     again = f"rank again ({_ranking_command(config)})"
     for file in (EASY, HARD):
-        require_match(facts[file], digest(ranking.path / file), f"{ranking.path / file}: was changed since", again, check)
+        require_match(
+            facts[file], digest(ranking.path / file), f"{ranking.path / file}: was changed since", again, check
+        )
     images = names_digest(target_data(config).names)
     what = f"{ranking.path}: ranks other images than {config.TARGET} now has"
     require_match(record["data"]["target"]["sha256"], images, what, again, check)

@@ -34,7 +34,7 @@ def isl_stage(config: Config, *, resume: bool = False, overwrite: bool = False) 
     started = time.monotonic()
     with create_trainer(
         config, method, data={"target": target}, resume=resume, overwrite=overwrite, start=start
-    ) as trainer:  # fmt: skip
+    ) as trainer:
         while not trainer.done:
             first, last = current_round(min(trainer.iteration, trainer.end - 1), config.ISL.REFRESH_EVERY)
             labels = pseudo_labels(trainer, target, first)

@@ -82,13 +82,23 @@ def _finish(config: Config, run_dir: RunDir, scores: list[tuple[str, float]], st
     easy, hard = _write_split(run_dir.path, scores, config.RANK.LAMBDA1)
     splits = {file: digest(run_dir.path / file) for file in (EASY, HARD)}
     run_dir.mark_done(
-        stage=config.STAGE.NAME, config=config_digest(config), easy=len(easy), hard=len(hard), **splits,
+        stage=config.STAGE.NAME,
+        config=config_digest(config),
+        easy=len(easy),
+        hard=len(hard),
+        **splits,
         seconds_of_last_start=round(time.monotonic() - started, 1),
-    )  # fmt: skip
+    )
 
 
 def _score_all(
-    config: Config, net: nn.Module, target: Any, classes: ClassSet, rare: Sequence[int], device: torch.device, masks: Path
+    config: Config,
+    net: nn.Module,
+    target: Any,
+    classes: ClassSet,
+    rare: Sequence[int],
+    device: torch.device,
+    masks: Path,
 ) -> list[tuple[str, float]]:
     """(name, score) of every image; their pseudo labels are written by threads meanwhile.
 

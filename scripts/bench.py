@@ -32,12 +32,17 @@ from performance.plot import plot
 from performance.sections import SECTIONS
 
 UNITS = {
-    "share": ("", 100, "%"), "more_time": ("+", 100, "% time"), "per_second": ("", 1, "images/s"),
+    "share": ("", 100, "%"),
+    "more_time": ("+", 100, "% time"),
+    "per_second": ("", 1, "images/s"),
     "times": ("x", 1, ""),
-    "gflops_per_second": ("", 1, "GFLOP/s"), "gb_per_second": ("", 1, "GB/s"), "gflop": ("", 1, "GFLOP"),
+    "gflops_per_second": ("", 1, "GFLOP/s"),
+    "gb_per_second": ("", 1, "GB/s"),
+    "gflop": ("", 1, "GFLOP"),
     "gb": ("", 1, "GB moved"),
-    "peak_bytes": ("", 2**-30, "GiB peak"), "bytes": ("", 2**-20, "MiB"),
-}  # fmt: skip
+    "peak_bytes": ("", 2**-30, "GiB peak"),
+    "bytes": ("", 2**-20, "MiB"),
+}
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
@@ -48,8 +53,11 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
         for one in found:
             median, low, high = (one.get(key) for key in ("seconds", "low", "high"))
             spread = f"{low:.3g} to {high:.3g}" if low is not None else ""
-            more = [f"{UNITS[k][0]}{v * UNITS[k][1]:.3g} {UNITS[k][2]}".strip() for k, v in one.items()
-                    if k in UNITS and v is not None]  # fmt: skip
+            more = [
+                f"{UNITS[k][0]}{v * UNITS[k][1]:.3g} {UNITS[k][2]}".strip()
+                for k, v in one.items()
+                if k in UNITS and v is not None
+            ]
             rows.append([section, one["what"], "" if median is None else f"{median:.3g} s", spread, ", ".join(more)])
     return markdown_table(["section", "what", "median", "quartiles", ""], rows)
 
@@ -82,14 +90,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 def measure(only: Sequence[str] | None, rounds: int, device_name: str, out: Path | None) -> None:
     """Measure the sections; the JSON is written after each, so that a stopped bench leaves what it has."""
 
-
     for name in only or ():
         if name not in SECTIONS:
             raise ConfigError(f"--only {name}: there is no such section; {hint(name, SECTIONS)}")
     device = pick_device(device_name)
     results: dict[str, list[dict[str, Any]]] = {}
-    head = {"schema": 1, **environment(), "device": str(device), "processor": _processor(device),
-            "threads": torch.get_num_threads(), "rounds": rounds}  # fmt: skip
+    head = {
+        "schema": 1,
+        **environment(),
+        "device": str(device),
+        "processor": _processor(device),
+        "threads": torch.get_num_threads(),
+        "rounds": rounds,
+    }
     for name in only or SECTIONS:
         print(f"{name} ...", file=sys.stderr, flush=True)
         results[name] = list(SECTIONS[name](device, rounds))

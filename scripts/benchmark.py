@@ -54,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.results is not None:
             benchmark = replace(benchmark, results=args.results)
         main_table = benchmark.tables[0]
-        for out, make in ((args.page, lambda: fill_page(benchmark, args.page)),
-                          (args.plot, lambda: plot(benchmark, main_table, args.plot))):  # fmt: skip
+        for out, make in (
+            (args.page, lambda: fill_page(benchmark, args.page)),
+            (args.plot, lambda: plot(benchmark, main_table, args.plot)),
+        ):
             if out is not None:
                 print(make())
         if args.status:

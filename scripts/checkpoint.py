@@ -94,9 +94,11 @@ def _settings(config: Config) -> dict[str, str]:
 
     model = config.MODEL
     found = {
-        "MODEL.NAME": model.NAME, "MODEL.MULTI_LEVEL": str(model.MULTI_LEVEL).lower(),
-        "NUM_CLASSES": str(config.NUM_CLASSES), "MODEL.ENCODER": model.ENCODER,
-    }  # fmt: skip
+        "MODEL.NAME": model.NAME,
+        "MODEL.MULTI_LEVEL": str(model.MULTI_LEVEL).lower(),
+        "NUM_CLASSES": str(config.NUM_CLASSES),
+        "MODEL.ENCODER": model.ENCODER,
+    }
     if model.ENCODER == "resnet101":
         found |= {"MODEL.LAYERS": listed(model.LAYERS), "MODEL.WIDTH": str(model.WIDTH)}
     return found
@@ -135,9 +137,10 @@ def _command(path: Path, found: CheckpointInfo, beside: Path | None, encoders: S
     if not fitting:
         usual = _settings(default_config())
         keys = {
-            key: value for key, value in found.settings.items()
+            key: value
+            for key, value in found.settings.items()
             if key not in ("MODEL.LAYERS", "MODEL.WIDTH") or value != usual[key]
-        }  # fmt: skip
+        }
         strides = ""
         if found.encoder == "timm":
             keys["MODEL.ENCODER"] = encoders[0] if encoders[0].startswith("timm:") else "timm:NAME"

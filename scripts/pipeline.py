@@ -39,7 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
         record = run_pipeline(stages, evaluate=not args.no_test)
         if args.picture:
-
             print(f"picture: {qualitative_figure(stages, args.picture)}")
         if record["results"]:
             print(results_table(record["results"]))

@@ -58,15 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         if args.batch_size < 1:
             raise ConfigError(f"--batch-size: {args.batch_size} is too small; at least 1")
-        model = load_model(
-            args.checkpoint, args.cfg, args.device, amp=args.amp, size=args.size, geometry=args.geometry
-        )  # fmt: skip
+        model = load_model(args.checkpoint, args.cfg, args.device, amp=args.amp, size=args.size, geometry=args.geometry)
         options = OutputOptions(args.depth, args.entropy, args.map)
-        summary = predict_files(
-            model, args.input, args.output, options, batch_size=args.batch_size, frames=args.frames
-        )  # fmt: skip
+        summary = predict_files(model, args.input, args.output, options, batch_size=args.batch_size, frames=args.frames)
         skipped.extend(summary.skipped)
-        counts = [f"{count} {what}" for count, what in ((summary.images, "images"), (summary.frames, "frames")) if count]
+        counts = [
+            f"{count} {what}" for count, what in ((summary.images, "images"), (summary.frames, "frames")) if count
+        ]
         print(f"{args.output}: {' and '.join(counts) or 'nothing'} predicted, {len(skipped)} files skipped")
         for line in [f"skipped {reason}" for reason in skipped] + [line for line in [summary.left_out()] if line]:
             print(printable(f"predict.py: {line}"), file=sys.stderr)

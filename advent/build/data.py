@@ -19,11 +19,18 @@ def source_data(config: Config) -> StreetDataset:
     spec = load_spec(config.SOURCE)
     train = config.TRAIN
     return StreetDataset(
-        spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_SOURCE, spec), train.SET_SOURCE, class_set(config),
-        size=train.INPUT_SIZE_SOURCE, label_size=train.INPUT_SIZE_SOURCE, mean=tuple(train.IMG_MEAN),
-        list_file=_list_file(config.DATA_LIST_SOURCE), with_labels=True,
-        with_depth=find_network(config).gives_depth and train.LAMBDA_DEPTH_MAIN > 0, cache_dir=cache_folder(config),
-    )  # fmt: skip
+        spec,
+        resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_SOURCE, spec),
+        train.SET_SOURCE,
+        class_set(config),
+        size=train.INPUT_SIZE_SOURCE,
+        label_size=train.INPUT_SIZE_SOURCE,
+        mean=tuple(train.IMG_MEAN),
+        list_file=_list_file(config.DATA_LIST_SOURCE),
+        with_labels=True,
+        with_depth=find_network(config).gives_depth and train.LAMBDA_DEPTH_MAIN > 0,
+        cache_dir=cache_folder(config),
+    )
 
 
 def target_data(
@@ -40,20 +47,34 @@ def target_data(
     train = config.TRAIN
     size_wh = size or train.INPUT_SIZE_TARGET
     return StreetDataset(
-        spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), train.SET_TARGET, class_set(config),
-        size=size_wh, label_size=size_wh, mean=tuple(train.IMG_MEAN), names=names,
-        list_file=_list_file(config.DATA_LIST_TARGET), label_dir=label_dir, cache_dir=cache_folder(config),
-    )  # fmt: skip
+        spec,
+        resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec),
+        train.SET_TARGET,
+        class_set(config),
+        size=size_wh,
+        label_size=size_wh,
+        mean=tuple(train.IMG_MEAN),
+        names=names,
+        list_file=_list_file(config.DATA_LIST_TARGET),
+        label_dir=label_dir,
+        cache_dir=cache_folder(config),
+    )
 
 
 def evaluation_data(config: Config, labelled: bool = True) -> StreetDataset:
     """The target's labelled set: images at TEST.INPUT_SIZE_TARGET, labels (if any) at the size they are scored at."""
     spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     return StreetDataset(
-        spec, resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec), config.TEST.SET_TARGET,
-        class_set(config), size=config.TEST.INPUT_SIZE_TARGET, label_size=None,
-        mean=tuple(config.TRAIN.IMG_MEAN), with_labels=labelled, cache_dir=cache_folder(config),
-    )  # fmt: skip
+        spec,
+        resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec),
+        config.TEST.SET_TARGET,
+        class_set(config),
+        size=config.TEST.INPUT_SIZE_TARGET,
+        label_size=None,
+        mean=tuple(config.TRAIN.IMG_MEAN),
+        with_labels=labelled,
+        cache_dir=cache_folder(config),
+    )
 
 
 def cache_folder(config: Config) -> Path | None:

@@ -175,8 +175,12 @@ def warn_of_dilations(path: str | Path, found: CheckpointInfo, used: Sequence[in
     )
     log.warning(
         "%s: %s, but MODEL.DILATIONS is %s: that is another function, and its scores mean nothing; set "
-        "MODEL.DILATIONS=%s", path, why, listed(used), listed(found.dilations),
-    )  # fmt: skip
+        "MODEL.DILATIONS=%s",
+        path,
+        why,
+        listed(used),
+        listed(found.dilations),
+    )
 
 
 def listed(values: Sequence[int]) -> str:

@@ -63,7 +63,11 @@ def load_pretrained(net: nn.Module, path: str | Path, mean: Sequence[float]) -> 
             f"{path}: no such checkpoint to start from (TRAIN.RESTORE_FROM; pretrained/README.md says where it comes "
             "from); TRAIN.RESTORE_FROM=torchvision fetches another ImageNet start, null trains from scratch"
         )
-    found = CheckpointInfo(download(), TORCHVISION, False, ()) if str(path) == TORCHVISION_WEIGHTS else open_checkpoint(path)
+    found = (
+        CheckpointInfo(download(), TORCHVISION, False, ())
+        if str(path) == TORCHVISION_WEIGHTS
+        else open_checkpoint(path)
+    )
     own = net.state_dict()
     classes = CheckpointInfo(own, PLAIN, False, ()).classes
     if found.network and found.classes != classes:

@@ -20,9 +20,7 @@ LONGEST_TEXT = 4096
 NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 
 
-def key(
-    default: Any, text: str, *, affects_training: bool = True, earlier: Sequence[Any] = (), **bounds: Any
-) -> Any:
+def key(default: Any, text: str, *, affects_training: bool = True, earlier: Sequence[Any] = (), **bounds: Any) -> Any:
     """A config key. `affects_training=False` leaves it out of the digest that decides whether a run may resume.
 
     `earlier`: the values that mean what versions without this key did. They are left out of the digest, too, so that
@@ -113,9 +111,10 @@ class StageConfig(Section):
         True, "refuse splits and pseudo labels made from another checkpoint or other images", affects_training=False
     )
     PROTOCOL: Text | None = key(
-        None, "the protocol file and section that this config was read from (set when it is loaded)",
+        None,
+        "the protocol file and section that this config was read from (set when it is loaded)",
         affects_training=False,
-    )  # fmt: skip
+    )
 
 
 class ModelConfig(Section):
@@ -243,13 +242,16 @@ class TrainConfig(Section):
         500, "iterations between TensorBoard images of both domains; 0: none", ge=0, affects_training=False
     )
     DETERMINISTIC: bool = key(
-        False, "ask PyTorch for deterministic kernels; on the CPU results are deterministic anyway",
+        False,
+        "ask PyTorch for deterministic kernels; on the CPU results are deterministic anyway",
         affects_training=False,
-    )  # fmt: skip
+    )
     SKIP_NONFINITE: int = key(
-        0, "steps with non-finite losses or gradients that are skipped before the run ends", ge=0,
+        0,
+        "steps with non-finite losses or gradients that are skipped before the run ends",
+        ge=0,
         affects_training=False,
-    )  # fmt: skip
+    )
 
 
 class IslConfig(Section):
@@ -260,8 +262,9 @@ class IslConfig(Section):
         0.0,
         """above 0: every class keeps at least this share of its pixels, the most confident ones; its threshold is
         lowered for that. A single threshold removes rare classes""",
-        ge=0.0, le=1.0,
-    )  # fmt: skip
+        ge=0.0,
+        le=1.0,
+    )
     REFRESH_EVERY: int = key(10000, "iterations between updates of the pseudo labels", ge=1)
 
 

@@ -238,14 +238,21 @@ class StreetDataset(Dataset[dict[str, Any]]):
         """Everything that decoded arrays depend on, but for the files themselves."""
         spec = self.spec
         return {
-            "images": spec.name, "split": self.resolved.split_folder, "layout": asdict(self.resolved.layout),
-            "size": self.size, "label_size": self.label_size, "score_size": spec.score_size, "geometry": spec.geometry,
-            "table": self.table.tolist() if self.table is not None else None, "max_label_id": spec.max_label_id,
-            "palette": sorted(spec.palette.items()) if spec.palette else None, "fill_label": spec.fill_label,
+            "images": spec.name,
+            "split": self.resolved.split_folder,
+            "layout": asdict(self.resolved.layout),
+            "size": self.size,
+            "label_size": self.label_size,
+            "score_size": spec.score_size,
+            "geometry": spec.geometry,
+            "table": self.table.tolist() if self.table is not None else None,
+            "max_label_id": spec.max_label_id,
+            "palette": sorted(spec.palette.items()) if spec.palette else None,
+            "fill_label": spec.fill_label,
             "depth": repr(spec.depth) if self.depth_files is not None else None,
             **({"depth_bits": 16} if self.depth_table is not None else {}),  # absent: float32, as in earlier caches
             "versions": {"pillow": PIL.__version__, "opencv": cv2.__version__},
-        }  # fmt: skip
+        }
 
     def _label(self, file: Path) -> tuple[np.ndarray, Turn]:
         """Train ids at the size asked for, and how the label file says that it is turned."""

@@ -129,11 +129,15 @@ def load_batches(
     """
     _check_workers(workers)
     groups = DataLoader(
-        _CollectErrors(dataset, THREADS if workers else 1), num_workers=workers, collate_fn=_collate_each,
-        batch_sampler=_Groups(batches, THREADS if workers else 1), prefetch_factor=1 if workers else None,
-        pin_memory=device.type == "cuda", worker_init_fn=ignore_in_worker if workers else None,
+        _CollectErrors(dataset, THREADS if workers else 1),
+        num_workers=workers,
+        collate_fn=_collate_each,
+        batch_sampler=_Groups(batches, THREADS if workers else 1),
+        prefetch_factor=1 if workers else None,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_in_worker if workers else None,
         generator=_generator(),  # its own: a loader draws a number at every start, a continued run starts oftener
-    )  # fmt: skip
+    )
     whole = _whole(dataset)
     mean = torch.tensor(whole.mean, dtype=torch.float32, device=device)
     table = None if whole.depth_table is None else torch.from_numpy(whole.depth_table).to(device)

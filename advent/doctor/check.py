@@ -87,9 +87,12 @@ def sanity_check(datasets: Mapping[str, StreetDataset], count: int) -> None:
     for role, dataset in datasets.items():
         nothing: list[None] = [None] * len(dataset)
         columns = zip(
-            dataset.names, dataset.label_files or nothing, dataset.depth_files or nothing,
-            dataset.camera_files or nothing, strict=True,
-        )  # fmt: skip
+            dataset.names,
+            dataset.label_files or nothing,
+            dataset.depth_files or nothing,
+            dataset.camera_files or nothing,
+            strict=True,
+        )
         files = [Files(name, dataset.resolved.images / name, *more) for name, *more in columns]
         found = Findings(role)
         if count:
@@ -111,7 +114,9 @@ def _names(subject: CheckTarget, spec: DatasetSpec, resolved: ResolvedLayout) ->
     return checked_names(read_list(list_file), resolved.images, pattern, str(list_file))
 
 
-def _count(found: Findings, names: Sequence[str], spec: DatasetSpec, resolved: ResolvedLayout, subject: CheckTarget) -> None:
+def _count(
+    found: Findings, names: Sequence[str], spec: DatasetSpec, resolved: ResolvedLayout, subject: CheckTarget
+) -> None:
     expected = spec.counts.get(subject.split)
     odd = expected is not None and expected != len(names)
     found.rows.append(
@@ -121,7 +126,9 @@ def _count(found: Findings, names: Sequence[str], spec: DatasetSpec, resolved: R
         found.warnings.append(f"{len(names):,} images, {expected:,} in the published set: a part, or another one")
 
 
-def _pair(found: Findings, names: Sequence[str], resolved: ResolvedLayout, subject: CheckTarget) -> tuple[list[Files], set[str]]:
+def _pair(
+    found: Findings, names: Sequence[str], resolved: ResolvedLayout, subject: CheckTarget
+) -> tuple[list[Files], set[str]]:
     """The files of every image, and the roles of which some are missing."""
     paths = {role: [resolved.path(role, name) for name in names] for role in OTHER_ROLES if role in subject.wanted}
     missing = set()
@@ -143,7 +150,9 @@ def _pair(found: Findings, names: Sequence[str], resolved: ResolvedLayout, subje
             found.errors.append(named(f"missing {role}", absent))
         _orphans(found, role, resolved, names)
     pairs = [
-        Files(name, resolved.images / name, *[_there(paths[role][i]) if role in paths else None for role in OTHER_ROLES])
+        Files(
+            name, resolved.images / name, *[_there(paths[role][i]) if role in paths else None for role in OTHER_ROLES]
+        )
         for i, name in enumerate(names)
     ]
     return pairs, missing

@@ -36,8 +36,12 @@ def match_ids(spec: DatasetSpec, seen: Collection[int]) -> list[str]:
 
 def locate_misplaced(spec: DatasetSpec, root: Path, split: str) -> list[str]:
     """Why the images' folder may not be where it should be: too deep, too far in, other letters, another suffix."""
-    wanted = [(layout, base) for layout in spec.layouts for folder in spec.splits[split]
-              if (base := layout.base("images", folder)) is not None]  # fmt: skip
+    wanted = [
+        (layout, base)
+        for layout in spec.layouts
+        for folder in spec.splits[split]
+        if (base := layout.base("images", folder)) is not None
+    ]
     said = []
     for layout, base in wanted:
         if (root / base).is_dir():
@@ -45,8 +49,10 @@ def locate_misplaced(spec: DatasetSpec, root: Path, split: str) -> list[str]:
             continue
         for child in sorted(path for path in root.iterdir() if path.is_dir()):
             if base.parts and (child / base).is_dir():
-                said.append(f"{child} holds {base}: unpacked one folder too deep; move its content up, or name it with "
-                            f"DATA_DIRECTORY_SOURCE / DATA_DIRECTORY_TARGET={child}")  # fmt: skip
+                said.append(
+                    f"{child} holds {base}: unpacked one folder too deep; move its content up, or name it with "
+                    f"DATA_DIRECTORY_SOURCE / DATA_DIRECTORY_TARGET={child}"
+                )
             if base.parts and child.name != base.parts[0] and child.name.lower() == base.parts[0].lower():
                 said.append(f"{child} should be called {base.parts[0]}")
         if base.parts and root.name == base.parts[0] and (root.parent / base).is_dir():

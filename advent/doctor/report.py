@@ -20,9 +20,13 @@ def text(findings: Sequence[Findings]) -> str:
         rows = [*found.rows, *[(word, line) for word, lines_of in groups for line in lines_of]]
         for word, words in rows:
             lines += textwrap.wrap(
-                printable(words), WIDTH, initial_indent=f"  {word:<{INDENT - 2}}", subsequent_indent=" " * INDENT,
-                break_long_words=False, break_on_hyphens=False,
-            )  # fmt: skip
+                printable(words),
+                WIDTH,
+                initial_indent=f"  {word:<{INDENT - 2}}",
+                subsequent_indent=" " * INDENT,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
         blocks.append("\n".join(lines))
     return "\n\n".join([*blocks, conclusion(findings)])
 

@@ -26,25 +26,39 @@ def targets_of_config(config: Config) -> list[CheckTarget]:
     root_src = folder_of(config.DATA_ROOT, config.DATA_DIRECTORY_SOURCE, source)
     subjects = [
         CheckTarget(
-            f"source {source.name}, {train.SET_SOURCE}", source, root_src, train.SET_SOURCE, classes,
-            needed=["labels", *depth], wanted=["labels", *depth, *(["camera"] if depth and _camera(source) else [])],
+            f"source {source.name}, {train.SET_SOURCE}",
+            source,
+            root_src,
+            train.SET_SOURCE,
+            classes,
+            needed=["labels", *depth],
+            wanted=["labels", *depth, *(["camera"] if depth and _camera(source) else [])],
             list_file=_path(config.DATA_LIST_SOURCE),
         )
-    ]  # fmt: skip
+    ]
     if not find_method(config).uses_target:
         return subjects
     root_trg = folder_of(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, target)
     list_trg = _path(config.DATA_LIST_TARGET)
     name = f"target {target.name}"
     subjects.append(
-        CheckTarget(f"{name}, {train.SET_TARGET}", target, root_trg, train.SET_TARGET, list_file=list_trg, note=NOT_OPENED)
+        CheckTarget(
+            f"{name}, {train.SET_TARGET}", target, root_trg, train.SET_TARGET, list_file=list_trg, note=NOT_OPENED
+        )
     )
     scored = config.TEST.SET_TARGET
     if scored in target.splits and (scored != train.SET_TARGET or any(layout.labels for layout in target.layouts)):
         subjects.append(
-            CheckTarget(f"{name}, {scored} (to score)", target, root_trg, scored, classes if target.ids else None,
-                    wanted=["labels"], without_labels=NEVER_NEEDED)
-        )  # fmt: skip
+            CheckTarget(
+                f"{name}, {scored} (to score)",
+                target,
+                root_trg,
+                scored,
+                classes if target.ids else None,
+                wanted=["labels"],
+                without_labels=NEVER_NEEDED,
+            )
+        )
     return subjects
 
 

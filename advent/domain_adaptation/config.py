@@ -23,9 +23,16 @@ from advent.config.loading import (
 )
 
 __all__ = [
-    "cfg", "cfg_from_file", "config_digest", "default_config", "dump_config", "find_config", "flat", "load_config",
+    "cfg",
+    "cfg_from_file",
+    "config_digest",
+    "default_config",
+    "dump_config",
+    "find_config",
+    "flat",
+    "load_config",
     "plain",
-]  # fmt: skip
+]
 
 cfg = EasyDict(default_config().model_dump())
 

@@ -31,7 +31,20 @@ from advent.evaluation.stage import (
 )
 from advent.utils.metrics import confusion_matrix, intersection_over_union, mean_iou
 
-__all__ = ["CACHE", "LABEL_FREE", "OF_A_MACHINE", "ORACLE", "WAIT_SECONDS", "Candidate", "Scorer", "candidates", "evaluate_domain_adaptation", "evaluate_stage", "evaluation_hook", "predict_stage"]
+__all__ = [
+    "CACHE",
+    "LABEL_FREE",
+    "OF_A_MACHINE",
+    "ORACLE",
+    "WAIT_SECONDS",
+    "Candidate",
+    "Scorer",
+    "candidates",
+    "evaluate_domain_adaptation",
+    "evaluate_stage",
+    "evaluation_hook",
+    "predict_stage",
+]
 
 log = logging.getLogger(__name__)
 

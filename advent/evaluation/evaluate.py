@@ -26,9 +26,15 @@ OnPrediction = Callable[[str, np.ndarray], None]  # an image's name, (H, W) uint
 
 
 def confusion(
-    net: nn.Module, dataset: StreetDataset, device: torch.device, *, batch_size: int = 1, workers: int = 0,
-    amp: str = "off", what: str = "evaluate",
-) -> np.ndarray:  # fmt: skip
+    net: nn.Module,
+    dataset: StreetDataset,
+    device: torch.device,
+    *,
+    batch_size: int = 1,
+    workers: int = 0,
+    amp: str = "off",
+    what: str = "evaluate",
+) -> np.ndarray:
     """(C, C) int64 confusion matrix of one network over a labelled data set; left in the mode that it came in."""
     was_training = net.training
     try:
@@ -38,9 +44,15 @@ def confusion(
 
 
 def score(
-    predictor: Predictor, dataset: StreetDataset, device: torch.device, *, batch_size: int = 1, workers: int = 0,
-    what: str = "evaluate", on_prediction: OnPrediction | None = None,
-) -> np.ndarray:  # fmt: skip
+    predictor: Predictor,
+    dataset: StreetDataset,
+    device: torch.device,
+    *,
+    batch_size: int = 1,
+    workers: int = 0,
+    what: str = "evaluate",
+    on_prediction: OnPrediction | None = None,
+) -> np.ndarray:
     """(C, C) int64 confusion matrix; logits are resized to each label's own size, whatever the batch.
 
     Several processes share the images and get the same matrix. `on_prediction` also gets every prediction, on the process that
@@ -109,9 +121,15 @@ def _padded_size(dataset: StreetDataset, name: str) -> tuple[int, int]:
 
 
 def mean_entropy(
-    predictor: Predictor, dataset: StreetDataset, device: torch.device, *, batch_size: int = 1, workers: int = 0,
-    images: int = 0, what: str = "entropy",
-) -> float:  # fmt: skip
+    predictor: Predictor,
+    dataset: StreetDataset,
+    device: torch.device,
+    *,
+    batch_size: int = 1,
+    workers: int = 0,
+    images: int = 0,
+    what: str = "entropy",
+) -> float:
     """Mean entropy of the predictions, in [0, 1], over `images` evenly spread ones (0: all). Needs no label.
 
     Low entropy is certainty: what adversarial adaptation by entropy drives down, and so a choice of snapshots that

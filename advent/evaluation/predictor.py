@@ -34,9 +34,10 @@ def refuse_not_finite(names: Sequence[str], what: str, amp: str = "off", option:
         return
     more = f" and {len(names) - SHOWN_IMAGES} more" if len(names) > SHOWN_IMAGES else ""
     remedy = (
-        f"repeat it with {option} (now {amp})" if amp != "off"
+        f"repeat it with {option} (now {amp})"
+        if amp != "off"
         else "the checkpoint's weights have diverged: take another one, or train again at a lower TRAIN.LEARNING_RATE"
-    )  # fmt: skip
+    )
     raise NotFinite(f"{what}: infinite or not a number for {', '.join(names[:SHOWN_IMAGES])}{more}; {remedy}")
 
 

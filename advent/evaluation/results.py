@@ -82,9 +82,17 @@ def _latex(header: Sequence[str], lines: Sequence[tuple[str, list[float | None]]
         cells = ["--" if value is None else f"{value:.1f}" for value in values]
         body.append(" & ".join([latex_text(name), *cells]) + r" \\")
     return "\n".join(
-        [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule", " & ".join(map(latex_text, header)) + r" \\",
-         r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""]
-    )  # fmt: skip
+        [
+            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
+            r"\toprule",
+            " & ".join(map(latex_text, header)) + r" \\",
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            "",
+        ]
+    )
 
 
 class PredictionFolder:

@@ -23,18 +23,34 @@ from advent.dataset.cache import stamp
 # digest, new ones too: a key missing from this list costs a second scoring, never an old score. The device's type, the
 # data set's root and the checkpoints' contents are added by themselves.
 WITHOUT_EFFECT_ON_SCORES = (
-    "DEVICE", "NUM_WORKERS", "DATA_ROOT", "DATA_CACHE", "DATA_CHECK", "EXP_ROOT", "EXP_NAME", "EXP_SUFFIX", "STAGE.",
-    "TRAIN.KEEP", "TRAIN.TENSORBOARD", "TRAIN.PICTURES_EVERY", "TEST.MODE", "TEST.RESTORE_FROM",
-    "TEST.ENSEMBLE", "TEST.SAVE_PREDS", "TEST.WAIT_MODEL",
-)  # fmt: skip
+    "DEVICE",
+    "NUM_WORKERS",
+    "DATA_ROOT",
+    "DATA_CACHE",
+    "DATA_CHECK",
+    "EXP_ROOT",
+    "EXP_NAME",
+    "EXP_SUFFIX",
+    "STAGE.",
+    "TRAIN.KEEP",
+    "TRAIN.TENSORBOARD",
+    "TRAIN.PICTURES_EVERY",
+    "TEST.MODE",
+    "TEST.RESTORE_FROM",
+    "TEST.ENSEMBLE",
+    "TEST.SAVE_PREDS",
+    "TEST.WAIT_MODEL",
+)
 
 
 def setting_digest(config: Config, device: torch.device, datasets: Sequence[StreetDataset]) -> str:
     """SHA-256 of everything but the checkpoint that a score depends on; the data sets are the ones looked at."""
     facts = {
-        "config": config_digest(config, WITHOUT_EFFECT_ON_SCORES), "device": device.type,
-        "data": [data_digest(dataset) for dataset in datasets], **code_and_libraries(),
-    }  # fmt: skip
+        "config": config_digest(config, WITHOUT_EFFECT_ON_SCORES),
+        "device": device.type,
+        "data": [data_digest(dataset) for dataset in datasets],
+        **code_and_libraries(),
+    }
     return _sha256(facts)
 
 
@@ -45,11 +61,17 @@ def data_digest(dataset: StreetDataset) -> str:
         files.update(name.encode() + b"\0" + stamp(dataset.files(index)).tobytes())
     resolved = dataset.resolved
     facts = {
-        "spec": asdict(dataset.spec), "classes": dataset.classes.as_mapping(), "root": str(resolved.root.resolve()),
-        "layout": asdict(resolved.layout), "split": [dataset.split, resolved.split_folder], "size": dataset.size,
-        "label_size": dataset.label_size, "mean": dataset.mean, "labelled": dataset.label_files is not None,
+        "spec": asdict(dataset.spec),
+        "classes": dataset.classes.as_mapping(),
+        "root": str(resolved.root.resolve()),
+        "layout": asdict(resolved.layout),
+        "split": [dataset.split, resolved.split_folder],
+        "size": dataset.size,
+        "label_size": dataset.label_size,
+        "mean": dataset.mean,
+        "labelled": dataset.label_files is not None,
         "files": files.hexdigest(),
-    }  # fmt: skip
+    }
     return _sha256(facts)
 
 

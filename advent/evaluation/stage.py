@@ -136,12 +136,20 @@ class Scorer:
         """The results schema's record: what was scored, on what, by which code."""
         config = self.config
         return {
-            "schema": 1, "experiment": config.EXP_NAME, "stage": config.STAGE.NAME, "seed": config.TRAIN.RANDOM_SEED,
-            "target": config.TARGET, "set": config.TEST.SET_TARGET, "images": len(self.dataset), **environment(),
-            "names": names_digest(self.dataset.names), "config": config_digest(config), "test": plain(config.TEST),
+            "schema": 1,
+            "experiment": config.EXP_NAME,
+            "stage": config.STAGE.NAME,
+            "seed": config.TRAIN.RANDOM_SEED,
+            "target": config.TARGET,
+            "set": config.TEST.SET_TARGET,
+            "images": len(self.dataset),
+            **environment(),
+            "names": names_digest(self.dataset.names),
+            "config": config_digest(config),
+            "test": plain(config.TEST),
             "device": device_facts(self.device),
             "results": results,
-        }  # fmt: skip
+        }
 
     def _score(self, candidate: Candidate, save: bool) -> dict[str, Any]:
         config, test = self.config, self.config.TEST
@@ -156,7 +164,7 @@ class Scorer:
             what = f"{name} entropy"
             found["entropy"] = mean_entropy(
                 predictor, self._unlabelled, self.device, images=test.SELECT_IMAGES, what=what, **options
-            )  # fmt: skip
+            )
         return found
 
     def _network(self, file: Path) -> nn.Module:

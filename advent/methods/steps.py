@@ -192,7 +192,9 @@ def adversarial_step(context: StepContext, source: Batch, target: Batch | None) 
     return losses
 
 
-def discriminator_step(context: StepContext, level: str, source_map: Tensor, target_map: Tensor) -> tuple[Losses, Tensor]:
+def discriminator_step(
+    context: StepContext, level: str, source_map: Tensor, target_map: Tensor
+) -> tuple[Losses, Tensor]:
     """Both sides of the game on one pair of maps (B, C, H, W).
 
     The discriminator judges the target map once: its one graph yields the generator's gradient with respect to the

@@ -19,6 +19,7 @@ from advent.runtime import distributed
 
 log = logging.getLogger(__name__)
 
+
 def pick_device(name: str = "auto") -> torch.device:
     """`auto` takes CUDA, else Apple's MPS, else the CPU; any other name is a PyTorch device that must be there.
 

@@ -22,13 +22,23 @@ def effective_batch(config: Config, uses_target: bool = True) -> dict[str, Any]:
     log.info(
         "an iteration: %d source%s images (%d process%s x TRAIN.ACCUMULATE %d x batch %d); "
         "TRAIN.LEARNING_RATE %g as configured, not scaled",
-        source, f" + {target} target" if target else "", processes, "" if processes == 1 else "es",
-        train.ACCUMULATE, train.BATCH_SIZE_SOURCE, train.LEARNING_RATE,
-    )  # fmt: skip
+        source,
+        f" + {target} target" if target else "",
+        processes,
+        "" if processes == 1 else "es",
+        train.ACCUMULATE,
+        train.BATCH_SIZE_SOURCE,
+        train.LEARNING_RATE,
+    )
     return {
-        "processes": processes, "accumulate": train.ACCUMULATE, "source_images": source, "target_images": target,
-        "learning_rate": train.LEARNING_RATE, "learning_rate_d": train.LEARNING_RATE_D, "sync_bn": train.SYNC_BN,
-    }  # fmt: skip
+        "processes": processes,
+        "accumulate": train.ACCUMULATE,
+        "source_images": source,
+        "target_images": target,
+        "learning_rate": train.LEARNING_RATE,
+        "learning_rate_d": train.LEARNING_RATE_D,
+        "sync_bn": train.SYNC_BN,
+    }
 
 
 def with_recorded_accumulation(config: Config, parts: tuple[int, int], path: Path) -> Any:

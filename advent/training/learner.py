@@ -56,9 +56,14 @@ class Learner:
         self.scale = LossScale(train.AMP, device)
         weights = {name: float(getattr(train, key)) for name, key in LAMBDAS.items()}
         self.context = StepContext(
-            maybe_compile(net, train, device), method, supervised, discriminators.to(device).train(), weights,
-            AMP_DTYPES[train.AMP], self.scale,
-        )  # fmt: skip
+            maybe_compile(net, train, device),
+            method,
+            supervised,
+            discriminators.to(device).train(),
+            weights,
+            AMP_DTYPES[train.AMP],
+            self.scale,
+        )
         self.optimizers: dict[str, torch.optim.Optimizer] = {"net": network_optimizer(net, train)}
         for level, discriminator in discriminators.items():
             self.optimizers[f"discriminator_{level}"] = discriminator_optimizer(discriminator, train)

@@ -88,5 +88,3 @@ def discriminator_optimizer(discriminator: nn.Module, train: TrainConfig) -> tor
 def has_fused_kernels(parameters: Sequence[Tensor]) -> bool:
     """Whether the device of these parameters has fused optimizers that can skip a step."""
     return parameters[0].device.type in FUSED
-
-

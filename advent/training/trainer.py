@@ -58,7 +58,9 @@ class Trainer:
         self.batch_parts = (distributed.world_size(), train.ACCUMULATE)  # of a batch, as the run began
         # Called after an iteration; what they return (evaluation) goes into the metrics.
         self.hooks: list[Callable[[int], dict[str, float]]] = []
-        self.image_loggers: list[ImageLogger] = []  # called after an iteration when there is a board; they leave nothing else behind
+        self.image_loggers: list[
+            ImageLogger
+        ] = []  # called after an iteration when there is a board; they leave nothing else behind
         self.notes: dict[str, str] = {}  # what a stage wants to find again when it continues
         self._hooks_due = False
         self._buffer = MetricBuffer()
@@ -279,5 +281,15 @@ def _of_all(files: list[str]) -> list[str]:
 
 # What resume.pth holds.
 STATE = {
-    "iteration", "config", "data", "metrics", "notes", "hooks_due", "window", "skipped", "saved", "learner", "rng",
-}  # fmt: skip
+    "iteration",
+    "config",
+    "data",
+    "metrics",
+    "notes",
+    "hooks_due",
+    "window",
+    "skipped",
+    "saved",
+    "learner",
+    "rng",
+}

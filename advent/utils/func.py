@@ -12,9 +12,15 @@ from advent.utils.metrics import confusion_matrix, intersection_over_union
 from advent.utils.schedule import poly_rate, set_rate
 
 __all__ = [
-    "adjust_learning_rate", "adjust_learning_rate_discriminator", "bce_loss", "fast_hist", "loss_calc", "lr_poly",
-    "per_class_iu", "prob_2_entropy",
-]  # fmt: skip
+    "adjust_learning_rate",
+    "adjust_learning_rate_discriminator",
+    "bce_loss",
+    "fast_hist",
+    "loss_calc",
+    "lr_poly",
+    "per_class_iu",
+    "prob_2_entropy",
+]
 
 prob_2_entropy = self_information
 lr_poly = poly_rate

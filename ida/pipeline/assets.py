@@ -69,9 +69,14 @@ def export_assets(stages: Sequence[Stage]) -> Path | None:
         return folder
     classes = class_set(trained[-1].config)
     record: dict[str, Any] = {
-        "schema": SCHEMA, "made_from": made_from, "data": data, "classes": classes.as_mapping(), "missing": [],
-        "credit": load_spec(trained[-1].config.TARGET).credit, "examples": [],
-    }  # fmt: skip
+        "schema": SCHEMA,
+        "made_from": made_from,
+        "data": data,
+        "classes": classes.as_mapping(),
+        "missing": [],
+        "credit": load_spec(trained[-1].config.TARGET).credit,
+        "examples": [],
+    }
     parts: list[tuple[str, Callable[[], Any]]] = [("examples", partial(_examples, trained, folder, classes.colors))]
     for stage in stages:
         if stage.script == "train_isl.py":

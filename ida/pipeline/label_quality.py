@@ -77,11 +77,14 @@ def ranking_quality(stage: Stage) -> dict[str, Any] | None:
 
     scores = [float(row["score"]) for row in rows]
     return {
-        "easy": int(easy.sum()), "hard": int((~easy).sum()), "miou_easy": miou(easy), "miou_hard": miou(~easy),
+        "easy": int(easy.sum()),
+        "hard": int((~easy).sum()),
+        "miou_easy": miou(easy),
+        "miou_hard": miou(~easy),
         "error_easy": 100 * float(np.mean(np.array(error)[easy])),
         "error_hard": 100 * float(np.mean(np.array(error)[~easy])),
         "spearman": spearman(scores, error),
-    }  # fmt: skip
+    }
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
@@ -121,9 +124,15 @@ def training_truth(config: Config, names: Sequence[str]) -> StreetDataset:
     root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)
     size = tuple(config.TRAIN.INPUT_SIZE_TARGET)
     return StreetDataset(
-        spec, root, config.TRAIN.SET_TARGET, class_set(config), size=size, label_size=size, names=names,
+        spec,
+        root,
+        config.TRAIN.SET_TARGET,
+        class_set(config),
+        size=size,
+        label_size=size,
+        names=names,
         with_labels=True,
-    )  # fmt: skip
+    )
 
 
 def _newest_round(stage: Stage) -> Path:

@@ -66,7 +66,9 @@ def _check_data(stage: Stage, record: dict[str, Any]) -> None:
     for role, names in now.items():
         what = f"{stage.run_dir.path}: was made with other images than the {role} now has"
         found = names_digest(names)
-        require_match(record["data"][role]["sha256"], found, what, _suggested_fix(stage.run_dir), config.STAGE.CHECK_PROVENANCE)
+        require_match(
+            record["data"][role]["sha256"], found, what, _suggested_fix(stage.run_dir), config.STAGE.CHECK_PROVENANCE
+        )
 
 
 def _check_ranking(config: Config) -> None:

@@ -70,9 +70,11 @@ def differences(benchmark: Benchmark, a: str, b: str) -> dict[int, float]:
 def rankings_table(benchmark: Benchmark, table: Table) -> str:
     """Per ranking: true mIoU and error of its two halves, and how its score goes with the error."""
     columns = {
-        "mIoU, easy half": "miou_easy", "mIoU, hard half": "miou_hard", "wrong pixels, easy (%)": "error_easy",
+        "mIoU, easy half": "miou_easy",
+        "mIoU, hard half": "miou_hard",
+        "wrong pixels, easy (%)": "error_easy",
         "wrong pixels, hard (%)": "error_hard",
-    }  # fmt: skip
+    }
     rows = []
     for name in table.rows:
         found = [one["ranking"] for one in benchmark.found(name).values() if one.get("ranking")]

@@ -41,8 +41,15 @@ SHAPES: dict[str, Any] = {
     "tables": [{str: (str, [str], [[str]])}],
 }
 CELL = {
-    "name": str, "label": str, "script": str, "cfg": str, "after": str, "ranking": str, "source": str, "set": [str],
-}  # fmt: skip
+    "name": str,
+    "label": str,
+    "script": str,
+    "cfg": str,
+    "after": str,
+    "ranking": str,
+    "source": str,
+    "set": [str],
+}
 # What says where things lie, not what is done with them.
 ELSEWHERE = (*without_effect(), "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "GEOMETRY_TARGET", "CLASSES.")
 
@@ -239,10 +246,16 @@ def _measured(run: Run, seed: int, stage: Stage, on_clip: Stage | None) -> dict[
     began, worked = time.monotonic(), _cpu_seconds()
     _run_if_needed(stage)
     record = {
-        "schema": 1, "cell": run.name, "seed": seed, "settings": settings(stage.config), **environment(),
-        "threads": torch.get_num_threads(), "command": _command(run, seed),
-        "seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(_cpu_seconds() - worked, 1),
-    }  # fmt: skip
+        "schema": 1,
+        "cell": run.name,
+        "seed": seed,
+        "settings": settings(stage.config),
+        **environment(),
+        "threads": torch.get_num_threads(),
+        "command": _command(run, seed),
+        "seconds": round(time.monotonic() - began, 1),
+        "cpu_seconds": round(_cpu_seconds() - worked, 1),
+    }
     if not stage.trains:
         return {**record, "ranking": ranking_quality(stage)}
     results = evaluate_stage(stage.config)

@@ -61,14 +61,23 @@ def reading(device: torch.device, rounds: int) -> list[dict[str, Any]]:
         cases = {
             "SYNTHIA": (
                 PlainReader(root / "SYNTHIA/RGB", SOURCE, table),
-                lambda **more: StreetDataset(synthia, root / "SYNTHIA", "all", classes, size=SOURCE, label_size=SOURCE,
-                                             with_labels=True, with_depth=True, **more),
+                lambda **more: StreetDataset(
+                    synthia,
+                    root / "SYNTHIA",
+                    "all",
+                    classes,
+                    size=SOURCE,
+                    label_size=SOURCE,
+                    with_labels=True,
+                    with_depth=True,
+                    **more,
+                ),
             ),
             "Cityscapes": (
                 PlainReader(root / "Cityscapes", TARGET, None),
                 lambda **more: StreetDataset(cityscapes, root / "Cityscapes", "train", classes, size=TARGET, **more),
             ),
-        }  # fmt: skip
+        }
         for name, (plain, ours) in cases.items():
             fill_cache(ours(cache_dir=root / "cache"))
             rates = {

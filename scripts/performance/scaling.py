@@ -58,21 +58,28 @@ def _rows(times: dict[str, Timing], half: int, cores: int, size: int) -> list[Ro
     base, two = times["half"].median, times["two"].median
     return [
         line(f"1 process, {half} threads", "half", per_second=2 / base, times=1.0),
-        line(f"1 process, {cores} threads", "all", per_second=2 / times["all"].median,
-             times=base / times["all"].median),
-        line(f"{PROCESSES} processes, {half} threads each", "two", per_second=2 * PROCESSES / two,
-             times=PROCESSES * base / two),
+        line(
+            f"1 process, {cores} threads", "all", per_second=2 / times["all"].median, times=base / times["all"].median
+        ),
+        line(
+            f"{PROCESSES} processes, {half} threads each",
+            "two",
+            per_second=2 * PROCESSES / two,
+            times=PROCESSES * base / two,
+        ),
         line("  of it averaging, waiting included", "in step", share=times["in step"].median / two),
         line("  the message alone", "message", share=times["message"].median / two, bytes=size),
-    ]  # fmt: skip
+    ]
 
 
 def _pair(cfg: str, overrides: Sequence[str], threads: int) -> list[_Worker]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    places = [{"RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-              for rank in range(PROCESSES)]  # fmt: skip
+    places = [
+        {"RANK": str(rank), "WORLD_SIZE": str(PROCESSES), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        for rank in range(PROCESSES)
+    ]
     return [_Worker(cfg, overrides, place, threads) for place in places]
 
 

@@ -119,9 +119,10 @@ def _parts(one: Bench, rounds: int, name: str) -> list[Row]:
         learner._guard.unscale_and_check({"loss": flag})
 
     work: dict[str, Callable[[], object]] = {
-        "optimizer (repeated update)": learner.optimizers["net"].step, "guard": guard,
+        "optimizer (repeated update)": learner.optimizers["net"].step,
+        "guard": guard,
         "upsampling and cross entropy": losses,
-    }  # fmt: skip
+    }
     times = alternate(work, rounds, one.device)
     return [row(f"    {what}, {name}", timing) for what, timing in times.items()]
 
@@ -136,8 +137,13 @@ def memory(device: torch.device, rounds: int) -> list[Row]:
         rows.append(row(f"step 640x320, {name}", times[word], peak_bytes=peaks[word]))
     if peaks["false"] and peaks["true"]:
         less = 1 - peaks["true"] / peaks["false"]
-        rows.append(row("  recomputing: less memory, more time", share=less,
-                        more_time=times["true"].median / times["false"].median - 1))  # fmt: skip
+        rows.append(
+            row(
+                "  recomputing: less memory, more time",
+                share=less,
+                more_time=times["true"].median / times["false"].median - 1,
+            )
+        )
     weights = tensors_bytes([*benches["false"].learner.net.state_dict().values()])
     rows.append(row("  held all the time: weights, momentum, gradients", bytes=3 * weights))
     del benches
@@ -226,9 +232,14 @@ def evaluation(device: torch.device, rounds: int) -> list[Row]:
         cells = 16 * label.cpu().numpy().astype(np.int64) + found.cpu().numpy()
         np.bincount(cells.ravel(), minlength=256)
 
-    work = {"forward pass, fp32": forward("off"), "forward pass, bf16": forward("bf16"),
-            "upsampling, argmax, counting": after, "  the same, straightforward": released,
-            "ranking: upsampling, score, label": ranking, "ISL: upsampling, threshold, label": pseudo}  # fmt: skip
+    work = {
+        "forward pass, fp32": forward("off"),
+        "forward pass, bf16": forward("bf16"),
+        "upsampling, argmax, counting": after,
+        "  the same, straightforward": released,
+        "ranking: upsampling, score, label": ranking,
+        "ISL: upsampling, threshold, label": pseudo,
+    }
     times = alternate(work, rounds, device)
     base = times["forward pass, fp32"].median
     return [row(what, timing, share=timing.median / base) for what, timing in times.items()]
@@ -253,9 +264,16 @@ def prediction(device: torch.device, rounds: int) -> list[Row]:
         net = find_network(config).build(config, build_encoder(config, weights=False))
         initialise(net, "he", backbone=config.MODEL.ENCODER == "resnet101")
         plain = Model(
-            to_device(net, device).eval(), config, class_set(config), (1024, 512), tuple(config.TRAIN.IMG_MEAN), "stretch",
-            device, "off", True,
-        )  # fmt: skip
+            to_device(net, device).eval(),
+            config,
+            class_set(config),
+            (1024, 512),
+            tuple(config.TRAIN.IMG_MEAN),
+            "stretch",
+            device,
+            "off",
+            True,
+        )
         work = {amp: partial(predict_batch, replace(plain, amp=amp), [picture]) for amp in ("off", "bf16")}
         for amp, timing in alternate(work, rounds, device).items():
             words = f"one image 1024x512, {name}, {'fp32' if amp == 'off' else amp}"
@@ -275,7 +293,15 @@ def operations(device: torch.device, rounds: int) -> list[Row]:
 
 
 SECTIONS: dict[str, Callable[[torch.device, int], Sequence[Row]]] = {
-    "machine": machine, "step": step, "formats": formats, "memory": memory, "compile": compiled,
-    "evaluation": evaluation, "labels": pseudo_label_size, "data": reading, "predict": prediction,
-    "operations": operations, "scaling": scaling,
-}  # fmt: skip
+    "machine": machine,
+    "step": step,
+    "formats": formats,
+    "memory": memory,
+    "compile": compiled,
+    "evaluation": evaluation,
+    "labels": pseudo_label_size,
+    "data": reading,
+    "predict": prediction,
+    "operations": operations,
+    "scaling": scaling,
+}

@@ -90,8 +90,10 @@ def _measure(stage: Stage, steps: int) -> Needs:
     learner = Learner(net, method, find_network(config).supervised, train, device)
     isl = stage.script == "train_isl.py"  # learns from the target alone
     labelled_size = train.INPUT_SIZE_TARGET if isl else train.INPUT_SIZE_SOURCE
-    batches = (_batch(config, labelled_size, train.BATCH_SIZE_SOURCE, device),
-               _batch(config, train.INPUT_SIZE_TARGET, train.BATCH_SIZE_TARGET, device))  # fmt: skip
+    batches = (
+        _batch(config, labelled_size, train.BATCH_SIZE_SOURCE, device),
+        _batch(config, train.INPUT_SIZE_TARGET, train.BATCH_SIZE_TARGET, device),
+    )
     step = _time(lambda: learner.update(0, *batches), device, steps)
     iterations = train.EARLY_STOP + (1 if method.include_last_iter else 0)
     snapshots = (iterations - 1) // train.SAVE_PRED_EVERY + (1 if train.SAVE_LAST else 0)

@@ -21,14 +21,27 @@ from ida.pipeline.assets import FOLDER as GALLERY
 from reporting.published import PROTOCOLS, Protocol, paper_rows
 
 LABELS = {
-    "source_only": "source only", "daf": "DAF, stage 0", "isl": "DAF, stage 1 (ISL)", "rank": "ranking",
+    "source_only": "source only",
+    "daf": "DAF, stage 0",
+    "isl": "DAF, stage 1 (ISL)",
+    "rank": "ranking",
     "ida": "DAF+IDA",
-}  # fmt: skip
+}
 # What tells of a machine or of bookkeeping, not of an experiment.
 UNTOLD = (
-    "CLASSES", "DATA_ROOT", "DATA_DIRECTORY_", "DATA_LIST_", "DATA_CACHE", "EXP_", "STAGE.", "TEST.SAVE",
-    "TRAIN.TENSORBOARD", "TRAIN.PICTURES_EVERY", "MODEL.ENCODER_WEIGHTS", "GEOMETRY_TARGET",
-)  # fmt: skip
+    "CLASSES",
+    "DATA_ROOT",
+    "DATA_DIRECTORY_",
+    "DATA_LIST_",
+    "DATA_CACHE",
+    "EXP_",
+    "STAGE.",
+    "TEST.SAVE",
+    "TRAIN.TENSORBOARD",
+    "TRAIN.PICTURES_EVERY",
+    "MODEL.ENCODER_WEIGHTS",
+    "GEOMETRY_TARGET",
+)
 
 
 @dataclass(frozen=True)
@@ -84,9 +97,8 @@ class StageRecord:
         """The config's keys that differ from the defaults, without those that tell of a machine."""
         defaults = dict(flat(default_config()))
         return {
-            key: value for key, value in flat(self.config)
-            if value != defaults.get(key) and not key.startswith(UNTOLD)
-        }  # fmt: skip
+            key: value for key, value in flat(self.config) if value != defaults.get(key) and not key.startswith(UNTOLD)
+        }
 
 
 @dataclass(frozen=True)
@@ -201,10 +213,17 @@ def _stage(path: Path, entry: dict[str, Any], seconds: float | None) -> StageRec
     ranking = _ranking(folder / "ranking.csv")
     script = entry.get("script", "entropy.py" if ranking else "train.py")
     return StageRecord(
-        entry["name"], script, _config(folder / "config.yml"), _json(folder / "provenance.json"), finished,
-        _metrics(folder / "metrics.jsonl"), _json(folder / "results.json").get("results", []), ranking,
-        _labelled(folder), seconds,
-    )  # fmt: skip
+        entry["name"],
+        script,
+        _config(folder / "config.yml"),
+        _json(folder / "provenance.json"),
+        finished,
+        _metrics(folder / "metrics.jsonl"),
+        _json(folder / "results.json").get("results", []),
+        ranking,
+        _labelled(folder),
+        seconds,
+    )
 
 
 def _json(file: Path) -> dict[str, Any]:

@@ -47,11 +47,21 @@ class Look:
             ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor"), self.ink
         )
         return {
-            **ink, "axes.edgecolor": self.faint, "grid.color": self.faint, "grid.alpha": 0.5, "font.size": 10,
-            "axes.titlesize": 10, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
-            "svg.fonttype": "path", "svg.hashsalt": "report", "savefig.transparent": True, "pdf.fonttype": 42,
+            **ink,
+            "axes.edgecolor": self.faint,
+            "grid.color": self.faint,
+            "grid.alpha": 0.5,
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "svg.fonttype": "path",
+            "svg.hashsalt": "report",
+            "savefig.transparent": True,
+            "pdf.fonttype": 42,
             "figure.constrained_layout.use": True,
-        }  # fmt: skip
+        }
 
 
 ON_LIGHT, ON_DARK = Look("#1b1f24", "#8a929b", LIGHT), Look("#e8ebee", "#7d8791", DARK)
@@ -82,9 +92,12 @@ class Plot:
             for suffix in ("pdf", "png"):
                 path = folder / f"{self.name}.{suffix}"
                 dates = {"CreationDate": None} if suffix == "pdf" else {}
-                paths.append(write_atomically(
-                    path, lambda f, s=suffix, d=dates: figure.savefig(f, format=s, dpi=200, metadata=d)  # type: ignore[misc]
-                ))  # fmt: skip
+                paths.append(
+                    write_atomically(
+                        path,
+                        lambda f, s=suffix, d=dates: figure.savefig(f, format=s, dpi=200, metadata=d),  # type: ignore[misc]
+                    )
+                )
         return paths
 
 
@@ -169,8 +182,10 @@ def _losses(experiment: Experiment) -> Plot:
             axes.set(title=stage.label, xlabel="iteration")
             axes.grid()
         grid[0].set_ylabel("loss")
-        handles = [mpl.lines.Line2D([], [], color=look.colors[i % len(look.colors)], marker=MARKERS[i % len(MARKERS)])
-                   for i in range(len(names))]  # fmt: skip
+        handles = [
+            mpl.lines.Line2D([], [], color=look.colors[i % len(look.colors)], marker=MARKERS[i % len(MARKERS)])
+            for i in range(len(names))
+        ]
         figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 4))
         return figure
 
@@ -200,8 +215,15 @@ def _ranking(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
         axes = figure.subplots()
         for half, color in zip(("easy", "hard"), look.colors, strict=False):
             hatch = "" if half == "easy" else "///"
-            axes.hist(scores[half], edges.tolist(), color=color, label=f"{half}: {len(scores[half])} images",
-                      hatch=hatch, edgecolor=look.ink if hatch else color, linewidth=0.4)  # fmt: skip
+            axes.hist(
+                scores[half],
+                edges.tolist(),
+                color=color,
+                label=f"{half}: {len(scores[half])} images",
+                hatch=hatch,
+                edgecolor=look.ink if hatch else color,
+                linewidth=0.4,
+            )
         axes.axvline(split, color=look.ink, linestyle="--", linewidth=1.2, label=f"split at {split:.3g}")
         axes.set(xlabel="ranking score (low is easy)", ylabel="images")
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -231,9 +253,13 @@ def _labels(experiment: Experiment) -> Plot:
 
 
 def _bars_of_classes(
-    look: Look, classes: Sequence[str], bars: Sequence[tuple[str, Mapping[str, float | None]]], height: float,
-    unit: str, columns: int,
-) -> Figure:  # fmt: skip
+    look: Look,
+    classes: Sequence[str],
+    bars: Sequence[tuple[str, Mapping[str, float | None]]],
+    height: float,
+    unit: str,
+    columns: int,
+) -> Figure:
     """Every class with one bar for each label, 0 to 100; `columns` of the legend, `height` in inches."""
     figure = Figure((WIDTH, height))
     axes = figure.subplots()

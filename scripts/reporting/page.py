@@ -33,18 +33,29 @@ KINDS = ("classes", "miou", "losses", "ranking", "labels")  # sections of figure
 def write_page(experiments: Sequence[Experiment], out: Path, examples: int) -> Path:
     """Write the page whole or not at all. `examples`: how many images the grid shows at most."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-    )  # fmt: skip
+    )
     environment.filters.update(shown=shown, verdict=difference_class, duration=duration, data_uri=data_uri)
     text = environment.get_template("report.html").render(
-        experiments=experiments, tables=_tables(experiments), figures=_figures(experiments),
-        grid=Grid(experiments, examples), extremes=[_extremes(one) for one in experiments],
-        differences=_differences(experiments), settings=_settings, made_from=_made_from, protocols=_protocol,
-        style=(TEMPLATES / "report.css").read_text(encoding="utf-8"), version=__version__,
-        written=time.strftime("%Y-%m-%d %H:%M"), legend=_legend(experiments),
+        experiments=experiments,
+        tables=_tables(experiments),
+        figures=_figures(experiments),
+        grid=Grid(experiments, examples),
+        extremes=[_extremes(one) for one in experiments],
+        differences=_differences(experiments),
+        settings=_settings,
+        made_from=_made_from,
+        protocols=_protocol,
+        style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        version=__version__,
+        written=time.strftime("%Y-%m-%d %H:%M"),
+        legend=_legend(experiments),
         credits=sorted({one.gallery["credit"] for one in experiments if one.gallery.get("credit")}),
-    )  # fmt: skip
+    )
     return write_text(out, text)
 
 
@@ -83,14 +94,23 @@ def _extremes(experiment: Experiment) -> list[tuple[str, list[dict[str, Any]]]]:
     """(easiest or hardest, entries with their pictures as data URIs)."""
     ranking = experiment.gallery.get("ranking") or {}
     return [
-        (end, [
-            {"name": e["name"], "score": e["score"],
-             "pictures": [(what, data_uri(experiment.path / GALLERY / e[key])) for what, key in
-                          (("image", "image"), ("map", "map"), ("pseudo label", "label")) if key in e]}
-            for e in entries
-        ])
+        (
+            end,
+            [
+                {
+                    "name": e["name"],
+                    "score": e["score"],
+                    "pictures": [
+                        (what, data_uri(experiment.path / GALLERY / e[key]))
+                        for what, key in (("image", "image"), ("map", "map"), ("pseudo label", "label"))
+                        if key in e
+                    ],
+                }
+                for e in entries
+            ],
+        )
         for end, entries in ranking.items()
-    ]  # fmt: skip
+    ]
 
 
 def _legend(experiments: Sequence[Experiment]) -> list[tuple[str, str]]:
@@ -115,8 +135,12 @@ def _made_from(experiment: Experiment) -> dict[str, str]:
     code = last.get("code", {})
     versions = ", ".join(f"{name} {value}" for name, value in last.get("versions", {}).items())
     commit = f", commit {code['commit'][:10]}" if "commit" in code else ""
-    images = {role: facts["images"] for stage in experiment.stages for role, facts in
-              stage.provenance.get("data", {}).items() if stage.name != "ida"}  # fmt: skip
+    images = {
+        role: facts["images"]
+        for stage in experiment.stages
+        for role, facts in stage.provenance.get("data", {}).items()
+        if stage.name != "ida"
+    }
     size = " x ".join(map(str, config["TRAIN"]["INPUT_SIZE_TARGET"]))
     return {
         "protocol": _protocol(experiment),
@@ -144,8 +168,10 @@ def _differences(experiments: Sequence[Experiment]) -> list[tuple[str, list[str]
     """(stage and key, value in every experiment) of all settings that differ."""
     if len(experiments) < 2:
         return []
-    flat = [{f"{stage.name}: {key}": str(value) for stage in one.stages for key, value in stage.settings().items()}
-            for one in experiments]  # fmt: skip
+    flat = [
+        {f"{stage.name}: {key}": str(value) for stage in one.stages for key, value in stage.settings().items()}
+        for one in experiments
+    ]
     keys = dict.fromkeys(key for settings in flat for key in settings)
     rows = [(key, [settings.get(key, "default") for settings in flat]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]

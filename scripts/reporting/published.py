@@ -85,8 +85,11 @@ def comparison(protocol: Protocol, runs: Sequence[Mapping[str, Any]]) -> str:
             lines.append([f"paper {row} (oracle)", *[_one(published[row][key]) for key in order]])
             differences = [_difference(means[key], published[row][key]) for key in order]
             lines.append([f"difference {stage}", *differences])
-    lines += [[f"paper {name}", *[_one(values[key]) for key in order]]
-              for name, values in published.items() if name not in ROWS.values()]  # fmt: skip
+    lines += [
+        [f"paper {name}", *[_one(values[key]) for key in order]]
+        for name, values in published.items()
+        if name not in ROWS.values()
+    ]
     return markdown_table(["model", *order], lines)
 
 

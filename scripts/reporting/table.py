@@ -84,8 +84,11 @@ def difference_class(value: float | None) -> str:
 def latex(tables: Sequence[tuple[str, Table]]) -> str:
     """A booktabs table (\\usepackage{booktabs}): every experiment's rows, one decimal; below each rule its name."""
     header = tables[0][1].header
-    lines = [rf"\begin{{tabular}}{{l{'r' * len(header)}}}", r"\toprule",
-             " & ".join(["", *map(latex_text, header)]) + r" \\"]  # fmt: skip
+    lines = [
+        rf"\begin{{tabular}}{{l{'r' * len(header)}}}",
+        r"\toprule",
+        " & ".join(["", *map(latex_text, header)]) + r" \\",
+    ]
     for name, table in tables:
         lines.append(r"\midrule")
         if len(tables) > 1:

@@ -237,7 +237,12 @@ def test_bad_input(case, data, capsys):
     script, cfg, more, spoil, wanted = CASES[case]
     spoil(data)
     before = {p for p in data.rglob("*") if p.is_file()}
-    refused(script, tiny_data.command_line(data, cfg.format(root=data), *[m.format(root=data) for m in more]), capsys, wanted)
+    refused(
+        script,
+        tiny_data.command_line(data, cfg.format(root=data), *[m.format(root=data) for m in more]),
+        capsys,
+        wanted,
+    )
     assert not {p for p in data.rglob("*") if p.is_file()} - before
 
 

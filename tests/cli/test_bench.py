@@ -37,8 +37,12 @@ def test_variants_take_turns() -> None:
 
 
 def test_the_straightforward_step_is_the_same_step() -> None:
-    small = ["MODEL.LAYERS=[1,1,1,1]", "MODEL.WIDTH=8", "TRAIN.INPUT_SIZE_SOURCE=[64,48]",
-             "TRAIN.INPUT_SIZE_TARGET=[64,48]"]  # fmt: skip
+    small = [
+        "MODEL.LAYERS=[1,1,1,1]",
+        "MODEL.WIDTH=8",
+        "TRAIN.INPUT_SIZE_SOURCE=[64,48]",
+        "TRAIN.INPUT_SIZE_TARGET=[64,48]",
+    ]
     one = networks.bench("ep2_low_dg", torch.device("cpu"), small)
     other = Straightforward(one)
     before = {name: value.clone() for name, value in one.learner.net.state_dict().items()}
@@ -66,8 +70,10 @@ def test_the_peak_is_what_was_held_at_once() -> None:
 
 def test_the_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    rows = [{"what": f"{what}, fp32", "seconds": 1.0} for what in
-            ("step", "  network's two passes", "  discriminator", "  everything else")]  # fmt: skip
+    rows = [
+        {"what": f"{what}, fp32", "seconds": 1.0}
+        for what in ("step", "  network's two passes", "  discriminator", "  everything else")
+    ]
     record = {"processor": "a processor", "threads": 2, "results": {"step": rows}}
     (tmp_path / "b.json").write_text(json.dumps(record))
     assert bench.main(["--plot", str(tmp_path / "b.json"), "--out", str(tmp_path / "b.png")]) == 0
@@ -104,8 +110,12 @@ def test_mistakes_are_one_line(
 
 
 def test_scaling_from_one_process_to_two() -> None:
-    small = ["MODEL.LAYERS=[1,1,1,1]", "MODEL.WIDTH=8", "TRAIN.INPUT_SIZE_SOURCE=[64,48]",
-             "TRAIN.INPUT_SIZE_TARGET=[64,48]"]  # fmt: skip
+    small = [
+        "MODEL.LAYERS=[1,1,1,1]",
+        "MODEL.WIDTH=8",
+        "TRAIN.INPUT_SIZE_SOURCE=[64,48]",
+        "TRAIN.INPUT_SIZE_TARGET=[64,48]",
+    ]
     one, _, two, _, message = scaling(torch.device("cpu"), 1, overrides=small)
     assert two["times"] == pytest.approx(2 * one["seconds"] / two["seconds"])
     assert 0 < message["seconds"] < two["seconds"]

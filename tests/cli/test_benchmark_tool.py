@@ -18,17 +18,33 @@ OVERRIDES = [*tiny_data.NETWORK, *tiny_data.SIZES, *tiny_data.SHORT, "DEVICE=cpu
 CELLS = [
     {"name": "source_only", "label": "source only", "script": "train.py", "cfg": "quick:source_only"},
     {"name": "daf", "label": "DAF", "script": "train.py", "cfg": "quick:daf"},
-    {"name": "inattentive", "label": "DAF without attention", "script": "train.py", "cfg": "quick:daf",
-     "set": ["MODEL.ATTENTION=false"]},
+    {
+        "name": "inattentive",
+        "label": "DAF without attention",
+        "script": "train.py",
+        "cfg": "quick:daf",
+        "set": ["MODEL.ATTENTION=false"],
+    },
     {"name": "isl", "label": "ISL", "script": "train_isl.py", "cfg": "quick:isl", "after": "daf"},
-    {"name": "half", "label": "half of each", "script": "train_isl.py", "cfg": "quick:isl", "after": "daf",
-     "set": ["ISL.CLASS_SHARE=0.5"]},
-    {"name": "rank", "label": "random", "script": "entropy.py", "cfg": "quick:rank", "after": "isl",
-     "set": ["RANK.MAP=random"]},
-    {"name": "ida", "label": "IDA", "script": "train_intra.py", "cfg": "quick:ida", "after": "isl",
-     "ranking": "rank"},
+    {
+        "name": "half",
+        "label": "half of each",
+        "script": "train_isl.py",
+        "cfg": "quick:isl",
+        "after": "daf",
+        "set": ["ISL.CLASS_SHARE=0.5"],
+    },
+    {
+        "name": "rank",
+        "label": "random",
+        "script": "entropy.py",
+        "cfg": "quick:rank",
+        "after": "isl",
+        "set": ["RANK.MAP=random"],
+    },
+    {"name": "ida", "label": "IDA", "script": "train_intra.py", "cfg": "quick:ida", "after": "isl", "ranking": "rank"},
     {"name": "upper", "label": "upper", "script": "train.py", "cfg": "quick:source_only", "source": "target"},
-]  # fmt: skip
+]
 NAMES = [cell["name"] for cell in CELLS]
 
 
@@ -39,9 +55,12 @@ def place(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         labels = np.asarray(tiny_data.CAMVID_IDS, np.uint8)[stripe]
         tiny_data.write_png(data / "CamVid" / "trainannot" / f"{index:04d}.png", labels)
     described: dict[str, Any] = {
-        "results": "results", "seeds": [1, 2], "development": {"TEST.SET_TARGET": "train"}, "cells": CELLS,
+        "results": "results",
+        "seeds": [1, 2],
+        "development": {"TEST.SET_TARGET": "train"},
+        "cells": CELLS,
         "tables": [{"name": "main", "rows": NAMES, "differences": [["daf", "source_only"]]}],
-    }  # fmt: skip
+    }
     (data / "own.yml").write_text(yaml.safe_dump(described))
     monkeypatch.chdir(data)
     return data

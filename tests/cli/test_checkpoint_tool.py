@@ -62,13 +62,16 @@ def test_torchvisions_file_becomes_a_start(tmp_path, capsys):
     assert "fc.weight" not in torch.load(start, weights_only=True)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["{root}/none.pth"], "no such checkpoint"),
-    (["{root}/text.pth"], "not a readable"),
-    (["{root}/good.pth", "--to", "plain"], "--out"),
-    (["{root}/good.pth", "--to", "onnx", "--out", "x"], "onnx"),
-    (["{root}/good.pth", "--to", "plain", "--out", "{root}/good.pth"], "is there already"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{root}/none.pth"], "no such checkpoint"),
+        (["{root}/text.pth"], "not a readable"),
+        (["{root}/good.pth", "--to", "plain"], "--out"),
+        (["{root}/good.pth", "--to", "onnx", "--out", "x"], "onnx"),
+        (["{root}/good.pth", "--to", "plain", "--out", "{root}/good.pth"], "is there already"),
+    ],
+)
 def test_refusals(tmp_path, arguments, words, capsys):
     (tmp_path / "text.pth").write_text("hello")
     torch.save({"a": torch.zeros(1)}, tmp_path / "good.pth")
@@ -157,9 +160,15 @@ def test_adaptsegnets_network_is_not_offered_as_advents(tmp_path, capsys):
     assert said["loads with"].endswith("MODEL.DILATIONS=[6,12]")
 
 
-@pytest.mark.parametrize(("cfg", "fits"), [
-    ("dada", "dada"), ("ep3_dada", "ep3_dada"), ("minent_gta5", "advent_gta5"), ("advent_intrada", "advent"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cfg", "fits"),
+    [
+        ("dada", "dada"),
+        ("ep3_dada", "ep3_dada"),
+        ("minent_gta5", "advent_gta5"),
+        ("advent_intrada", "advent"),
+    ],
+)
 def test_the_shipped_config_of_each_released_form_is_found(tmp_path, capsys, cfg, fits):
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in build_network(load_config(cfg)).state_dict().items()}

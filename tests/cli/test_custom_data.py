@@ -25,9 +25,13 @@ from helpers import tiny_data
 PAGE = (Path(__file__).parents[2] / "docs/own-data.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
 DOORS = {
-    "scripts/make_streets.py": make_streets, "scripts/doctor.py": doctor, "scripts/pipeline.py": pipeline,
-    "train.py": train, "test.py": test_script, "test_intra.py": test_intra,
-}  # fmt: skip
+    "scripts/make_streets.py": make_streets,
+    "scripts/doctor.py": doctor,
+    "scripts/pipeline.py": pipeline,
+    "train.py": train,
+    "test.py": test_script,
+    "test_intra.py": test_intra,
+}
 SMALL = [*tiny_data.NETWORK, *tiny_data.SIZES, *tiny_data.SHORT, "DEVICE=cpu"]
 
 

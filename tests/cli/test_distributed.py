@@ -35,7 +35,9 @@ def two():
 
 
 SHORT = ("AdvEnt", "DAF", "ISL", "IDA")
-METHODS = [method if method in SHORT else pytest.param(method, marks=pytest.mark.slow) for method in ddp_equivalence.METHODS]
+METHODS = [
+    method if method in SHORT else pytest.param(method, marks=pytest.mark.slow) for method in ddp_equivalence.METHODS
+]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -74,8 +76,10 @@ def wrapped(method: str) -> bool:
     with distributed.process_group():
         for wrap in (False, True):
             made = ddp_equivalence.learner(method)
-            source, target = (ddp_equivalence.cut(b, distributed.rank(), distributed.rank() + 1)
-                              for b in ddp_equivalence.batches(method, 0, 2))  # fmt: skip
+            source, target = (
+                ddp_equivalence.cut(b, distributed.rank(), distributed.rank() + 1)
+                for b in ddp_equivalence.batches(method, 0, 2)
+            )
             if not wrap:
                 made.method.step(made.context, source, target)
             else:
@@ -137,16 +141,19 @@ def test_shares_hold_every_image_once(images, batch, processes):
 def test_an_iteration_has_the_images_of_one_process(images, batch, processes, accumulate, start):
     parts = processes * accumulate
     whole = iter(InfiniteBatchSampler(images, batch * parts, 5, start))
-    own = [iter(InfiniteBatchSampler(images, batch, 5, start, parts=parts, first=rank * accumulate, count=accumulate))
-           for rank in range(processes)]  # fmt: skip
+    own = [
+        iter(InfiniteBatchSampler(images, batch, 5, start, parts=parts, first=rank * accumulate, count=accumulate))
+        for rank in range(processes)
+    ]
     seen = []
     for _ in range(4):
         cut = [index for one in own for _ in range(accumulate) for index in next(one)]
         assert cut == next(whole)
         seen += cut
     if start == 0:
-        assert all(sorted(seen[at : at + images]) == list(range(images))
-                   for at in range(0, len(seen) - images + 1, images))  # fmt: skip
+        assert all(
+            sorted(seen[at : at + images]) == list(range(images)) for at in range(0, len(seen) - images + 1, images)
+        )
 
 
 @pytest.fixture
@@ -159,7 +166,10 @@ def copy(trained, tmp_path):
     return root
 
 
-STAGES = [("entropy", "quick:rank", "rank", []), ("test", "quick:daf", "daf", ["TEST.SELECT=entropy", "TEST.MODE=best"])]
+STAGES = [
+    ("entropy", "quick:rank", "rank", []),
+    ("test", "quick:daf", "daf", ["TEST.SELECT=entropy", "TEST.MODE=best"]),
+]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage[0])
@@ -179,7 +189,9 @@ def test_shared_work_leaves_the_files_of_one_process(two, copy, tmp_path, stage)
 
 def files(folder: Path, root: Path) -> dict:
     """Every file's content without clock times and the root's own path."""
-    found = json.loads(json.dumps(kill_resume_stress.contents(folder), default=lambda b: b.hex()).replace(str(root), "ROOT"))
+    found = json.loads(
+        json.dumps(kill_resume_stress.contents(folder), default=lambda b: b.hex()).replace(str(root), "ROOT")
+    )
     found.pop("config.yml", None)  # bytes; it names the root
     if "scores.json" in found:
         found["scores.json"] = list(found["scores.json"].values())  # the keys depend on the root
@@ -193,7 +205,9 @@ def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
         shutil.rmtree(root / "exp/quick/isl")
     more = ["TRAIN.BATCH_SIZE_SOURCE=1", "TRAIN.BATCH_SIZE_TARGET=1", "ISL.REFRESH_EVERY=20", "ISL.CLASS_SHARE=0.3"]
     line = tiny_data.command_line(other, "quick:isl", *more)
-    code, _, said = two.alone(run_script, "train_isl", tiny_data.command_line(copy, "quick:isl", *more, "TRAIN.ACCUMULATE=2"))
+    code, _, said = two.alone(
+        run_script, "train_isl", tiny_data.command_line(copy, "quick:isl", *more, "TRAIN.ACCUMULATE=2")
+    )
     assert code == 0, said
     both = two.run(run_script, "train_isl", line)
     assert [one[0] for one in both] == [0, 0], both
@@ -211,12 +225,15 @@ def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
     assert two.run(run_script, "train_isl", [*line, "--resume"])[0][0] == 0
 
 
-@pytest.mark.parametrize(("name", "more", "words"), [
-    ("train", ["TRAIN.MAX_ITERS=x"], "TRAIN.MAX_ITERS: want int"),
-    ("train", [], "holds the results of an earlier run"),
-    ("train", ["TRAIN.SYNC_BN=true", "--resume"], "PyTorch synchronises batch norm on CUDA only"),
-    ("test", ["TEST.RESTORE_FROM=nowhere.pth"], "nowhere.pth: No such file"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "more", "words"),
+    [
+        ("train", ["TRAIN.MAX_ITERS=x"], "TRAIN.MAX_ITERS: want int"),
+        ("train", [], "holds the results of an earlier run"),
+        ("train", ["TRAIN.SYNC_BN=true", "--resume"], "PyTorch synchronises batch norm on CUDA only"),
+        ("test", ["TEST.RESTORE_FROM=nowhere.pth"], "nowhere.pth: No such file"),
+    ],
+)
 def test_a_mistake_is_said_once(two, copy, name, more, words):
     found = two.run(impatient, name, tiny_data.command_line(copy, "quick:daf", *more))
     said = [line for _, _, err in found for line in err.splitlines() if "error" in line]

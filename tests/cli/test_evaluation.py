@@ -160,7 +160,9 @@ def test_nothing_is_predicted_by_it(spoilt, tmp_path, capsys):
 
 
 def test_an_evaluation_while_training_leaves_out_what_is_not_finite(spoilt, caplog):
-    config = load_config("quick:daf", [f"DATA_ROOT={spoilt}", *tiny_data.NETWORK, *tiny_data.SIZES, "TRAIN.EVAL_EVERY=2"])
+    config = load_config(
+        "quick:daf", [f"DATA_ROOT={spoilt}", *tiny_data.NETWORK, *tiny_data.SIZES, "TRAIN.EVAL_EVERY=2"]
+    )
     net = build_network(config, spoilt / "exp/quick/daf/model_6.pth")
     hook = evaluation_stage.evaluation_hook(config, net, torch.device("cpu"))
     assert hook(1) == {}
@@ -256,8 +258,10 @@ class HalfRight:
         blocks = [-(-side // 8) for side in label.shape]
         noise = torch.randint(0, count, blocks, generator=generator)
         wrong = torch.rand(blocks, generator=generator) < 0.5
-        noise, wrong = (x.repeat_interleave(8, 0).repeat_interleave(8, 1)[: label.shape[0], : label.shape[1]]
-                        for x in (noise, wrong))  # fmt: skip
+        noise, wrong = (
+            x.repeat_interleave(8, 0).repeat_interleave(8, 1)[: label.shape[0], : label.shape[1]]
+            for x in (noise, wrong)
+        )
         ids = torch.where(wrong | (label == 255), noise, label)
         return torch.nn.functional.one_hot(ids, count).permute(2, 0, 1)[None].float()
 
@@ -268,9 +272,11 @@ def our_scores(city, classes, folder):
     dataset = StreetDataset(spec, city / "Cityscapes", "val", load_classes(classes), size=(96, 64), with_labels=True)
     found = PredictionFolder(folder, dataset)
     hist = score(
-        HalfRight(dataset), dataset, torch.device("cpu"),
+        HalfRight(dataset),
+        dataset,
+        torch.device("cpu"),
         on_prediction=lambda name, ids: found.write(name, ids, native_size(dataset, name)),
-    )  # fmt: skip
+    )
     return summary(hist, dataset.classes)["iou"], spec.ids[classes]
 
 
@@ -314,8 +320,20 @@ def test_sixteen_classes_equal_the_official_tools_where_other_ids_are_void(city,
 @pytest.fixture(scope="module")
 def on_city(city):
     """The command line of stage 0 on rendered Cityscapes, trained a little."""
-    line = ["--cfg", "dg", "--data-root", str(city), "--exp-root", str(city / "exp"), *tiny_data.NETWORK, *tiny_data.SHORT,
-            *tiny_data.SIZES, "SOURCE=streets", "TARGET=streets_real", "DATA_DIRECTORY_TARGET=Cityscapes"]  # fmt: skip
+    line = [
+        "--cfg",
+        "dg",
+        "--data-root",
+        str(city),
+        "--exp-root",
+        str(city / "exp"),
+        *tiny_data.NETWORK,
+        *tiny_data.SHORT,
+        *tiny_data.SIZES,
+        "SOURCE=streets",
+        "TARGET=streets_real",
+        "DATA_DIRECTORY_TARGET=Cityscapes",
+    ]
     assert train.main(line) == 0
     return line
 

@@ -41,8 +41,13 @@ def test_lists_and_labels_from_elsewhere(trained, tmp_path, elsewhere, caplog):
 
 def test_without_its_lists_the_folder_is_refused(trained, tmp_path, elsewhere, capsys):
     (elsewhere / "hard_split.txt").unlink()
-    line = tiny_data.command_line(trained, "quick:ida", f"--exp-suffix={tmp_path.name}", "TRAIN.RESTORE_FROM=x.pth",
-                             f"STAGE.RANKING_FROM={elsewhere}")  # fmt: skip
+    line = tiny_data.command_line(
+        trained,
+        "quick:ida",
+        f"--exp-suffix={tmp_path.name}",
+        "TRAIN.RESTORE_FROM=x.pth",
+        f"STAGE.RANKING_FROM={elsewhere}",
+    )
     assert train_intra.main(line) == 2
     assert str(elsewhere / "hard_split.txt") in capsys.readouterr().err
 
@@ -61,8 +66,15 @@ def adaptsegnet(tmp_path):
 def test_adaptsegnets_network_is_never_scored_silently(trained, tmp_path, adaptsegnet, capsys, caplog):
     def scored(*more):
         caplog.clear()
-        line = tiny_data.command_line(trained, "quick:daf", "MODEL.NAME=DeepLabv2", "TEST.MODE=single",
-                                 f"TEST.RESTORE_FROM={adaptsegnet}", f"EXP_ROOT={tmp_path}", *more)  # fmt: skip
+        line = tiny_data.command_line(
+            trained,
+            "quick:daf",
+            "MODEL.NAME=DeepLabv2",
+            "TEST.MODE=single",
+            f"TEST.RESTORE_FROM={adaptsegnet}",
+            f"EXP_ROOT={tmp_path}",
+            *more,
+        )
         assert test_script.main(line) == 0
         table = capsys.readouterr().out
         return table, [one.getMessage() for one in caplog.records if "MODEL.DILATIONS" in one.getMessage()]
@@ -77,7 +89,13 @@ def test_adaptsegnets_network_is_never_scored_silently(trained, tmp_path, adapts
 
 
 def test_a_ranking_by_adaptsegnets_network_says_so(trained, tmp_path, adaptsegnet, caplog):
-    line = tiny_data.command_line(trained, "quick:rank", "MODEL.NAME=DeepLabv2", "RANK.MAP=entropy",
-                             f"TRAIN.RESTORE_FROM={adaptsegnet}", f"EXP_ROOT={tmp_path}")  # fmt: skip
+    line = tiny_data.command_line(
+        trained,
+        "quick:rank",
+        "MODEL.NAME=DeepLabv2",
+        "RANK.MAP=entropy",
+        f"TRAIN.RESTORE_FROM={adaptsegnet}",
+        f"EXP_ROOT={tmp_path}",
+    )
     assert entropy.main(line) == 0
     assert "MODEL.DILATIONS=[6,12]" in caplog.text

@@ -28,14 +28,23 @@ def long_run(trained, tmp_path_factory):
     """A run of thirty iterations that nothing disturbed, and what starts it."""
     root = shutil.copytree(trained, tmp_path_factory.mktemp("long") / "copy")
     killer = kill_resume_stress.Killer(root, 0)
-    arguments = tiny_data.command_line(root, "quick:daf", "--exp-suffix=long", *kill_resume_stress.LONG, "TRAIN.EARLY_STOP=30")
+    arguments = tiny_data.command_line(
+        root, "quick:daf", "--exp-suffix=long", *kill_resume_stress.LONG, "TRAIN.EARLY_STOP=30"
+    )
     killer.must_end("train", arguments)
     reference = (root / "exp/quick_long/daf").rename(root / "reference")
     return killer, arguments, root / "exp/quick_long/daf", reference
 
 
-@pytest.mark.parametrize(("numbers", "code"), [((signal.SIGTERM,), 143), ((signal.SIGUSR1,), 138),
-                         ((signal.SIGINT,), 130), ((signal.SIGINT, signal.SIGINT), 130)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        ((signal.SIGTERM,), 143),
+        ((signal.SIGUSR1,), 138),
+        ((signal.SIGINT,), 130),
+        ((signal.SIGINT, signal.SIGINT), 130),
+    ],
+)
 def test_a_signal_ends_the_run_well(long_run, numbers, code):
     killer, arguments, folder, reference = long_run
     log = killer.log.with_suffix(".log")
@@ -71,7 +80,9 @@ def test_a_signal_to_the_whole_group_spares_the_data_workers(long_run):
     log.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     with_workers = [*arguments, "NUM_WORKERS=2"]
-    process = killer.context.Process(target=kill_resume_stress.child, args=("train", with_workers, None, str(killer.log)))
+    process = killer.context.Process(
+        target=kill_resume_stress.child, args=("train", with_workers, None, str(killer.log))
+    )
     process.start()
     deadline = time.monotonic() + 60
     while not (folder / "model_6.pth").exists() and time.monotonic() < deadline:
@@ -150,7 +161,9 @@ def test_a_full_disk_harms_nothing(copy, monkeypatch, capsys, script, share):
     cfg, stage = ("quick:daf", "daf") if script is train else ("quick:isl", "isl")
     folder, reference = copy / "exp/quick" / stage, copy / "reference"
     shutil.rmtree(folder)
-    arguments = tiny_data.command_line(copy, cfg, "--resume", *kill_resume_stress.LONG, "TRAIN.KEEP=0", "ISL.REFRESH_EVERY=4")
+    arguments = tiny_data.command_line(
+        copy, cfg, "--resume", *kill_resume_stress.LONG, "TRAIN.KEEP=0", "ISL.REFRESH_EVERY=4"
+    )
     assert script.main(arguments) == 0
     folder.rename(reference)
     capsys.readouterr()

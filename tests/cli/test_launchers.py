@@ -26,9 +26,16 @@ def torchrun(monkeypatch):
 
     def begin(store: bool = True) -> None:
         stores.append(dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
-        variables = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "0", "WORLD_SIZE": "1", "RANK": "0",
-                     "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stores[-1].port),
-                     "TORCHELASTIC_USE_AGENT_STORE": str(store)}  # fmt: skip
+        variables = {
+            "TORCHELASTIC_RUN_ID": "none",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "WORLD_SIZE": "1",
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(stores[-1].port),
+            "TORCHELASTIC_USE_AGENT_STORE": str(store),
+        }
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
 

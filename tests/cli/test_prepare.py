@@ -115,7 +115,11 @@ def test_mistakes_on_the_command_line(data: Path, arguments: list[str], capsys: 
 def test_killed_and_called_again(tmp_path: Path, how: signal.Signals) -> None:
     tiny_data.make_source(tmp_path / "streets", 400)
     tiny_data.make_target(tmp_path / "CamVid")
-    command = [sys.executable, str(SCRIPT), *tiny_data.command_line(tmp_path, "quick:daf", "--role=source", "--workers=1")]
+    command = [
+        sys.executable,
+        str(SCRIPT),
+        *tiny_data.command_line(tmp_path, "quick:daf", "--role=source", "--workers=1"),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not entries(tmp_path) and process.poll() is None:
         time.sleep(0.002)

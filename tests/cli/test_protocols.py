@@ -30,14 +30,30 @@ def rendered(tmp_path_factory):
 
 def command_line(root, target):
     sizes = ["TRAIN.INPUT_SIZE_SOURCE=[96,64]", "TRAIN.INPUT_SIZE_TARGET=[96,64]", "TEST.INPUT_SIZE_TARGET=[96,64]"]
-    return ["--data-root", str(root), "--exp-root", str(root / "exp"), *tiny_data.NETWORK, *tiny_data.SHORT, *sizes,
-            "SOURCE=streets", f"TARGET={target}", *BRIEF]  # fmt: skip
+    return [
+        "--data-root",
+        str(root),
+        "--exp-root",
+        str(root / "exp"),
+        *tiny_data.NETWORK,
+        *tiny_data.SHORT,
+        *sizes,
+        "SOURCE=streets",
+        f"TARGET={target}",
+        *BRIEF,
+    ]
 
 
-@pytest.mark.parametrize(("protocol", "folder", "target"), [
-    ("EP1", "ep1", "streets_real"), ("EP2", "ep2", "streets_real"), ("EP2-low", "ep2_low", "streets_real"),
-    ("EP3", "ep3", "streets_mapillary"), ("EP3-low", "ep3_low", "streets_mapillary"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("protocol", "folder", "target"),
+    [
+        ("EP1", "ep1", "streets_real"),
+        ("EP2", "ep2", "streets_real"),
+        ("EP2-low", "ep2_low", "streets_real"),
+        ("EP3", "ep3", "streets_mapillary"),
+        ("EP3-low", "ep3_low", "streets_mapillary"),
+    ],
+)
 def test_protocol(rendered, protocol, folder, target, capsys):
     arguments = ["--protocol", protocol, "--steps", "1", *command_line(rendered, target)]
     assert reproduce.main(arguments) == 0
@@ -81,8 +97,19 @@ def test_seeds_are_averaged(rendered, capsys):
 
 
 def test_a_plan_names_what_is_missing_and_runs_nothing(tmp_path, capsys):
-    arguments = ["--protocol", "EP1", "--dry-run", "--steps", "1", "--data-root", str(tmp_path), "--exp-root",
-                 str(tmp_path / "exp"), *tiny_data.NETWORK, "daf:TRAIN.RESTORE_FROM=nowhere.pth"]  # fmt: skip
+    arguments = [
+        "--protocol",
+        "EP1",
+        "--dry-run",
+        "--steps",
+        "1",
+        "--data-root",
+        str(tmp_path),
+        "--exp-root",
+        str(tmp_path / "exp"),
+        *tiny_data.NETWORK,
+        "daf:TRAIN.RESTORE_FROM=nowhere.pth",
+    ]
     assert reproduce.main(arguments) == 0
     said = capsys.readouterr().out
     assert "missing: source SYNTHIA" in said

@@ -271,11 +271,22 @@ def browser(tmp_path: Path) -> list[str]:
     if found is None:
         pytest.skip(f"no browser here ({', '.join(BROWSERS)})")
     return [
-        found, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-        f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr",
-        "--allow-file-access-from-files", "--virtual-time-budget=10000",
-    ]  # fmt: skip
+        found,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--enable-logging=stderr",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=10000",
+    ]
 
 
 def test_in_a_browser_without_network(page: Path, browser: list[str], tmp_path: Path) -> None:

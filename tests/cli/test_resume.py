@@ -61,7 +61,7 @@ def test_stopped_and_continued(copy, monkeypatch, run):
 
 
 def test_five_kills(copy):
-    """Real SIGKILLs, at a random moment or amid a file; tests/slow has twenty, `python tests/helpers/kill_resume_stress.py` a hundred."""
+    """Three of the many kills: slow has twenty, `python tests/helpers/kill_resume_stress.py` a hundred."""
     tally = kill_resume_stress.kill_everything(copy, {"DAF, 2 workers": 2, "ISL": 2, "IDA": 1}, seed=5, prepared=True)
     assert tally.differing == []
     assert tally.survived == tally.tried == 5
@@ -157,6 +157,8 @@ def test_equal_runs_give_equal_bytes(data):
     assert torch.are_deterministic_algorithms_enabled()
     seed_everything(0)  # for the tests that follow
     assert not torch.are_deterministic_algorithms_enabled()
-    one, two, three = (kill_resume_stress.contents(data / f"exp/quick_{suffix}/daf") for suffix in ("one", "two", "three"))
+    one, two, three = (
+        kill_resume_stress.contents(data / f"exp/quick_{suffix}/daf") for suffix in ("one", "two", "three")
+    )
     for other in (two, three):
         assert {name for name in one if one[name] != other[name]} == {"config.yml"}  # it names the folder

@@ -55,7 +55,9 @@ def test_ranking_orders_and_covers_the_target(trained):
 @pytest.mark.parametrize("method", ["DAF", "DADA", "AdvEnt", "MinEnt", "SourceOnly"])
 def test_stage_0_runs_every_method(data, method):
     network = {"DAF": "DeepLabv2_depth", "DADA": "DeepLabv2_depth_DADA"}.get(method, "DeepLabv2")
-    assert train.main(tiny_data.command_line(data, "quick:daf", f"TRAIN.DA_METHOD={method}", f"MODEL.NAME={network}")) == 0
+    assert (
+        train.main(tiny_data.command_line(data, "quick:daf", f"TRAIN.DA_METHOD={method}", f"MODEL.NAME={network}")) == 0
+    )
     row = rows(data / "exp/quick/daf/metrics.jsonl")[-1]
     # DAF, DADA and source-only run iteration EARLY_STOP too, the others stop before it.
     assert row["iteration"] == (5 if method in ("AdvEnt", "MinEnt") else 6)

@@ -71,8 +71,17 @@ def tensors_of_nothing(path, proof):
     torch.save({"layer6.conv2d_list.0.weight": torch.zeros(1).expand(7, 10**9)}, path)
 
 
-FILES = [malicious_pickle, malicious_archive, malicious_protocol_2, zip_bomb, truncated, other_kind, empty,
-         claims_memory, tensors_of_nothing]  # fmt: skip
+FILES = [
+    malicious_pickle,
+    malicious_archive,
+    malicious_protocol_2,
+    zip_bomb,
+    truncated,
+    other_kind,
+    empty,
+    claims_memory,
+    tensors_of_nothing,
+]
 
 
 @pytest.mark.parametrize("make", FILES, ids=lambda make: make.__name__)
@@ -113,7 +122,10 @@ def test_refusals_carry_no_escape_codes(tmp_path, data, capsys):
     assert str(error.value).isprintable()
     escapes_in_names(data / "y.pth", None)
     assert (
-        test_script.main(tiny_data.command_line(data, "quick:daf", "TEST.MODE=single", f"TEST.RESTORE_FROM={data}/y.pth")) == 2
+        test_script.main(
+            tiny_data.command_line(data, "quick:daf", "TEST.MODE=single", f"TEST.RESTORE_FROM={data}/y.pth")
+        )
+        == 2
     )
     said = capsys.readouterr().err
     assert "wred" in said
@@ -177,13 +189,16 @@ def test_pictures_below_the_bound_are_read(tmp_path):
     assert read_ids(tmp_path / "large.png").shape == (3000, 4000)
 
 
-@pytest.mark.parametrize("text", [
-    "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",  # a few more lines of it, and it fills any memory
-    "[" * 5000 + "]" * 5000,
-    "{a: " * 40 + "1" + "}" * 40,
-    "!!python/object/apply:os.system ['true']",
-    "x: !!python/name:os.system",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",  # a few more lines of it, and it fills any memory
+        "[" * 5000 + "]" * 5000,
+        "{a: " * 40 + "1" + "}" * 40,
+        "!!python/object/apply:os.system ['true']",
+        "x: !!python/name:os.system",
+    ],
+)
 def test_yaml_that_is_more_than_a_config(text, tmp_path):
     path = tmp_path / "x.yml"
     path.write_text(text)

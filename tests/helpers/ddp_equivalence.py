@@ -1,6 +1,6 @@
 """One training on parts and on the whole: what processes and micro-batches leave behind, for tests and figures.
 
-    python tests/helpers/ddp_equivalence.py --processes 4
+python tests/helpers/ddp_equivalence.py --processes 4
 """
 
 from __future__ import annotations

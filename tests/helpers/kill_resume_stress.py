@@ -143,8 +143,18 @@ class Killer:
         self.root, self.random, self.tally = root, random.Random(seed), Tally()
         self.context = multiprocessing.get_context("forkserver")
         # torch._dynamo: the first optimizer imports it, which takes seconds
-        self.context.set_forkserver_preload([*DOORS, "helpers.tiny_data", "torch._dynamo", "ida.cli", "ida.isl", "ida.rank_stage",
-                                             "ida.intra", "advent.domain_adaptation.train_UDA"])  # fmt: skip
+        self.context.set_forkserver_preload(
+            [
+                *DOORS,
+                "helpers.tiny_data",
+                "torch._dynamo",
+                "ida.cli",
+                "ida.isl",
+                "ida.rank_stage",
+                "ida.intra",
+                "advent.domain_adaptation.train_UDA",
+            ]
+        )
         self.log = root / "kills"
 
     def run(self, script: str, argv: list[str], plan: Plan | None = None) -> int:

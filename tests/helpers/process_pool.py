@@ -34,9 +34,14 @@ class ProcessPool:
         """What each process returns, by rank; they meet inside `function` (a door, or `distributed.process_group`)."""
         port = free_port()
         for rank, pipe in enumerate(self.pipes):
-            environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": len(self.pipes),
-                           "LOCAL_WORLD_SIZE": len(self.pipes), "MASTER_ADDR": "127.0.0.1",
-                           "MASTER_PORT": port}  # fmt: skip
+            environment = {
+                "RANK": rank,
+                "LOCAL_RANK": rank,
+                "WORLD_SIZE": len(self.pipes),
+                "LOCAL_WORLD_SIZE": len(self.pipes),
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+            }
             pipe.send((function, arguments, {key: str(value) for key, value in environment.items()}))
         return [_answer(pipe) for pipe in self.pipes]
 
@@ -100,6 +105,10 @@ def torchrun(script: str, argv: list[str], processes: int = 2, *flags: str, **mo
     """A door under the real torchrun, in a process group of its own."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *flags]
     return subprocess.Popen(
-        [*command, script, *argv], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        [*command, script, *argv],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", **more},
-    )  # fmt: skip
+    )

@@ -57,13 +57,28 @@ def make_data(root: Path) -> Path:
 
 
 # A ResNet of four blocks, eight channels wide in its stem, from scratch: an iteration takes hundredths of a second.
-NETWORK = ["MODEL.ENCODER=resnet101", "MODEL.LAYERS=[1,1,1,1]", "MODEL.WIDTH=8", "MODEL.INIT=he",
-           "MODEL.BN_AFFINE=trainable", "MODEL.OUTPUT_STRIDE=8", "MODEL.ENCODER_WEIGHTS=null",
-           "TRAIN.RESTORE_FROM=null"]  # fmt: skip
+NETWORK = [
+    "MODEL.ENCODER=resnet101",
+    "MODEL.LAYERS=[1,1,1,1]",
+    "MODEL.WIDTH=8",
+    "MODEL.INIT=he",
+    "MODEL.BN_AFFINE=trainable",
+    "MODEL.OUTPUT_STRIDE=8",
+    "MODEL.ENCODER_WEIGHTS=null",
+    "TRAIN.RESTORE_FROM=null",
+]
 SIZES = ["TRAIN.INPUT_SIZE_SOURCE=[64,48]", "TRAIN.INPUT_SIZE_TARGET=[64,48]", "TEST.INPUT_SIZE_TARGET=[64,48]"]
-SHORT = ["TRAIN.BATCH_SIZE_SOURCE=2", "TRAIN.BATCH_SIZE_TARGET=2", "TRAIN.MAX_ITERS=40", "TRAIN.EARLY_STOP=6",
-         "TRAIN.SAVE_PRED_EVERY=3", "TRAIN.LOG_EVERY=2", "NUM_WORKERS=0", "ISL.THRESHOLD=0.1",
-         "ISL.REFRESH_EVERY=3"]  # fmt: skip
+SHORT = [
+    "TRAIN.BATCH_SIZE_SOURCE=2",
+    "TRAIN.BATCH_SIZE_TARGET=2",
+    "TRAIN.MAX_ITERS=40",
+    "TRAIN.EARLY_STOP=6",
+    "TRAIN.SAVE_PRED_EVERY=3",
+    "TRAIN.LOG_EVERY=2",
+    "NUM_WORKERS=0",
+    "ISL.THRESHOLD=0.1",
+    "ISL.REFRESH_EVERY=3",
+]
 
 
 def command_line(root: Path, cfg: str, *more: str) -> list[str]:

@@ -63,9 +63,12 @@ def test_a_limit_on_file_sizes(data):
     """A real process, a real error of the system."""
     command = [sys.executable, "train.py", *tiny_data.command_line(data, "quick:daf")]
     limited = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True,
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-    )  # fmt: skip
+    )
     assert limited.returncode == 2
     assert "File too large; make room, then: python train.py" in limited.stderr
     assert "Traceback" not in limited.stderr

@@ -17,8 +17,13 @@ import torch
 from helpers import ddp_equivalence, kill_resume_stress, tiny_data
 from helpers.process_pool import ROOT, ProcessPool, torchrun
 
-LONG = ["TRAIN.EARLY_STOP=12", "TRAIN.SAVE_PRED_EVERY=3", "TRAIN.LOG_EVERY=5", "TRAIN.BATCH_SIZE_SOURCE=1",
-        "TRAIN.BATCH_SIZE_TARGET=1"]  # fmt: skip
+LONG = [
+    "TRAIN.EARLY_STOP=12",
+    "TRAIN.SAVE_PRED_EVERY=3",
+    "TRAIN.LOG_EVERY=5",
+    "TRAIN.BATCH_SIZE_SOURCE=1",
+    "TRAIN.BATCH_SIZE_TARGET=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +53,18 @@ def test_weights_are_identical_after_fifty_steps(four, method):
             assert all(torch.equal(tensor, other[what][name]) for name, tensor in found[0][what].items())
 
 
-def started(data: Path, how: str, rank: int, iteration: int, *more: str, script: str = "train", cfg: str = "quick:daf",
-            restarts: int = 0, processes: int = 2, **environment: str):  # fmt: skip
+def started(
+    data: Path,
+    how: str,
+    rank: int,
+    iteration: int,
+    *more: str,
+    script: str = "train",
+    cfg: str = "quick:daf",
+    restarts: int = 0,
+    processes: int = 2,
+    **environment: str,
+):
     line = tiny_data.command_line(data, cfg, *LONG, *more)
     flags = [f"--max-restarts={restarts}"]
     arguments = [how, str(rank), str(iteration), script, *line]
@@ -67,8 +82,11 @@ def ended(run, seconds: float = 600) -> tuple[int, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", [("train", "quick:daf", "daf"), ("train_isl", "quick:isl", "isl"),
-                                  ("train_intra", "quick:ida", "ida")], ids=lambda script: script[2])  # fmt: skip
+@pytest.mark.parametrize(
+    "script",
+    [("train", "quick:daf", "daf"), ("train_isl", "quick:isl", "isl"), ("train_intra", "quick:ida", "ida")],
+    ids=lambda script: script[2],
+)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_killed_process_is_restarted_to_the_same_weights(trained, tmp_path, script, rank):
     name, cfg, stage = script
@@ -144,9 +162,14 @@ def in_container(command: list[str]) -> tuple[int, str]:
     """Run a command as a fresh container would: the first process of its namespace, on a host of a fixed name."""
     shell = ["sh", "-c", 'hostname localhost && exec "$@"', "sh"]
     done = subprocess.run(
-        ["unshare", "--pid", "--fork", "--mount-proc", "--uts", *shell, *command], cwd=ROOT, capture_output=True,
-        text=True, timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False,
-    )  # fmt: skip
+        ["unshare", "--pid", "--fork", "--mount-proc", "--uts", *shell, *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
     return done.returncode, done.stdout + done.stderr
 
 
@@ -156,9 +179,11 @@ def containers_work() -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("rendezvous", [["--master-port=29617"],
-                                        ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:29618"]],
-                         ids=["static", "c10d"])  # fmt: skip
+@pytest.mark.parametrize(
+    "rendezvous",
+    [["--master-port=29617"], ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:29618"]],
+    ids=["static", "c10d"],
+)
 def test_a_second_start_in_an_equal_container_is_not_a_restart(data, rendezvous, processes):
     """Host, process ids and run id (`none`) repeat. The second start once trained nothing, despite --overwrite."""
     if not containers_work():

@@ -70,7 +70,9 @@ def test_packages_depend_one_way(package):
 
 def test_every_folder_of_advent_has_a_layer():
     ranked = {name for row in LAYERS for name in row}
-    there = {path.stem for path in (ROOT / "advent").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    there = {
+        path.stem for path in (ROOT / "advent").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
     assert there - {"__init__"} == ranked
 
 
@@ -92,10 +94,15 @@ def test_layers_of_advent_depend_one_way():
 
 
 def test_no_two_modules_import_each_other():
-    files = {".".join(f.relative_to(ROOT).with_suffix("").parts): f for p in ("advent", "daf", "ida")
-             for f in (ROOT / p).rglob("*.py")}  # fmt: skip
-    graph = {name: {next((m for m in (i, i.rpartition(".")[0]) if m in files), name) for i in imported(f)} - {name}
-             for name, f in files.items()}  # fmt: skip
+    files = {
+        ".".join(f.relative_to(ROOT).with_suffix("").parts): f
+        for p in ("advent", "daf", "ida")
+        for f in (ROOT / p).rglob("*.py")
+    }
+    graph = {
+        name: {next((m for m in (i, i.rpartition(".")[0]) if m in files), name) for i in imported(f)} - {name}
+        for name, f in files.items()
+    }
     done: set[str] = set()
 
     def visit(name: str, path: tuple[str, ...]) -> None:

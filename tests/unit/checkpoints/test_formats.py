@@ -34,12 +34,16 @@ def network(kind=("DeepLabv2", False), classes=7, seed=0, width=8, dilations=ASP
 FORMS = {
     "state dict": lambda state: state,
     "wrapper": lambda state: {"model_state_dict": state},
-    "wrapper with more": lambda state: {"model_state_dict": state, "optimizer_state_dict": {"state": {}}, "iter": 3,
-                                        "discriminator": {"0.weight": torch.zeros(1)}},
+    "wrapper with more": lambda state: {
+        "model_state_dict": state,
+        "optimizer_state_dict": {"state": {}},
+        "iter": 3,
+        "discriminator": {"0.weight": torch.zeros(1)},
+    },
     "module": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
     "wrapper, module": lambda state: {"model_state_dict": {f"module.{n}": t for n, t in state.items()}, "epoch": 1},
     "resume state": lambda state: {"learner": {"net": state, "optimizers": {}}, "iteration": 9},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -63,12 +67,22 @@ def test_what_stands_beside_the_weights_is_named(tmp_path):
     assert found.others == ("discriminator", "iter", "optimizer_state_dict")
 
 
-@pytest.mark.parametrize(("held", "asked", "words"), [
-    (("DeepLabv2_depth", False, 7), ("DeepLabv2_depth_DADA", False, 7),
-     ["holds DeepLabv2_depth (7 classes)", "asks for DeepLabv2_depth_DADA (7", "set MODEL.NAME=DeepLabv2_depth"]),
-    (("DeepLabv2", True, 7), ("DeepLabv2", False, 7), ["multi-level", "8 left over", "MODEL.MULTI_LEVEL=true", "..."]),
-    (("DeepLabv2", False, 19), ("DeepLabv2", False, 7), ["(19 classes)", "(7 classes)", "NUM_CLASSES=19"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("held", "asked", "words"),
+    [
+        (
+            ("DeepLabv2_depth", False, 7),
+            ("DeepLabv2_depth_DADA", False, 7),
+            ["holds DeepLabv2_depth (7 classes)", "asks for DeepLabv2_depth_DADA (7", "set MODEL.NAME=DeepLabv2_depth"],
+        ),
+        (
+            ("DeepLabv2", True, 7),
+            ("DeepLabv2", False, 7),
+            ["multi-level", "8 left over", "MODEL.MULTI_LEVEL=true", "..."],
+        ),
+        (("DeepLabv2", False, 19), ("DeepLabv2", False, 7), ["(19 classes)", "(7 classes)", "NUM_CLASSES=19"]),
+    ],
+)
 def test_a_mismatch_names_both_sides(tmp_path, held, asked, words):
     torch.save(network(held[:2], held[2]).state_dict(), tmp_path / "x.pth")
     with pytest.raises(CheckpointError) as error:
@@ -84,11 +98,14 @@ def test_other_widths_are_told(tmp_path):
         load_network(network(), tmp_path / "x.pth")
 
 
-@pytest.mark.parametrize(("names", "words", "not_words"), [
-    (["backbone.conv1.weight", "decoder.dec1.weight", "head_seg.conv2d_list.0.weight"], "CTRL's network", None),
-    (["decoder.weight"], "its names are of no network that is loaded here", "CTRL"),
-    (["Scale.conv1.weight", "Scale.layer5.weight"], "a start for training", "CTRL"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "words", "not_words"),
+    [
+        (["backbone.conv1.weight", "decoder.dec1.weight", "head_seg.conv2d_list.0.weight"], "CTRL's network", None),
+        (["decoder.weight"], "its names are of no network that is loaded here", "CTRL"),
+        (["Scale.conv1.weight", "Scale.layer5.weight"], "a start for training", "CTRL"),
+    ],
+)
 def test_a_network_of_others_is_refused_by_what_its_names_say(tmp_path, names, words, not_words):
     torch.save({"model_state_dict": {name: torch.zeros(1) for name in names}}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=words) as error:
@@ -96,11 +113,14 @@ def test_a_network_of_others_is_refused_by_what_its_names_say(tmp_path, names, w
     assert not_words is None or not_words not in str(error.value)
 
 
-@pytest.mark.parametrize("names", [
-    ["layer6.conv2d_list.0.weight"],
-    ["layer1.0.conv1.weight"],
-    ["layer6.conv2d_list.0.weight", "layer1.0.conv1.weight"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["layer6.conv2d_list.0.weight"],
+        ["layer1.0.conv1.weight"],
+        ["layer6.conv2d_list.0.weight", "layer1.0.conv1.weight"],
+    ],
+)
 def test_names_of_a_network_over_odd_tensors_are_refused(tmp_path, names):
     torch.save({name: torch.tensor(1) for name in names}, tmp_path / "x.pth")
     found = open_checkpoint(tmp_path / "x.pth")
@@ -153,15 +173,18 @@ def test_unused_convolutions_are_not_trained():
     assert learnt == {f"layer6.conv2d_list.{i}.{kind}" for i in (0, 1) for kind in ("weight", "bias")}
 
 
-@pytest.mark.parametrize(("trained", "used", "words"), [
-    ((0, 1), ASPP_DILATIONS, ["dilation 18, 24", "AdaptSegNet", "MODEL.DILATIONS=[6,12]"]),
-    ((0, 1), (6, 12), None),
-    ((0, 3), (6, 12), ["dilation 12, 18", "MODEL.DILATIONS=[6,24]"]),
-    ((0, 1, 2, 3), ASPP_DILATIONS, None),
-    ((0, 1, 2, 3), (6, 12), ["all four", "MODEL.DILATIONS=[6,12,18,24]"]),
-    ((), ASPP_DILATIONS, None),
-    ((), (6, 12), None),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("trained", "used", "words"),
+    [
+        ((0, 1), ASPP_DILATIONS, ["dilation 18, 24", "AdaptSegNet", "MODEL.DILATIONS=[6,12]"]),
+        ((0, 1), (6, 12), None),
+        ((0, 3), (6, 12), ["dilation 12, 18", "MODEL.DILATIONS=[6,24]"]),
+        ((0, 1, 2, 3), ASPP_DILATIONS, None),
+        ((0, 1, 2, 3), (6, 12), ["all four", "MODEL.DILATIONS=[6,12,18,24]"]),
+        ((), ASPP_DILATIONS, None),
+        ((), (6, 12), None),
+    ],
+)
 @pytest.mark.parametrize("how", ["load", "start"])
 def test_another_choice_of_dilations_than_the_weights_suggest_is_said(tmp_path, caplog, trained, used, words, how):
     file, net = adaptsegnet(tmp_path, trained), network(("DeepLabv2", True), seed=1, dilations=used)

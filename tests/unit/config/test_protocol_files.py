@@ -37,12 +37,15 @@ def test_a_script_takes_its_own_section():
     assert load_config("ep2", script="doctor.py").STAGE.PROTOCOL is None  # what the stages share
 
 
-@pytest.mark.parametrize(("name", "script", "words"), [
-    ("ep2:isl", "train.py", ["ep2:isl", "python train_isl.py --cfg ep2:isl"]),
-    ("ep2:warmup", None, ["warmup", "ep2:daf", "ep2:ida"]),
-    ("gta5", "entropy.py", ["entropy.py", "gta5:advent"]),
-    ("ep2:isl:x", None, ["no such config"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "script", "words"),
+    [
+        ("ep2:isl", "train.py", ["ep2:isl", "python train_isl.py --cfg ep2:isl"]),
+        ("ep2:warmup", None, ["warmup", "ep2:daf", "ep2:ida"]),
+        ("gta5", "entropy.py", ["entropy.py", "gta5:advent"]),
+        ("ep2:isl:x", None, ["no such config"]),
+    ],
+)
 def test_a_wrong_section_is_refused_in_one_line(name, script, words):
     with pytest.raises(ConfigError) as error:
         load_config(name, script=script)

@@ -81,8 +81,9 @@ def test_a_cache_for_another_size_is_ignored_aloud(
 def test_other_classes_or_no_labels_are_another_cache(synthia: Path, tmp_path: Path) -> None:
     images = synthia_data(synthia, cache_dir=tmp_path / "cache")
     labelled = synthia_data(synthia, with_labels=True, cache_dir=tmp_path / "cache")
-    seven = StreetDataset(labelled.spec, synthia, "all", C7, size=(12, 8), with_labels=True,
-                          cache_dir=tmp_path / "cache")  # fmt: skip
+    seven = StreetDataset(
+        labelled.spec, synthia, "all", C7, size=(12, 8), with_labels=True, cache_dir=tmp_path / "cache"
+    )
     assert len({one.cache.folder for one in (images, labelled, seven) if one.cache}) == 3
 
 

@@ -18,16 +18,29 @@ from advent.errors import DataError
 from helpers.dataset_layouts import C7
 
 
-@pytest.mark.parametrize(("length", "size", "want"), [
-    (5, 2, [[0, 1], [2, 3], [4]]), (4, 2, [[0, 1], [2, 3]]), (3, 8, [[0, 1, 2]]), (0, 2, []),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("length", "size", "want"),
+    [
+        (5, 2, [[0, 1], [2, 3], [4]]),
+        (4, 2, [[0, 1], [2, 3]]),
+        (3, 8, [[0, 1, 2]]),
+        (0, 2, []),
+    ],
+)
 def test_in_order_covers_every_index_once(length: int, size: int, want: list[list[int]]) -> None:
     assert [list(batch) for batch in sequential_batches(length, size)] == want
 
 
-@pytest.mark.parametrize(("size", "images", "sizes"), [
-    (1, 4, [4, 4, 2]), (3, 4, [1, 1, 1, 1]), (2, 4, [2, 2, 1]), (8, 4, [1, 1]), (1, 1, [1] * 10),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "images", "sizes"),
+    [
+        (1, 4, [4, 4, 2]),
+        (3, 4, [1, 1, 1, 1]),
+        (2, 4, [2, 2, 1]),
+        (8, 4, [1, 1]),
+        (1, 1, [1] * 10),
+    ],
+)
 def test_groups_hold_so_many_images_or_one_batch(size: int, images: int, sizes: list[int]) -> None:
     batches = sequential_batches(10, size)
     groups = list(_Groups(batches, images))
@@ -43,8 +56,9 @@ def test_a_stream_without_end_is_grouped_without_waiting_for_its_end() -> None:
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("size", [1, 3])
 def test_threads_and_workers_change_nothing(data: Path, workers: int, size: int) -> None:
-    dataset = StreetDataset(load_spec("streets"), data / "streets", "all", C7, size=(64, 48), label_size=(64, 48),
-                            with_labels=True)  # fmt: skip
+    dataset = StreetDataset(
+        load_spec("streets"), data / "streets", "all", C7, size=(64, 48), label_size=(64, 48), with_labels=True
+    )
     batches = [[7, 0, 3][:size], [2, 2, 1][:size]] * THREADS
     found = list(load_batches(dataset, workers, torch.device("cpu"), batches))
     assert [batch["name"] for batch in found] == [[dataset.names[i] for i in batch] for batch in batches]
@@ -82,10 +96,14 @@ def test_pairs_may_follow_a_flag_of_several_values() -> None:
     assert (found.seeds, found.overrides) == ([1, 2], ["TRAIN.MAX_ITERS=3", "daf:ISL.THRESHOLD=0.5"])
 
 
-@pytest.mark.parametrize("given", [
-    ["--exp-suffix", "LR=1e-3", "TRAIN.KEEP=3"], ["TRAIN.KEEP=3", "--exp-suffix", "LR=1e-3"],
-    ["--exp-suffix=LR=1e-3", "TRAIN.KEEP=3"],
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--exp-suffix", "LR=1e-3", "TRAIN.KEEP=3"],
+        ["TRAIN.KEEP=3", "--exp-suffix", "LR=1e-3"],
+        ["--exp-suffix=LR=1e-3", "TRAIN.KEEP=3"],
+    ],
+)
 def test_a_flags_value_may_look_like_a_pair(given: list[str]) -> None:
     args = make_parser("x", "x", "dg.yml").parse_args(given)
     assert (args.exp_suffix, args.overrides) == ("LR=1e-3", ["TRAIN.KEEP=3"])

@@ -63,8 +63,12 @@ def test_workers_hold_one_group_each_and_one_is_used(data: Path, batch: int, gro
     batches.close()
 
 
-DEPTHS = ["{kind: synthia_cm}", "{kind: distance, unit: m, scale: 0.01, unknown: [0, 65535]}",
-          "{kind: inverse, unit: m, scale: 0.001}", "{kind: inverse, unit: m, unknown: [0, .nan]}"]  # fmt: skip
+DEPTHS = [
+    "{kind: synthia_cm}",
+    "{kind: distance, unit: m, scale: 0.01, unknown: [0, 65535]}",
+    "{kind: inverse, unit: m, scale: 0.001}",
+    "{kind: inverse, unit: m, unknown: [0, .nan]}",
+]
 
 
 @pytest.mark.parametrize("form", DEPTHS)
@@ -149,16 +153,22 @@ def test_full_shared_memory_is_one_line(data: Path, sizes: str) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("number", "words"), [
-    (signal.SIGBUS, ["/dev/shm", "--shm-size", "NUM_WORKERS"]), (signal.SIGKILL, ["Killed", "NUM_WORKERS"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (signal.SIGBUS, ["/dev/shm", "--shm-size", "NUM_WORKERS"]),
+        (signal.SIGKILL, ["Killed", "NUM_WORKERS"]),
+    ],
+)
 def test_a_worker_that_dies_is_one_line(
     data: Path, number: signal.Signals, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A bus error is how a full /dev/shm shows where the system does not reserve it beforehand; sent here by hand."""
     dataset = street(data)
     dataset.before = lambda: os.kill(os.getpid(), number)
-    code = run_cli("train.py", lambda: list(load_batches(dataset, 1, CPU, sequential_batches(len(dataset), 1))) and None, [])
+    code = run_cli(
+        "train.py", lambda: list(load_batches(dataset, 1, CPU, sequential_batches(len(dataset), 1))) and None, []
+    )
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: error:")]
     assert code == 2
     assert len(lines) == 1

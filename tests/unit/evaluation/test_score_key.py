@@ -70,10 +70,14 @@ def test_an_image_or_label_replaced_under_its_name_changes_the_key(config: Any, 
 @pytest.mark.parametrize(
     "change",
     [
-        {"score_size": (32, 24)}, {"geometry": "pad"}, {"fill_label": 3}, {"palette": {0: (1, 2, 3)}},
-        {"max_label_id": 200}, {"ids": {"street7": {"road": (1,)}}},
+        {"score_size": (32, 24)},
+        {"geometry": "pad"},
+        {"fill_label": 3},
+        {"palette": {0: (1, 2, 3)}},
+        {"max_label_id": 200},
+        {"ids": {"street7": {"road": (1,)}}},
     ],
-)  # fmt: skip
+)
 def test_the_data_sets_description_belongs_to_it(config: Any, change: dict[str, Any]) -> None:
     dataset = evaluation_data(config)
     before = data_digest(dataset)

@@ -9,11 +9,13 @@ import torch
 from ida.pseudo_labels import class_thresholds, pseudo_label
 
 # Ten bins of probability; predicted pixels of three classes in them.
-COUNTS = np.array([
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 10],  # always certain
-    [0, 0, 0, 0, 0, 6, 0, 0, 4, 0],  # four pixels at 0.8, six at 0.5
-    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0],  # never predicted
-])  # fmt: skip
+COUNTS = np.array(
+    [
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 10],  # always certain
+        [0, 0, 0, 0, 0, 6, 0, 0, 4, 0],  # four pixels at 0.8, six at 0.5
+        [0, 0, 0, 0, 0, 0, 0, 0, 0, 0],  # never predicted
+    ]
+)
 
 
 @pytest.mark.parametrize(("share", "want"), [(0.3, 0.8), (0.4, 0.8), (0.41, 0.5), (1.0, 0.5)])

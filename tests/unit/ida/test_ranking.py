@@ -92,8 +92,15 @@ def test_labels_of_jpegs_are_png():
     assert label_path(Path("masks"), "city/a.b.jpg") == Path("masks/city/a.b.png")
 
 
-@pytest.mark.parametrize(("iteration", "want"), [
-    (0, (0, 10001)), (10000, (0, 10001)), (10001, (10001, 20001)), (20000, (10001, 20001)), (20001, (20001, 30001)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("iteration", "want"),
+    [
+        (0, (0, 10001)),
+        (10000, (0, 10001)),
+        (10001, (10001, 20001)),
+        (20000, (10001, 20001)),
+        (20001, (20001, 30001)),
+    ],
+)
 def test_rounds_start_where_the_release_relabels(iteration, want):
     assert current_round(iteration, 10000) == want

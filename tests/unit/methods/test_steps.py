@@ -111,8 +111,12 @@ def test_heads_may_learn_at_another_rate():
 def test_one_judgement_of_the_target_gives_what_two_would():
     """The step's single discriminator pass on the target equals the textbook's two separate ones."""
     learner = small_learner()
-    context = StepContext(learner.net.double(), learner.method, discriminators=learner.context.discriminators.double(),
-                  weights=learner.context.weights)  # fmt: skip
+    context = StepContext(
+        learner.net.double(),
+        learner.method,
+        discriminators=learner.context.discriminators.double(),
+        weights=learner.context.weights,
+    )
     context.net.eval()  # batch statistics would move between the two computations
     source, target = ({k: v.double() if v.is_floating_point() else v for k, v in b.items()} for b in batches())
     adversarial_step(context, source, target)
@@ -130,12 +134,16 @@ def test_one_judgement_of_the_target_gives_what_two_would():
     on_source, on_target = context.predict(source["image"]), context.predict(target["image"])
     map_src, map_trg = information_map(on_source.main, None), information_map(on_target.main, None)
     domain_logits = judge(map_trg)
-    (cross_entropy_2d(on_source.main, source["label"]) + 0.001 * bce(domain_logits, torch.zeros_like(domain_logits))).backward()
+    (
+        cross_entropy_2d(on_source.main, source["label"]) + 0.001 * bce(domain_logits, torch.zeros_like(domain_logits))
+    ).backward()
     judge.zero_grad()
     for domain_map, label in ((map_src, 0.0), (map_trg, 1.0)):
         domain_logits = judge(domain_map.detach())
         (0.5 * bce(domain_logits, torch.full_like(domain_logits, label))).backward()
-    want = {n: p.grad for m in (context.net, context.discriminators) for n, p in m.named_parameters() if p.grad is not None}
+    want = {
+        n: p.grad for m in (context.net, context.discriminators) for n, p in m.named_parameters() if p.grad is not None
+    }
     assert got.keys() == want.keys()
     for name in want:
         torch.testing.assert_close(got[name], want[name], rtol=1e-9, atol=1e-12)

@@ -20,8 +20,13 @@ from advent.utils.metrics import confusion_counts, confusion_matrix
 from helpers.small_learner import batches, small_learner
 
 PROJECT = Path(__file__).parents[3]
-METHODS = [("SourceOnly", "DeepLabv2"), ("MinEnt", "DeepLabv2"), ("AdvEnt", "DeepLabv2"), ("DAF", "DeepLabv2_depth"),
-           ("DADA", "DeepLabv2_depth_DADA")]  # fmt: skip
+METHODS = [
+    ("SourceOnly", "DeepLabv2"),
+    ("MinEnt", "DeepLabv2"),
+    ("AdvEnt", "DeepLabv2"),
+    ("DAF", "DeepLabv2_depth"),
+    ("DADA", "DeepLabv2_depth_DADA"),
+]
 
 
 def with_depth() -> Any:
@@ -98,7 +103,9 @@ def test_losses_maps_and_statistics_stay_in_float32(amp: str) -> None:
     learner = small_learner("DAF", "DeepLabv2_depth", AMP=amp)
     seen = []
     learner.context.net.layer4.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    learner.context.discriminators["main"].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].dtype))
+    learner.context.discriminators["main"].register_forward_pre_hook(
+        lambda module, inputs: seen.append(inputs[0].dtype)
+    )
     values = learner.update(0, *with_depth())
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
     assert seen[0] == seen[1] == half  # the network runs in it

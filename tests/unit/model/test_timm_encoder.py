@@ -73,8 +73,10 @@ def test_the_last_map_alone_is_scaled():
     plain, scaled = TimmEncoder(SMALL, MEAN_BGR), TimmEncoder(SMALL, MEAN_BGR, feature_scale=0.2)
     net = network(plain)
     with torch.no_grad():
-        a, b = (encoder.features(net, torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
-                for encoder in (plain, scaled))  # fmt: skip
+        a, b = (
+            encoder.features(net, torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1)))
+            for encoder in (plain, scaled)
+        )
     assert all(torch.equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))
     torch.testing.assert_close(b[3], 0.2 * a[3], rtol=0, atol=0)
 

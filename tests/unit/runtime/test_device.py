@@ -27,9 +27,14 @@ def tf32() -> tuple[bool, bool]:
     return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
 
-@pytest.mark.parametrize(("mode", "convolutions", "products"), [
-    ("default", True, False), ("off", False, False), ("on", True, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("mode", "convolutions", "products"),
+    [
+        ("default", True, False),
+        ("off", False, False),
+        ("on", True, True),
+    ],
+)
 def test_tf32_of_convolutions_and_matrix_products(mode, convolutions, products):
     module.prepare_device(load_config("quick:daf", ["DEVICE=cpu", f"TRAIN.TF32={mode}"]))
     assert tf32() == (convolutions, products)
@@ -54,9 +59,14 @@ def test_amp_off_says_that_ampere_convolves_in_tf32(capability, said, monkeypatc
     assert module.device_facts(device) == facts
 
 
-@pytest.mark.parametrize(("script", "cfg", "record"), [
-    (test_script, "quick:daf", "daf/results.json"), (entropy, "quick:rank", "rank/provenance.json"),
-], ids=["test", "rank"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("script", "cfg", "record"),
+    [
+        (test_script, "quick:daf", "daf/results.json"),
+        (entropy, "quick:rank", "rank/provenance.json"),
+    ],
+    ids=["test", "rank"],
+)
 def test_deterministic_and_the_device_s_name_in_evaluation_and_ranking(trained, tmp_path, script, cfg, record):
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)

@@ -49,8 +49,9 @@ class Windows:
 
     def read(self, handle: int, count: int) -> bytes:
         at, path = os.lseek(handle, 0, os.SEEK_CUR), self.open_files[handle]
-        if any(file == path and at <= byte < at + count and owner != handle
-               for (file, byte), owner in self.locks.items()):  # fmt: skip
+        if any(
+            file == path and at <= byte < at + count and owner != handle for (file, byte), owner in self.locks.items()
+        ):
             raise PermissionError(errno.EACCES, "another process has locked a portion of the file")
         return os.read(handle, count)
 

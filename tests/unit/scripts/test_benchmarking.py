@@ -18,13 +18,15 @@ from ida.pipeline.label_quality import spearman
 
 ROOT = Path(__file__).parents[3]
 PLAIN: dict[str, Any] = {
-    "results": "results", "seeds": [1, 2], "development": {},
+    "results": "results",
+    "seeds": [1, 2],
+    "development": {},
     "cells": [
         {"name": "a", "label": "method a", "script": "train.py", "cfg": "quick:daf"},
         {"name": "b", "label": "method b", "script": "train_isl.py", "cfg": "quick:isl", "after": "a"},
     ],
     "tables": [{"name": "main", "rows": ["a", "b"], "differences": [["b", "a"]]}],
-}  # fmt: skip
+}
 
 
 def written(folder: Path, content: Any) -> Path:
@@ -83,20 +85,23 @@ def test_a_page_is_renewed_between_its_marks(own: Benchmark, tmp_path: Path) -> 
         fill_page(own, page)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"tables": []}, "tables: holds nothing"),
-    ({"cell": []}, "unknown key 'cell'; did you mean cells"),
-    ({"seeds": ["one"]}, "not of the right form"),
-    ({"cells": [{"name": "a", "label": "", "script": "train.py"}]}, "cell a: the key 'cfg' is missing"),
-    ({"cells": [PLAIN["cells"][1]]}, "after: no cell 'a' before it"),
-    ({"cells": [PLAIN["cells"][0], PLAIN["cells"][0]]}, "is there twice"),
-    ({"cells": [{**PLAIN["cells"][0], "script": "test.py"}]}, "test.py is no stage"),
-    ({"cells": [{**PLAIN["cells"][0], "source": "elsewhere"}]}, "source: want target or nothing, got 'elsewhere'"),
-    ({"tables": [{"name": "main", "rows": ["c"]}]}, "there is no cell 'c'"),
-    ({"tables": [{"rows": ["a"]}]}, "want a name and a list of cells"),
-    ({"tables": [{"name": "main", "rows": "a"}]}, "want a name and a list of cells"),
-    ({"tables": [{"name": "main", "differences": [["a", "b", "a"]]}]}, "table main: differences: want pairs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tables": []}, "tables: holds nothing"),
+        ({"cell": []}, "unknown key 'cell'; did you mean cells"),
+        ({"seeds": ["one"]}, "not of the right form"),
+        ({"cells": [{"name": "a", "label": "", "script": "train.py"}]}, "cell a: the key 'cfg' is missing"),
+        ({"cells": [PLAIN["cells"][1]]}, "after: no cell 'a' before it"),
+        ({"cells": [PLAIN["cells"][0], PLAIN["cells"][0]]}, "is there twice"),
+        ({"cells": [{**PLAIN["cells"][0], "script": "test.py"}]}, "test.py is no stage"),
+        ({"cells": [{**PLAIN["cells"][0], "source": "elsewhere"}]}, "source: want target or nothing, got 'elsewhere'"),
+        ({"tables": [{"name": "main", "rows": ["c"]}]}, "there is no cell 'c'"),
+        ({"tables": [{"rows": ["a"]}]}, "want a name and a list of cells"),
+        ({"tables": [{"name": "main", "rows": "a"}]}, "want a name and a list of cells"),
+        ({"tables": [{"name": "main", "differences": [["a", "b", "a"]]}]}, "table main: differences: want pairs"),
+    ],
+)
 def test_a_wrong_description_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         load_benchmark(written(tmp_path, {**PLAIN, **change}))

@@ -114,10 +114,17 @@ def test_mapillary_layout_has_jpegs_of_many_sizes(tmp_path):
         assert np.asarray(label).max() <= 65
 
 
-@pytest.mark.parametrize(("arguments", "word"), [
-    (["--size", "wide"], "--size"), (["--size", "4x4"], "--size"), (["--count", "-1"], "--count"),
-    (["--val-count", "2"], "--val-count"), (["--count", "many"], "--count"), (["--style", "dream"], "dream"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--size", "wide"], "--size"),
+        (["--size", "4x4"], "--size"),
+        (["--count", "-1"], "--count"),
+        (["--val-count", "2"], "--val-count"),
+        (["--count", "many"], "--count"),
+        (["--style", "dream"], "dream"),
+    ],
+)
 def test_bad_arguments(tmp_path, capsys, arguments, word):
     try:
         code = make(tmp_path / "out", *arguments)

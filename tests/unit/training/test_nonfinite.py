@@ -20,8 +20,10 @@ def copied(tensors):
     return [t.clone() for t in tensors]
 
 
-@pytest.mark.parametrize(("method", "side"), [("AdvEnt", "source"), ("AdvEnt", "target"), ("MinEnt", "source"),
-                                              ("MinEnt", "target"), ("SourceOnly", "source")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "side"),
+    [("AdvEnt", "source"), ("AdvEnt", "target"), ("MinEnt", "source"), ("MinEnt", "target"), ("SourceOnly", "source")],
+)
 def test_a_poisoned_iteration_changes_nothing(method, side):
     learner = small_learner(method)
     learner.update(0, *batches())
@@ -93,9 +95,12 @@ def test_degenerate_inputs_stay_finite(method, case):
         source["label"] = torch.full_like(source["label"], 255)
     if case == "perfect depth":
         learner.context.supervised = lambda prediction, batch, own=learner.context.supervised: own(
-            prediction, {**batch, "depth": prediction.depth.detach().squeeze(1) if prediction.depth is not None
-                         else batch["depth"]}
-        )  # fmt: skip
+            prediction,
+            {
+                **batch,
+                "depth": prediction.depth.detach().squeeze(1) if prediction.depth is not None else batch["depth"],
+            },
+        )
     if case == "constant image":
         source["image"], target["image"] = torch.zeros(2, 3, 48, 64), torch.full((2, 3, 48, 64), 7.0)
     if case == "one pixel":
