@@ -136,18 +136,19 @@ def test_every_cell_of_the_benchmark_has_a_config() -> None:
         cell_stage(cell, 1)
 
 
-def test_the_committed_results_are_of_the_present_cells_and_fill_the_committed_page(tmp_path: Path) -> None:
+def test_committed_results_match_the_present_configs_and_fill_the_committed_page(tmp_path: Path) -> None:
     benchmark = load_benchmark("camvid7")
     benchmark = replace(benchmark, results=ROOT / benchmark.results)
     files = sorted(benchmark.results.rglob("*.json"))
+    if not files:
+        pytest.skip("no benchmark results committed yet; docs/archive keeps the pilot's, under the configs of version 0.1")
     for file in files:
         record = read_json(file)
         cell = benchmark.by_name[record["cell"]]
         assert file == benchmark.file(cell, record["seed"])
         assert record["settings"] == settings(cell_stage(cell, record["seed"]).config), file
-    for name in ("docs/results.md", "README.md"):
-        page = tmp_path / Path(name).name
-        page.write_bytes((ROOT / name).read_bytes())
-        assert {match[1] for match in MARK.findall(page.read_text())} <= set(BLOCKS)
-        fill_page(benchmark, page)
-        assert page.read_text() == (ROOT / name).read_text(), name
+    page = tmp_path / "results.md"
+    page.write_bytes((ROOT / "docs/results.md").read_bytes())
+    assert {match[1] for match in MARK.findall(page.read_text())} <= set(BLOCKS)
+    fill_page(benchmark, page)
+    assert page.read_text() == (ROOT / "docs/results.md").read_text()
