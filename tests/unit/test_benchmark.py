@@ -141,7 +141,7 @@ def test_committed_results_match_the_present_configs_and_fill_the_committed_page
     benchmark = replace(benchmark, results=ROOT / benchmark.results)
     files = sorted(benchmark.results.rglob("*.json"))
     if not files:
-        pytest.skip("no benchmark results committed yet; docs/archive keeps the pilot's, under the configs of version 0.1")
+        pytest.skip("no benchmark results committed yet; those of the pilot (docs/archive) are of other configs")
     for file in files:
         record = read_json(file)
         cell = benchmark.by_name[record["cell"]]
