@@ -70,8 +70,15 @@ class Canvas:
         self._rect(x, bottom - height, width, height, fill, self.theme.line, radius=1)
 
     def text(
-        self, x: float, y: float, content: str, size: int = 13, color: str = "", weight: str = "400", anchor: str = "middle"
-    ) -> None:  # fmt: skip
+        self,
+        x: float,
+        y: float,
+        content: str,
+        size: int = 13,
+        color: str = "",
+        weight: str = "400",
+        anchor: str = "middle",
+    ) -> None:
         """One line of text, its baseline at y."""
         style = f'font-size="{size}" font-weight="{weight}" text-anchor="{anchor}" fill="{color or self.theme.text}"'
         self.parts.append(f'<text x="{x:g}" y="{y:g}" {style}>{escape(content)}</text>')
