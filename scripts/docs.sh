@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
 make_environment docs
-python -m sphinx -W --keep-going -q -b html docs docs/_build
+python -m sphinx -E -W --keep-going -q -b html docs docs/_build
 echo "docs/_build/index.html"
