@@ -4,4 +4,4 @@ This is the project's own implementation of ADVENT's interface. It is not the pa
 package index, and not a clone of ADVENT's repository; `daf.import_check` notices when one of them is in the way.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -3,11 +3,11 @@
     python scripts/benchmark.py --target DIR
     python scripts/benchmark.py --target DIR --seeds 1 --only source_only daf
     python scripts/benchmark.py --status
-    python scripts/benchmark.py --page docs/results.md --plot docs/results.png
+    python scripts/benchmark.py --page PAGE.md --plot PLOT.png
 
 Every cell (a method's stage with a seed) leaves one small JSON in the benchmark's `results` folder. A cell whose JSON
-is there is skipped, so all can be stopped and continued anywhere. The results in the repository are skipped, too: to
-measure anew, give a folder of your own with --results DIR. KEY=VALUE goes to every cell.
+is there is skipped, so all can be stopped and continued anywhere (--results DIR: another folder). The pilot of version
+0.1 (docs/archive) is not read. KEY=VALUE goes to every cell.
 """
 
 from __future__ import annotations

@@ -132,18 +132,19 @@ def test_every_cell_of_the_benchmark_has_a_config() -> None:
         cell_stage(run, 1)
 
 
-def test_the_committed_results_are_of_the_present_cells_and_fill_the_committed_page(tmp_path: Path) -> None:
+def test_committed_results_match_the_present_configs_and_fill_the_committed_page(tmp_path: Path) -> None:
     benchmark = load_benchmark("camvid7")
     benchmark = replace(benchmark, results=ROOT / benchmark.results)
     files = sorted(benchmark.results.rglob("*.json"))
+    if not files:
+        pytest.skip("no benchmark results committed yet; those of the pilot (docs/archive) are of other configs")
     for file in files:
         record = read_json(file)
         run = benchmark.by_name[record["cell"]]
         assert file == benchmark.file(run, record["seed"])
         assert record["settings"] == settings(cell_stage(run, record["seed"]).config), file
-    for name in ("docs/results.md", "README.md"):
-        page = tmp_path / Path(name).name
-        page.write_bytes((ROOT / name).read_bytes())
-        assert {match[1] for match in MARK.findall(page.read_text())} <= set(BLOCKS)
-        fill_page(benchmark, page)
-        assert page.read_text() == (ROOT / name).read_text(), name
+    page = tmp_path / "results.md"
+    page.write_bytes((ROOT / "docs/results.md").read_bytes())
+    assert {match[1] for match in MARK.findall(page.read_text())} <= set(BLOCKS)
+    fill_page(benchmark, page)
+    assert page.read_text() == (ROOT / "docs/results.md").read_text()
