@@ -3,6 +3,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
-make_environment docs
+[ -x .venv/bin/sphinx-build ] || make_environment docs
+# shellcheck disable=SC1091
+source .venv/bin/activate
 python -m sphinx -E -W --keep-going -q -b html docs docs/_build
 echo "docs/_build/index.html"

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from advent.errors import ConfigError, hint
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"  # the packages are installed in place (pip install -e)
+PROJECT = Path(__file__).resolve().parents[2]
+# In a checkout configs/ is beside the packages; in an installed wheel it is inside this one (setup.py).
+CONFIGS = PROJECT / "configs" if (PROJECT / "configs").is_dir() else PROJECT / "advent" / "configs"
 
 
 def expand_user(path: str) -> str:
