@@ -18,6 +18,7 @@ from advent.dataset.formats import picture_suffixes
 from advent.errors import ConfigError, DataError
 from advent.runtime.progress import Progress
 from advent.utils.serialization import write_text
+from advent.utils.writer import Writer
 from daf.inference import Model, in_batches, load_rgb, predict_batch
 from daf.video import SUFFIXES as VIDEOS
 from daf.video import predict_video, video_paths
@@ -94,21 +95,16 @@ def _predict_stills(
     """Threads read ahead and write behind, while the network works."""
     with (
         ThreadPoolExecutor(THREADS) as readers,
-        ThreadPoolExecutor(THREADS) as writers,
+        Writer(THREADS, pending=2 * batch_size + THREADS) as writer,
         Progress("predict", len(files)) as progress,
     ):
-        writing: deque[Future[None]] = deque()
         for batch in in_batches(_ahead(readers, files, 2 * batch_size + THREADS, summary, progress), batch_size):
             keys, photos = zip(*batch, strict=True)
             found = predict_batch(model, photos, maps=options.maps, names=keys)
             for (key, photo), one in zip(batch, found, strict=True):
-                writing.append(writers.submit(write_still, output, key, photo, one, Renderer(model, options)))
+                writer.submit(write_still, output, key, photo, one, Renderer(model, options))
                 summary.images += 1
                 progress.step()
-            while len(writing) > 2 * batch_size + THREADS:
-                writing.popleft().result()
-        for job in writing:
-            job.result()
 
 
 def _ahead(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,6 +21,7 @@ from advent.runtime import distributed
 from advent.runtime.progress import with_progress
 from advent.utils.loss import IGNORE_LABEL
 from advent.utils.serialization import write_atomically
+from advent.utils.writer import Writer
 
 log = logging.getLogger(__name__)
 BINS = 1000  # of a class's probabilities
@@ -96,15 +96,13 @@ def label_dataset(net: nn.Module, dataset: Any, config: Config, device: torch.de
     """
     kept, total = 0, 0
     threshold = _threshold(net, dataset, config, device, what)
-    with ThreadPoolExecutor(2) as writers:
-        pending = []
+    with Writer() as writer:
         for names, prediction in predictions(net, dataset, config, device, what):
             labels = pseudo_label(prediction.main, threshold).cpu().numpy()
             kept += int((labels != IGNORE_LABEL).sum())
             total += labels.size
-            pending += [writers.submit(write_label, folder, n, one) for n, one in zip(names, labels, strict=True)]
-        for job in pending:
-            job.result()
+            for name, label in zip(names, labels, strict=True):
+                writer.submit(write_label, folder, name, label)
     kept, total = distributed.all_reduce_sum(torch.tensor([kept, total])).tolist()
     return kept / total
 

@@ -6,7 +6,6 @@ import csv
 import io
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from advent.runtime.device import prepare_device
 from advent.runtime.lock import FolderLock
 from advent.utils.serialization import write_text
 from advent.utils.viz_segmask import colorize_mask
+from advent.utils.writer import Writer
 from ida.pseudo_labels import predictions, pseudo_label, write_label
 from ida.ranking import normaliser, random_score, rank, rare_classes, score, split
 
@@ -106,17 +106,14 @@ def _score_all(
     """
     scores: list[tuple[str, float]] = []
     write = partial(write_label, masks, colors=partial(colorize_mask, colors=classes.colors))
-    with ThreadPoolExecutor(2) as writers:
-        pending = []
+    with Writer() as writer:
         for names, prediction in predictions(net, target, config, device, "rank"):
             labels = pseudo_label(prediction.main)
             plain = _scores(config, names, prediction)
             scores += [(n, s * normaliser(one, rare)) for n, s, one in zip(names, plain, labels, strict=True)]
-            arrays = labels.cpu().numpy()
-            pending += [writers.submit(write, name, mask) for name, mask in zip(names, arrays, strict=True)]
-        for job in pending:
-            job.result()
-    return [one for part in distributed.all_gather(scores) for one in part]
+            for name, mask in zip(names, labels.cpu().numpy(), strict=True):
+                writer.submit(write, name, mask)
+    return [item for part in distributed.all_gather(scores) for item in part]
 
 
 def _scores(config: Config, names: Sequence[str], prediction: Prediction) -> list[float]:

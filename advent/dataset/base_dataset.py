@@ -107,6 +107,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         self.label_files = self._files("labels") if with_labels else None
         self.pseudo_files = collect_pseudo_labels(Path(label_dir), self.names) if label_dir else None
         self._read_depth = depth_reader(self.spec.depth, self.spec.name) if with_depth else None
+        self._stored_depth = depth_kind(self.spec.depth, self.spec.name).values if with_depth else None
         self.depth_files = self._files("depth") if with_depth else None
         self.depth_table = self._depth_table(self.depth_files) if self.depth_files is not None else None
         has_camera = with_depth and self.resolved.layout.camera is not None
@@ -192,7 +193,8 @@ class StreetDataset(Dataset[dict[str, Any]]):
         if self._read_depth is not None and self.depth_files is not None:
             camera = self.camera_files[index] if self.camera_files else None
             file = self.depth_files[index]
-            depth = self._stored_depth(file) if self.depth_table is not None else self._read_depth(file, camera)
+            stored = self._stored_depth if self.depth_table is not None else None
+            depth = stored(file) if stored is not None else self._read_depth(file, camera)
             arrays["depth"] = resize.resize_depth(depth, self.label_size or self.size, self.spec.geometry)
         return arrays
 
@@ -221,9 +223,6 @@ class StreetDataset(Dataset[dict[str, Any]]):
             return None
         assert self.spec.depth is not None
         return kind.table(self.spec.depth)
-
-    def _stored_depth(self, file: Path) -> np.ndarray:
-        return depth_kind(self.spec.depth, self.spec.name).values(file)
 
     def _open_cache(self, base: Path) -> Cache:
         cache = Cache(base, f"{self.spec.name}-{self.split}", self._cache_settings())

@@ -74,7 +74,7 @@ def score(
                 hist += confusion_counts(label, ids, num_classes)
             if on_prediction is not None and not spoilt:
                 on_prediction(name, ids.cpu().numpy())
-    refuse_everywhere(spoilt, what, predictor.amp)
+    refuse_everywhere(spoilt, f"{what}: the network's logits", predictor.amp)
     counts = distributed.all_reduce_sum(hist.cpu()).numpy()
     if dataset.label_files is not None and not counts.any():  # the mean over no class is no number to choose by
         raise DataError(
@@ -146,7 +146,7 @@ def mean_entropy(
         logits = predictor(batch["image"])
         spoilt += not_finite(batch["name"], logits)
         found.append([float(entropy_loss(one[None].softmax(1))) for one in logits])
-    refuse_everywhere(spoilt, what, predictor.amp)
+    refuse_everywhere(spoilt, f"{what}: the network's logits", predictor.amp)
     # Added up in the order of one process: a sum of floats depends on it.
     return sum(sum(batch) for batch in distributed.interleave(distributed.all_gather(found))) / count
 
@@ -154,4 +154,4 @@ def mean_entropy(
 def refuse_everywhere(spoilt: list[str], what: str, amp: str) -> None:
     """Refuse on every process what one of them found, so that none waits for the others' results."""
     everywhere = [name for names in distributed.all_gather(spoilt) for name in names]
-    refuse_not_finite(everywhere, f"{what}: the network's logits", amp)
+    refuse_not_finite(everywhere, what, amp)

@@ -263,7 +263,7 @@ def naps_until_finished(argv: list[str], naps: int) -> tuple[int, list[str]]:
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == naps and distributed.is_main():
-            RunDir.of(config).mark_done()
+            RunDir.of(config).mark_done(stage="daf")
 
     really, eval_UDA.time = eval_UDA.time, SimpleNamespace(sleep=sleep)
     try:

@@ -20,11 +20,13 @@ import test_intra
 import train
 import train_isl
 from advent.build.network import build_network
-from advent.config.loading import load_config
+from advent.config.loading import default_config, load_config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import load_classes
 from advent.dataset.image_io import read_ids
 from advent.dataset.spec import load_spec
+from advent.domain_adaptation import eval_UDA
+from advent.errors import NotFinite
 from advent.evaluation import stage as evaluation_stage
 from advent.evaluation.evaluate import native_size, score
 from advent.evaluation.predictor import Predictor
@@ -363,6 +365,27 @@ def test_depth_is_scored_on_disparity(on_city, city, capsys):
     assert "d < 1.25^3" in capsys.readouterr().out
     assert record["depth"]["d < 1.25"] <= record["depth"]["d < 1.25^2"] <= record["depth"]["d < 1.25^3"] <= 1
     assert record["depth"]["abs rel"] > 0
+
+
+def test_depth_that_is_not_finite_has_no_score(on_city, city, tmp_path, capsys):
+    state = torch.load(max((city / "exp/ep1/daf").glob("model_*.pth")), weights_only=True)
+    state["convR2.bias"] *= float("nan")
+    torch.save(state, tmp_path / "spoilt.pth")
+    (city / "exp/ep1/daf/depth.json").unlink(missing_ok=True)
+    line = [*on_city, "--depth", "TEST.MODE=single", f"TEST.RESTORE_FROM={tmp_path / 'spoilt.pth'}"]
+    assert test_script.main(line) == 2
+    assert "predicted depth: infinite or not a number for" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (city / "exp/ep1/daf/depth.json").exists()
+
+
+def test_advents_entry_point_refuses_it_too():
+    config = default_config()
+    net = torch.nn.Module()
+    net.register_parameter("weight", torch.nn.Parameter(torch.full((16, 4, 4), float("nan"))))
+    net.forward = lambda images: (None, net.weight[None])
+    loader = [(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8), torch.zeros(1, 3), ["munich.png"])]
+    with pytest.raises(NotFinite, match=r"munich\.png"):
+        eval_UDA.evaluate_domain_adaptation([net], loader, config)
 
 
 def test_ida_script_scores_depth_too(copy, capsys):

@@ -162,15 +162,17 @@ def test_no_warning_of_another_library_reaches_standard_error(tmp_path: Path) ->
 from pathlib import Path
 from PIL import Image
 from advent.dataset.image_io import read_image
-from advent.engine import streams
+from advent.dataset.loader import load_batches
 import torch
 class Data(torch.utils.data.Dataset):
     mean = (0, 0, 0)
-    def compact(self, index):
+    depth_table = None
+    depth_has_gaps = False
+    def get_uint8(self, index):
         return {{"image": torch.zeros(2, 2, 3, dtype=torch.uint8), "name": "x"}}
 for name in ("odd.jpg", "bad.jpg"):
     read_image(Path({str(tmp_path)!r}) / name)
-list(streams.loader(Data(), {len(__import__("os").sched_getaffinity(0)) + 1}, torch.device("cpu"), [range(1)]))
+list(load_batches(Data(), {len(__import__("os").sched_getaffinity(0)) + 1}, torch.device("cpu"), [range(1)]))
 """
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=root)
