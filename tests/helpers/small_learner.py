@@ -15,7 +15,8 @@ from advent.training.learner import Learner
 def small_learner(method="AdvEnt", network="DeepLabv2", device="cpu", **train):
     config = default_config()
     config.TRAIN.DA_METHOD, config.MODEL.NAME = method, network
-    config.TRAIN.update(train)
+    for key, value in train.items():
+        setattr(config.TRAIN, key, value)
     torch.manual_seed(0)
     entry = find_network(config)
     net = entry.build(config, ResNetEncoder((1, 1, 1, 1), 8))

@@ -244,7 +244,8 @@ def test_recomputing_is_refused_for_other_encoders() -> None:
     from advent.training.learner import Learner
 
     config = default_config()
-    config.TRAIN.update(CHECKPOINT_ACTIVATIONS=True, DA_METHOD="SourceOnly", BACKBONE_UPDATES="once")
+    config.TRAIN.CHECKPOINT_ACTIVATIONS = True
+    config.TRAIN.DA_METHOD, config.TRAIN.BACKBONE_UPDATES = "SourceOnly", "once"
     config.MODEL.NAME = "DeepLabv2"
     net = DeeplabV2(7, TimmEncoder("resnet18", (104.0, 116.0, 122.0)))
     with pytest.raises(ConfigError, match=r"CHECKPOINT_ACTIVATIONS: works with MODEL.ENCODER: resnet101 only"):
