@@ -139,7 +139,7 @@ CASES = {
     "depth of zeros": (train, "quick:daf", [], lambda root: write_16bit(root / "streets/Depth/0000002.png", (48, 64), 0), ["0000002.png", "everywhere"]),
     "folder in a loop of links": (train, "quick:daf", [], loop_of_links, ["CamVid", "holds no"]),
     "image is a link to itself": (train, "quick:daf", [], link_to_itself, ["0003.png", "symbolic links"]),
-    "labels of no class": (train, "quick:daf", [], all_labels(0), ["no label means any class", "streets"]),
+    "labels of no class": (train, "quick:daf", [], all_labels(0), ["no label id maps to a class", "streets"]),
     "bad label to score": (test_script, "quick:daf", ["TEST.RESTORE_FROM={root}/weights.pth"],
                            lambda root: tiny_data.write_png(root / "CamVid/valannot/0002.png", np.full((48, 64), 40, np.uint8)), ["0002.png", "40"]),
     "bad image to rank": (entropy, "quick:rank", ["TRAIN.RESTORE_FROM={root}/weights.pth"], both(checkpoint({}), overwrite(b"x", "CamVid", "train", "0001.png")),

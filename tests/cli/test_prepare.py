@@ -52,7 +52,7 @@ def test_a_stage_on_the_cache_leaves_the_same_bytes(
         with caplog.at_level(logging.INFO):
             assert train.main([*line, "DATA_CHECK=0"]) == 0
     assert files_of(data / "exp") == plain
-    assert "8 of 8 images are taken from it" in caplog.text
+    assert "8 of 8 images are cached" in caplog.text
 
 
 def test_what_is_there_is_kept(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
