@@ -62,12 +62,12 @@ _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)
 
 
 def printable(text: str) -> str:
-    """Make untrusted text (file names, errors of other libraries) one line without terminal escapes and control characters."""
+    """Untrusted text (file names, other libraries' errors) on one line without escapes and control characters."""
     kept = (c if c.isprintable() else " " if c.isspace() else "?" for c in _ESCAPES.sub("", text))
     return "".join(kept)
 
 
 def first_line(error: object, limit: int = 160) -> str:
-    """First line of another library's error, printable, at most `limit` characters; the error's type if it has no text."""
+    """First line of another library's error, printable, cut to `limit` characters; the error's type without text."""
     lines = [line for line in map(printable, str(error).strip().splitlines()) if line.strip()]
     return lines[0].strip()[:limit] if lines else type(error).__name__

@@ -25,7 +25,7 @@ def recompute_activations(net: SegmentationNetwork) -> None:
     if not stages:
         raise ConfigError("TRAIN.CHECKPOINT_ACTIVATIONS: works with MODEL.ENCODER: resnet101 only; set it to false")
     for stage in stages:
-        # A run of k blocks stores one input, and k blocks' activations (about three inputs each) while it is recomputed.
+        # A run of k blocks stores one input and, during recomputation, k blocks' activations (about three inputs each).
         # Total memory is minimal at k = sqrt(n / 3).
         length = max(1, round(math.sqrt(len(stage) / 3)))
         blocks = list(stage)

@@ -90,10 +90,9 @@ class DeeplabV2(SegmentationNetwork):
 def initialise(net: SegmentationNetwork, scheme: str = "release", backbone: bool = True) -> None:
     """Initialise the convolution weights in state-dict order; biases and batch norms keep PyTorch's defaults.
 
-    scheme: `release` (the authors' code) draws N(0, 0.01), to be overwritten by ImageNet weights. `he`, for training
-    from scratch, draws N(0, 2 / fan_out) for the backbone and the depth head, and N(0, 0.01) for the classifiers (second
-    argument: variance for `he`, standard deviation 0.01 otherwise). `backbone=False` skips the encoder, which already
-    has its own weights.
+    All are normal with mean 0. scheme: `release` (the authors' code) has standard deviation 0.01, for weights that
+    ImageNet weights overwrite. `he`, for training from scratch, has sqrt(2 / fan_out) for the backbone and the depth
+    head, and 0.01 for the classifiers. `backbone=False` skips the encoder, which already has its own weights.
     """
     skipped = () if backbone else net.blueprint.names
     for name, module in net.named_modules():

@@ -97,8 +97,8 @@ class ResNetEncoder:
             stage += [Bottleneck(inplanes, planes, 1, dilation, False, in_conv1) for _ in range(blocks - 1)]
             setattr(net, f"layer{index + 1}", nn.Sequential(*stage))
         if not self.trainable_affine:
-            # The authors' code freezes only scale and shift. Batch statistics are used and running ones are updated, even
-            # at batch size 1.
+            # The authors' code freezes only scale and shift. Batch statistics are used and running ones are updated,
+            # even at batch size 1.
             for name in self.names:
                 freeze_batch_norm_affine(getattr(net, name))
 

@@ -16,12 +16,12 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def convert(weights: Mapping[str, Tensor], mean_bgr: Sequence[float]) -> dict[str, Tensor]:
     """Convert torchvision's state dict to BGR input 0..255 minus `mean_bgr`; the classifier `fc` is dropped.
 
-    Only the stem changes. (x / 255 - MEAN) / STD = (x - 255 MEAN) / (255 STD), so its channels are reordered and divided
-    by 255 STD. The remainder, the constant mean_bgr - 255 MEAN per channel, gives a constant per output channel of the
-    stem, which is subtracted from the running mean of `bn1`; in train mode batch statistics remove it anyway. This is
-    not exact at the zero-padded border: our padding represents the colour mean_bgr, torchvision's 255 MEAN. With the
-    released mean they differ by at most one grey value, so the outermost outputs differ slightly. With mean_bgr =
-    255 MEAN (as BGR) both are equal everywhere.
+    Only the stem changes. (x / 255 - MEAN) / STD = (x - 255 MEAN) / (255 STD), so its channels are reordered and
+    divided by 255 STD. The remainder, the constant mean_bgr - 255 MEAN per channel, gives a constant per output channel
+    of the stem, which is subtracted from the running mean of `bn1`; in train mode batch statistics remove it anyway.
+    This is not exact at the zero-padded border: our padding represents the colour mean_bgr, torchvision's 255 MEAN.
+    With the released mean they differ by at most one grey value, so the outermost outputs differ slightly. With
+    mean_bgr = 255 MEAN (as BGR) both are equal everywhere.
     """
     kept = {name: tensor.clone() for name, tensor in weights.items() if not name.startswith("fc.")}
     stem = kept["conv1.weight"]

