@@ -230,7 +230,8 @@ def _codes(rgb: np.ndarray) -> np.ndarray:
 def map_ids(ids: np.ndarray, table: np.ndarray, max_id: int, path: Path, what: str) -> np.ndarray:
     """Map label ids to uint8 train ids through `table`. Raises DataError on ids above `max_id` other than 255.
 
-    `what` ends the error message."""
+    `what` ends the error message.
+    """
     wrong = (ids > max_id) & (ids != 255) if ids.dtype == np.uint8 else ((ids > max_id) & (ids != 255)) | (ids < 0)
     if wrong.any():
         raise DataError(f"{path}: label id {int(ids[wrong][0])} {what}")

