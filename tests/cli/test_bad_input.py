@@ -137,7 +137,7 @@ CASES = {
     "label of another shape": (train, "quick:daf", [], lambda root: tiny_data.write_png(root / "streets/parsed_LABELS/0000002.png", np.full((30, 90), 3, np.uint8)),
                                ["0000002.png", "90 x 30", "64 x 48"]),
     "depth of zeros": (train, "quick:daf", [], lambda root: write_16bit(root / "streets/Depth/0000002.png", (48, 64), 0), ["0000002.png", "everywhere"]),
-    "folder in a loop of links": (train, "quick:daf", [], loop_of_links, ["CamVid", "holds no"]),
+    "folder in a loop of links": (train, "quick:daf", [], loop_of_links, ["CamVid", "contains no"]),
     "image is a link to itself": (train, "quick:daf", [], link_to_itself, ["0003.png", "symbolic links"]),
     "labels of no class": (train, "quick:daf", [], all_labels(0), ["no label id maps to a class", "streets"]),
     "bad label to score": (test_script, "quick:daf", ["TEST.RESTORE_FROM={root}/weights.pth"],

@@ -41,8 +41,8 @@ def test_labels_of_the_target_are_never_needed(data: Path, capsys: pytest.Captur
 
 
 FAULTS = {
-    "truncated image": ("RGB/0000000.png: cannot be read as a picture", 1),
-    "empty image": ("RGB/0000001.png: cannot be read as a picture", 1),
+    "truncated image": ("RGB/0000000.png: cannot be read as an image", 1),
+    "empty image": ("RGB/0000001.png: cannot be read as an image", 1),
     "16-bit image": ("RGB/0000002.png: an image has 8 bits per channel", 1),
     "label id 200": ("parsed_LABELS/0000003.png: label id 200 is not in streets (0..22, or 255)", 1),
     "colour label": ("parsed_LABELS/0000004.png: a label file has one channel of class ids, this one is RGB", 1),
@@ -116,7 +116,7 @@ def test_labels_may_be_larger_than_their_images(tmp_path: Path, capsys: pytest.C
     save(root / "parsed_LABELS/0000002.png", gray(3, (128, 96)))
     code, text = on_dataset(capsys, "streets", root)
     assert code == 0
-    assert "labels larger than their images, which will be resized (1): 0000002.png" in text
+    assert "labels larger than their images (they are resized) (1): 0000002.png" in text
 
 
 def turned(path: Path, orientation: int = 6) -> None:
@@ -157,7 +157,7 @@ def test_unequal_pairs_of_the_published_gta5_are_a_note(tmp_path: Path, capsys: 
     assert code == 1
     assert "result: 1 problem to fix" in text
     assert "20861.png: 64 x 30, its image is 64 x 36: different aspect ratios" in text
-    assert "as in the published set: both are brought to the input size (2): 15188.png, 20830.png" in text
+    assert "as in the published set: both are resized to the input size (2): 15188.png, 20830.png" in text
 
 
 def test_the_published_gta5_has_62_unequal_pairs() -> None:
@@ -253,4 +253,4 @@ def test_one_missing_data_set_does_not_hide_the_other(data: Path, capsys: pytest
     code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 1
     assert "streets: no such folder for streets" in text
-    assert "0002.png: cannot be read as a picture" in text
+    assert "0002.png: cannot be read as an image" in text

@@ -76,7 +76,7 @@ def test_a_target_without_labels_has_no_test_part(data: Path, capsys: pytest.Cap
 def test_a_bad_picture_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "CamVid/train/0005.png").write_bytes(b"x")
     assert prepare.main(tiny_data.command_line(data, "quick:daf", "--role=target", "--workers=1")) == 2
-    assert "0005.png: cannot be read as a picture" in capsys.readouterr().err
+    assert "0005.png: cannot be read as an image" in capsys.readouterr().err
     assert all(entry.stat().st_size for entry in entries(data))
 
 
