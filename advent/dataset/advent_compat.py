@@ -1,6 +1,6 @@
-"""ADVENT's data set classes, for programs written against them; thin over the reader's own functions.
+"""Compatibility layer: ADVENT's data set classes, as thin wrappers around this package's readers.
 
-The project itself uses StreetDataset. Here items are tuples, and the list may be repeated to max_iters.
+The project itself uses StreetDataset. The classes here return tuples and can repeat the list to max_iters.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from advent.errors import DataError
 
 
 class BaseDataset(Dataset[Any]):
-    """List of names -> files. A subclass gives get_metadata(name) -> (image file, label file or None).
+    """ADVENT's base class: a list of names and their files.
 
-    root: the data set's folder. list_path: a list file; '{}' in it becomes `set_`. max_iters: repeat the list to at
-    least that length, None keeps it. image_size, labels_size: (width, height); labels_size None = image_size.
+    A subclass implements get_metadata(name) -> (image file, label file or None).
+    root: the data set's folder. list_path: a list file; '{}' in it is replaced by `set_`. max_iters: the list is
+    repeated to at least that length, None keeps it. image_size, labels_size: (width, height); labels_size None =
+    image_size.
     """
 
     geometry = "stretch"
@@ -54,18 +56,18 @@ class BaseDataset(Dataset[Any]):
         self.files = [(*self.get_metadata(name), name) for name in self.img_ids]
 
     def get_metadata(self, name: str) -> tuple[Path, Path | None]:
-        """Files of one line of the list."""
-        raise NotImplementedError("a subclass says where the files of a name lie")
+        """Image file and label file (or None) of one line of the list. Abstract."""
+        raise NotImplementedError("a subclass must return the image and label file of a name")
 
     def __len__(self) -> int:
         return len(self.files)
 
     def get_image(self, file: str | Path) -> np.ndarray:
-        """(H, W, 3) float32 RGB, 0..255, at image_size, turned upright as the file says (EXIF)."""
+        """(H, W, 3) float32 RGB, 0..255, at image_size, EXIF orientation applied."""
         return resize.resize_image(read_image(Path(file)), self.image_size, self.geometry).astype(np.float32)
 
     def get_labels(self, file: str | Path) -> np.ndarray:
-        """(H, W) uint8 label ids as in the file, at labels_size."""
+        """(H, W) uint8 label ids as stored in the file, at labels_size."""
         return resize.resize_label(read_ids(Path(file)), self.labels_size, self.geometry)
 
     def preprocess(self, image: np.ndarray) -> np.ndarray:
@@ -74,10 +76,9 @@ class BaseDataset(Dataset[Any]):
 
 
 class SpecDataSet(BaseDataset):
-    """A BaseDataset whose files and label table come from a spec in configs/datasets/; items
-    (image, label, shape, name).
+    """BaseDataset with files and label table from a spec in configs/datasets/. Items: (image, label, shape, name).
 
-    label: (H, W) float32 train ids, 255 = ignored (and everywhere where labels are not loaded); shape: of the image.
+    label: (H, W) float32 train ids, 255 = ignored; all 255 if labels are not loaded. shape: the image's shape.
     """
 
     spec_name = ""
@@ -109,7 +110,7 @@ class SpecDataSet(BaseDataset):
         return map_ids(ids, self.table, self.max_id, file, self.spec.wrong_id)
 
     def get_train_ids(self, file: Path | None) -> np.ndarray:
-        """(H, W) float32 train ids at labels_size, all 255 without a file."""
+        """(H, W) float32 train ids at labels_size; all 255 if `file` is None."""
         if file is None:
             return np.full(self.labels_size[::-1], IGNORE, np.float32)
         label = self.map_labels(read_ids(file), file)
@@ -124,7 +125,7 @@ class SpecDataSet(BaseDataset):
 
 
 def read_info(path: Path) -> tuple[list[str], np.ndarray]:
-    """Class names and lookup table of a JSON in ADVENT's form: 'label' (names), 'label2train' (pairs of ids)."""
+    """Class names and lookup table from ADVENT's info.json: 'label' (names), 'label2train' (pairs of ids)."""
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
         table = np.full(IGNORE + 1, IGNORE, np.uint8)
@@ -139,7 +140,7 @@ def read_info(path: Path) -> tuple[list[str], np.ndarray]:
 
 
 def table_of(mappings: Any, class_list: Sequence[str]) -> np.ndarray:
-    """Lookup table of a dict {label id: train id} or of a sequence with the train id at each label id."""
+    """Lookup table label id -> train id from a dict, or from a sequence indexed by label id."""
     pairs = mappings.items() if isinstance(mappings, dict) else enumerate(mappings)
     table = np.full(IGNORE + 1, IGNORE, np.uint8)
     for label_id, train_id in pairs:

@@ -1,4 +1,4 @@
-"""The one reader of street images. What differs between data sets stands in their specs (configs/datasets/)."""
+"""StreetDataset: reads images, labels and depth of any data set that has a spec (configs/datasets/)."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ log = logging.getLogger(__name__)
 
 
 def collect_pseudo_labels(label_dir: Path, names: Sequence[str]) -> list[Path]:
-    """For every image its PNG of train ids: <name without suffix>.png below `label_dir`, or the base name alone.
+    """Pseudo-label file of every image: a PNG of train ids in `label_dir`.
 
-    Raises DataError on a missing file, and where one file named by its base would serve two images.
+    The file is <name without suffix>.png with the image's subfolders, or else directly in `label_dir`. Raises
+    DataError if a file is missing, or if one file without subfolder matches two images.
     """
     files: list[Path] = []
     owner: dict[Path, str] = {}
@@ -54,28 +55,30 @@ def collect_pseudo_labels(label_dir: Path, names: Sequence[str]) -> list[Path]:
         if not file.is_file():
             file = label_dir / relative.name
             if not file.is_file():
-                raise DataError(f"{label_dir}: no pseudo label {relative} for {name}; make them again for this list")
+                raise DataError(
+                    f"{label_dir}: no pseudo label {relative} for {name}; generate them again for this list"
+                )
             if owner.setdefault(file, name) != name:
-                raise DataError(f"{file}: would serve both {owner[file]} and {name}; name it <folder>/<name>.png")
+                raise DataError(f"{file}: matches both {owner[file]} and {name}; store it as <folder>/<name>.png")
         files.append(file)
     return files
 
 
 class StreetDataset(Dataset[dict[str, Any]]):
-    """Images of one split of one data set, ready for a network, with what was asked for beside them.
+    """Network-ready images of one split of one data set, with optional labels, pseudo labels and depth.
 
     Items are plain dicts of tensors (default_collate stacks them):
-    name: path relative to the images' folder, posix ("city/x_leftImg8bit.png");
-    image: (3, H, W) float32 BGR minus `mean`, 0..255 before that, at `size` = (width, height) or native; turned upright
-      as its file says (EXIF). With the data set's labels or depth, an image that says so while they do not is an error;
-    label (with_labels or label_dir): (H, W) uint8 train ids, 255 = ignored, at `label_size`; None keeps them native,
-      resized to the spec's score_size if it has one, else padded as its geometry says;
+    name: path relative to the image folder, posix ("city/x_leftImg8bit.png");
+    image: (3, H, W) float32 BGR minus `mean`, 0..255 before that, at `size` = (width, height) or native. EXIF
+      orientation is applied; an orientation that differs from that of the label or depth file is an error;
+    label (with_labels or label_dir): (H, W) uint8 train ids, 255 = ignored, at `label_size`. None keeps the native
+      size: resized to the spec's score_size if it has one, else padded by its geometry;
     depth (with_depth): (H, W) float32 inverse depth at `label_size`, else `size`; 0 where unknown;
-    depth_known (with_depth, where the depth may have gaps): (H, W) bool.
+    depth_known (with_depth, if the depth may have gaps): (H, W) bool.
 
-    Images: `names`, else the lines of `list_file`, else of the spec's list for the split, else all below the folder,
-    sorted. Everything that can be checked without opening a file is checked here; label files are looked for only
-    with_labels. `cache_dir`: decoded items are taken from there where scripts/prepare.py left fitting ones.
+    The images are `names`, else the lines of `list_file`, else those of the spec's list for the split, else all in the
+    image folder, sorted. The constructor checks everything that needs no file to be opened; it looks for label files
+    only if with_labels. `cache_dir`: items are read from the cache there if scripts/prepare.py built a matching one.
     All errors are DataError.
     """
 
@@ -130,13 +133,13 @@ class StreetDataset(Dataset[dict[str, Any]]):
             file = self.resolved.path(role, name)
             if file is None:
                 raise DataError(
-                    f"data set {self.spec.name} has no pattern for {role} in its spec: it cannot serve where {role} "
-                    "are needed (labels: as a source, or to score)"
+                    f"data set {self.spec.name} has no pattern for {role} in its spec, and {role} are required here "
+                    "(labels: for a source data set and for scoring)"
                 )
             if not file.is_file():
                 raise DataError(
-                    f"{file}: missing; the {role} of {name} in {self.spec.name} should lie there; "
-                    "scripts/doctor.py shows all that is amiss"
+                    f"{file}: missing; expected the {role} of {name} in {self.spec.name} there; "
+                    "scripts/doctor.py lists all problems"
                 )
             files.append(file)
         return files
@@ -154,10 +157,10 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return self._item(index, arrays | {"image": network_input(arrays["image"], self.mean)})
 
     def get_uint8(self, index: int) -> dict[str, Any]:
-        """The item in the fewest bytes to carry from worker to device: a third, with label and depth.
+        """The item in compact form for the transfer from worker to device: a third of the bytes, with label and depth.
 
-        image: (H, W, 3) uint8 BGR; depth: with a `depth_table` the bits of the file's uint16, as int16, which every
-        device knows; no depth_known. `network_images` and `network_depth` make the same numbers, to the last bit.
+        image: (H, W, 3) uint8 BGR. depth: with a `depth_table`, the bits of the file's uint16 as int16, a dtype that
+        every device supports. No depth_known. `network_images` and `network_depth` restore bit-identical values.
         """
         arrays = self._arrays(index)
         if self.depth_table is not None:
@@ -168,7 +171,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return {"name": self.names[index], **{key: torch.from_numpy(_writable(a)) for key, a in arrays.items()}}
 
     def _arrays(self, index: int) -> Arrays:
-        """`decode`, from the cache where it fits, and what is never cached."""
+        """Result of `decode`, from the cache if it has a valid entry, plus pseudo labels, which are never cached."""
         arrays = self.cache.read(self.names[index], self.files(index)) if self.cache and self.cache.used else None
         if arrays is None:
             arrays = self.decode(index)
@@ -177,9 +180,9 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return arrays
 
     def decode(self, index: int) -> Arrays:
-        """What the files of one image hold, at the sizes asked for: image (H, W, 3) uint8 RGB, label, depth.
+        """Decoded and resized arrays of one image: image (H, W, 3) uint8 RGB, label, depth.
 
-        depth: with a `depth_table` uint16 as in the file, else float32 inverse depth.
+        depth: with a `depth_table`, uint16 as stored in the file; else float32 inverse depth.
         """
         file = self.resolved.images / self.names[index]
         photo, turn = read_photo(file)
@@ -199,14 +202,14 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return arrays
 
     def label(self, index: int) -> np.ndarray:
-        """The ground truth of one image alone, (H, W) uint8 train ids."""
+        """Ground truth of one image, (H, W) uint8 train ids."""
         assert self.label_files is not None, "for a data set with_labels"
         return self._label(self.label_files[index])[0]
 
     def files(self, index: int) -> list[Path]:
         """The files that `decode` reads for one image."""
-        more = (self.label_files, self.depth_files, self.camera_files)
-        return [self.resolved.images / self.names[index], *[files[index] for files in more if files is not None]]
+        optional = (self.label_files, self.depth_files, self.camera_files)
+        return [self.resolved.images / self.names[index], *[files[index] for files in optional if files is not None]]
 
     @property
     def depth_has_gaps(self) -> bool:
@@ -214,9 +217,10 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return self.spec.depth is not None and (self.spec.depth.has_gaps or self.spec.geometry == "pad")
 
     def _depth_table(self, files: Sequence[Path]) -> np.ndarray | None:
-        """(65536,) float32 inverse depth of every 16-bit value, where files can stay in 16 bits until they are used.
+        """Lookup table of inverse depth, (65536,) float32, if depth can stay in 16 bits until it reaches the device.
 
-        Not under `pad`: its padding is 0, which stands for unknown in inverse depth alone.
+        None under `pad`: padding is 0, which means unknown only in inverse depth. None without a table for the depth
+        kind, or if a file is no PNG.
         """
         kind = depth_kind(self.spec.depth, self.spec.name)
         if kind.table is None or self.spec.geometry != "stretch" or any(f.suffix.lower() != ".png" for f in files):
@@ -227,14 +231,14 @@ class StreetDataset(Dataset[dict[str, Any]]):
     def _open_cache(self, base: Path) -> Cache:
         cache = Cache(base, f"{self.spec.name}-{self.split}", self._cache_settings())
         if cache.used:
-            there = cache.holds(self.names)
-            log.info("%s: %d of %d images are taken from it", cache.folder, there, len(self.names))
+            cached = cache.holds(self.names)
+            log.info("%s: %d of %d images are cached", cache.folder, cached, len(self.names))
         elif why := cache.why_unused():
-            log.info("cache ignored: %s; scripts/prepare.py makes one that fits", why)
+            log.info("cache ignored: %s; scripts/prepare.py builds a matching one", why)
         return cache
 
     def _cache_settings(self) -> dict[str, Any]:
-        """Everything that decoded arrays depend on, but for the files themselves."""
+        """Cache key: all settings that decoded arrays depend on, apart from the files themselves."""
         spec = self.spec
         return {
             "images": spec.name,
@@ -254,7 +258,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         }
 
     def _label(self, file: Path) -> tuple[np.ndarray, Turn]:
-        """Train ids at the size asked for, and how the label file says that it is turned."""
+        """Train ids at the requested size, and the orientation stored in the label file."""
         spec, table = self.spec, self.table
         assert table is not None
         ids, turn = read_label(file, spec.palette)
@@ -272,14 +276,14 @@ class StreetDataset(Dataset[dict[str, Any]]):
         wrong = f"is no train id of {self.classes.name} (0..{last}, or 255); these pseudo labels have other classes"
         label = map_ids(ids, np.arange(IGNORE + 1, dtype=np.uint8), last, file, wrong)
         size = self.label_size or self.size
-        # A pseudo label lies in the frame of the network's input (padding included), so it is only ever stretched.
+        # A pseudo label covers the network's input (padding included), so it is stretched, never padded.
         return resize.resize_label(label, size) if size else label
 
 
 def network_images(bgr: torch.Tensor, mean_bgr: torch.Tensor) -> torch.Tensor:
     """(B, H, W, 3) uint8 BGR -> (B, 3, H, W) float32 BGR minus the mean (3,), on the tensors' device, channels last."""
     count, height, width, channels = bgr.shape
-    # By whole rows: a subtraction over a last axis of three is many times slower on a CPU.
+    # Row by row: a subtraction over a last axis of three is many times slower on a CPU.
     rows = bgr.to(torch.float32).view(count, height, width * channels).sub_(mean_bgr.repeat(width))
     return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
 
@@ -290,12 +294,12 @@ def network_depth(bits: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
 
 
 def _find(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str]) -> tuple[DatasetSpec, ResolvedLayout]:
-    """The spec of the version that lies there, and its place."""
+    """The spec of the version stored under `root`, and its resolved layout."""
     try:
         settled = detect_version(spec, root, split) if "labels" in roles else spec
         return settled, resolve_layout(settled, root, split, roles)
     except DataError as error:
-        raise DataError(f"{error}; scripts/doctor.py looks for the reason") from None
+        raise DataError(f"{error}; run scripts/doctor.py to find the cause") from None
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Filling the cache of decoded images that scripts/prepare.py makes and the reader uses."""
+"""Builds the cache of decoded images (scripts/prepare.py) that StreetDataset reads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from advent.runtime.progress import Progress
 from advent.utils.serialization import is_temporary
 
 log = logging.getLogger(__name__)
-SPARE = 0.02  # of the disk stays free
+SPARE = 0.02  # fraction of the disk space that stays free
 
 
 @dataclass(frozen=True)
 class Filled:
-    """What a filling did: entries made now, entries that were there and whole, and the folder's bytes."""
+    """Result of `fill_cache`: entries written, valid entries kept, and the folder's size in bytes."""
 
     folder: Path
     made: int
@@ -32,14 +32,15 @@ class Filled:
 
 
 def fill_cache(dataset: StreetDataset, workers: int = 0) -> Filled:
-    """Leave an entry for every image of a data set; what is there and whole is kept.
+    """Write a cache entry for every image of a data set; valid entries are kept.
 
-    May be stopped at any moment and called again: every entry appears whole or not at all. Raises DataError before
-    anything is written when the disk cannot hold it all, and on the first picture that cannot be read.
+    It may be interrupted at any time and called again: entries are written atomically. Raises DataError before the
+    first write if the disk is too small, and on the first image that cannot be read. Raises ConfigError without a
+    cache folder.
     """
     cache = dataset.cache
     if cache is None:
-        raise ConfigError("DATA_CACHE: null: there is no folder to keep decoded images in; name one")
+        raise ConfigError("DATA_CACHE: null: no folder for decoded images; set DATA_CACHE=DIR")
     lock = FolderLock(cache.folder).acquire()
     try:
         for leftover in cache.folder.rglob(".*"):
@@ -62,21 +63,22 @@ def _make(dataset: StreetDataset, cache: Cache, index: int) -> bool:
 
 
 def _missing(dataset: StreetDataset, cache: Cache, workers: int) -> list[int]:
-    """The images without a whole, fitting entry; entries are read in full, which compares their checksums."""
-    there = [index for index, name in enumerate(dataset.names) if cache.path(name).is_file()]
+    """Indices of images without a valid entry. Entries are read in full, which compares their checksums."""
+    cached = [index for index, name in enumerate(dataset.names) if cache.path(name).is_file()]
 
-    def whole(index: int) -> bool:
+    def is_valid(index: int) -> bool:
         return cache.read(dataset.names[index], dataset.files(index)) is not None
 
-    good = _each(whole, there, f"check {cache.folder.name}", workers)
-    return sorted(set(range(len(dataset))) - {index for index, one in good.items() if one})
+    checked = _each(is_valid, cached, f"check {cache.folder.name}", workers)
+    return sorted(set(range(len(dataset))) - {index for index, valid in checked.items() if valid})
 
 
 def _check_room(dataset: StreetDataset, cache: Cache, missing: list[int]) -> None:
     if not missing:
         return
-    one = sum(array.nbytes for array in dataset.decode(missing[0]).values())
-    need, free = one * len(missing), shutil.disk_usage(cache.base if cache.base.is_dir() else _parent(cache.base)).free
+    entry_bytes = sum(array.nbytes for array in dataset.decode(missing[0]).values())
+    need = entry_bytes * len(missing)
+    free = shutil.disk_usage(cache.base if cache.base.is_dir() else _parent(cache.base)).free
     log.info("%s: %d images, %.1f GiB (%.1f GiB are free)", cache.folder, len(missing), need / 2**30, free / 2**30)
     if need > free * (1 - SPARE):
         raise DataError(
@@ -89,12 +91,12 @@ def _parent(path: Path) -> Path:
     return next(parent for parent in path.absolute().parents if parent.is_dir())
 
 
-def _each(work: Callable[[int], bool], indices: list[int], what: str, workers: int) -> dict[int, bool]:
-    """Run `work` over indices in threads, with progress; the first error ends it at once."""
+def _each(work: Callable[[int], bool], indices: list[int], title: str, workers: int) -> dict[int, bool]:
+    """Run `work` on every index in threads, with a progress bar; the first error stops it."""
     done: dict[int, bool] = {}
     pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
     try:
-        with Progress(what, len(indices)) as progress:
+        with Progress(title, len(indices)) as progress:
             jobs = {pool.submit(work, index): index for index in indices}
             for job in as_completed(jobs):
                 done[jobs[job]] = job.result()

@@ -1,4 +1,4 @@
-"""ADVENT's name for Cityscapes."""
+"""ADVENT's Cityscapes data set class."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from advent.dataset.resize import Size
 
 
 class CityscapesDataSet(SpecDataSet):
-    """Items (image, label, shape, name). Cityscapes' own 19 classes as in ADVENT; `info_path` names another table.
+    """Cityscapes under ADVENT's interface. Items: (image, label, shape, name).
 
-    With load_labels=False no label file is looked for and every label is 255.
+    19 classes as in ADVENT, unless `info_path` gives another table. With load_labels=False no label file is needed and
+    every label is 255.
     """
 
     spec_name = "cityscapes"

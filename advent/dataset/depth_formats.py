@@ -1,4 +1,4 @@
-"""Names for what a depth file holds: the floor that knows depth registers the functions, this one looks them up."""
+"""Registry of depth file formats: `daf` registers the readers, `advent` looks them up by name."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DepthReader = Callable[[Path, Path | None], np.ndarray]
 
 @dataclass(frozen=True)
 class DepthKind:
-    """How a kind of depth file is read: as inverse depth, as the numbers in it, and what such numbers look like.
+    """Functions of one depth file format.
 
-    `read(format, file, camera)`; `values(file)` -> (H, W) numbers as stored; `guess(values)` -> a few words on what
-    they seem to be, for people. `table(format)` -> (65536,) float32, what `read` makes of each value of a 16-bit file;
-    None where a value alone does not say it.
+    `read(format, file, camera)` -> (H, W) float32 inverse depth; `values(file)` -> (H, W) numbers as stored;
+    `guess(format, list of values)` -> (short description of what they look like, whether that agrees with the format);
+    `table(format)` -> (65536,) float32 inverse depth of each 16-bit value, None if it depends on more than the value.
     """
 
     read: Callable[[DepthFormat, Path, Path | None], np.ndarray]
@@ -35,15 +35,15 @@ _KINDS: dict[str, DepthKind] = {}
 
 
 def register_depth(name: str, kind: DepthKind) -> None:
-    """Make `name` usable as `depth: {kind: ...}` in a data set's spec."""
+    """Register a depth format as `depth: {kind: <name>}` for data set specs."""
     _KINDS[name] = kind
 
 
 def depth_kind(depth: DepthFormat | None, dataset: str) -> DepthKind:
-    """The registered kind. Raises DataError if the data set has no depth or its kind is unknown here."""
+    """The registered depth format. Raises DataError if the data set has no depth or its kind is not registered."""
     if depth is None:
         raise DataError(
-            f"data set {dataset} has no depth, which this method learns from; add 'depth: {{kind: ...}}' and a depth "
+            f"data set {dataset} has no depth, which this method trains on; add 'depth: {{kind: ...}}' and a depth "
             "pattern to its spec, or train without: MODEL.NAME=DeepLabv2 with TRAIN.DA_METHOD=AdvEnt or MinEnt"
         )
     if depth.kind not in _KINDS:
@@ -53,7 +53,7 @@ def depth_kind(depth: DepthFormat | None, dataset: str) -> DepthKind:
 
 
 def depth_reader(depth: DepthFormat | None, dataset: str) -> DepthReader:
-    """The function that reads a data set's depth. Raises DataError if it has none or its kind is unknown here."""
+    """Reader of a data set's depth files. Raises DataError if it has no depth or its kind is not registered."""
     kind = depth_kind(depth, dataset)
     assert depth is not None
     return partial(kind.read, depth)

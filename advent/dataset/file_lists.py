@@ -1,4 +1,4 @@
-"""Which images a data set has: from a list, from a list file, or by looking into the folder."""
+"""Image names of a data set: from a list file, from given names, or by scanning the image folder."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from advent.errors import DataError
 
 
 def scan(folder: Path, pattern: NamePattern) -> list[str]:
-    """Names of all images below `folder`: relative, posix, sorted. Hidden files and folders are left out.
+    """Names of all images in `folder` and its subfolders: relative, posix, sorted.
 
-    Links are followed, but never into a folder that holds them. Raises DataError on a folder that may not be read.
+    Hidden files and folders are skipped. Symbolic links are followed, except to a parent folder. Raises DataError
+    on an unreadable folder and if there is no image.
     """
-    found = []
+    names = []
     for file in walk(folder):
         if pattern.fields(file):
-            found.append(file)
-    if not found:
-        raise DataError(f"{folder}: holds no {pattern}; the images of this split belong there")
-    return sorted(found)
+            names.append(file)
+    if not names:
+        raise DataError(f"{folder}: contains no {pattern}; put the images of this split there")
+    return sorted(names)
 
 
 def walk(folder: Path) -> Iterable[str]:
-    """Every file below `folder`, relative and posix, without hidden ones. Raises DataError where it may not look."""
+    """All non-hidden files in `folder` and its subfolders: relative, posix. Raises DataError on unreadable folders."""
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be looked into ({error.strerror}); make it readable or take it away")
+        raise DataError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable or remove it")
 
-    above: dict[str, frozenset[tuple[int, int]]] = {}  # folder -> itself and all folders it was reached through
+    above: dict[str, frozenset[tuple[int, int]]] = {}  # folder -> (device, inode) of it and its parents
     for where, folders, files in os.walk(folder, followlinks=True, onerror=refuse):
         status = os.stat(where)
         path = above.get(os.path.dirname(where), frozenset()) | {(status.st_dev, status.st_ino)}
@@ -41,7 +42,7 @@ def walk(folder: Path) -> Iterable[str]:
 
 
 def _within(where: str, name: str, above: frozenset[tuple[int, int]]) -> bool:
-    """Whether a folder is a link back to one that it was reached through: such a loop has no end."""
+    """Whether a folder is a symbolic link to one of its own parents, which would recurse without end."""
     path = os.path.join(where, name)
     if not os.path.islink(path):
         return False
@@ -53,7 +54,7 @@ def _within(where: str, name: str, above: frozenset[tuple[int, int]]) -> bool:
 
 
 def read_list(list_file: Path) -> list[str]:
-    """The lines of a list file; blank lines, Windows line ends and a byte-order mark do no harm."""
+    """Lines of a list file. Blank lines, Windows line endings and a byte-order mark are accepted. Raises DataError."""
     try:
         lines = list_file.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
@@ -67,9 +68,9 @@ def read_list(list_file: Path) -> list[str]:
 
 
 def checked_names(names: Iterable[str], folder: Path, pattern: NamePattern, where: str) -> list[str]:
-    """Names as they are kept: relative to `folder`, posix, inside it, of the images' form, existing.
+    """Validated image names: relative to `folder`, posix, inside it, matching `pattern`, existing.
 
-    `where` opens the error: the list file, or what gave the names.
+    `where` prefixes the error messages: the list file, or the source of the names. Raises DataError.
     """
     kept = []
     for raw in names:
@@ -82,12 +83,12 @@ def checked_names(names: Iterable[str], folder: Path, pattern: NamePattern, wher
             raise DataError(f"{where}: {raw!r} is not below {folder}; names are relative to that folder")
         kept.append(str(name))
     if not kept:
-        raise DataError(f"{where}: no image is named")
+        raise DataError(f"{where}: contains no image name")
     return kept
 
 
 def with_existing_suffix(path: Path) -> Path:
-    """The path, or the same with its suffix in capitals where only that exists."""
+    """The path, or the same with an upper-case suffix if only that exists."""
     if not path.is_file():
         capital = path.with_suffix(path.suffix.upper())
         if capital.is_file():

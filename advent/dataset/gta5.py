@@ -1,4 +1,4 @@
-"""ADVENT's name for GTA5."""
+"""ADVENT's GTA5 data set class."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from advent.dataset.resize import Size
 
 
 class GTA5DataSet(SpecDataSet):
-    """Items (image, label, shape, name); 19 classes."""
+    """GTA5 under ADVENT's interface, 19 classes. Items: (image, label, shape, name)."""
 
     spec_name = "gta5"
 

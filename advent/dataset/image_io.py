@@ -1,4 +1,4 @@
-"""Reading of single files. A file that cannot be read is a DataError naming it, never a half-decoded picture."""
+"""Reading of image, label and depth files. An unreadable or truncated file raises DataError with its name."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ from advent.errors import DataError, first_line, printable
 
 log = logging.getLogger(__name__)
 
-IMG_MEAN = (104.00698793, 116.66876762, 122.67891434)  # BGR, of the released weights
-MOST_PIXELS = 128_000_000  # three times the largest street photograph; a few kilobytes can claim to be terabytes
+IMG_MEAN = (104.00698793, 116.66876762, 122.67891434)  # BGR, as in the released weights
+MOST_PIXELS = 128_000_000  # three times the largest street photograph; a file of a few kilobytes can declare terabytes
 _PNG_MAGIC, _PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 _LABEL_MODES = ("L", "P", "1", "I", "I;16", "I;16B")
 _DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")
-# Pillow's own warnings name no file, and threads cannot catch them; what matters of them is reported here, with names.
+# Pillow's warnings do not name the file, and threads cannot catch them. The relevant ones are logged here, with names.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is the bound here
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # MOST_PIXELS is the limit instead
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """A picture whose header has been read. What goes wrong with it meanwhile is a DataError."""
-    if path.suffix.lower() in RAW:  # many hold a thumbnail, which Pillow would take for the photograph
-        raise DataError(f"{path}: a camera's raw file, which is not read here; convert it to JPEG, PNG or TIFF")
+    """Open an image and read its header. Errors inside the `with` block become DataError."""
+    if path.suffix.lower() in RAW:  # many contain a thumbnail, which Pillow would decode instead of the photograph
+        raise DataError(f"{path}: camera raw files are not supported; convert it to JPEG, PNG or TIFF")
     try:
         with Image.open(path, formats=decoded_formats()) as picture:
             yield picture
     except OSError as error:
-        if error.errno is not None:  # the file, not what is in it
+        if error.errno is not None:  # the file itself, not its content
             raise unreadable(path, error) from None
         raise _undecodable(path, error) from None
     except DataError:
         raise
-    except Exception as error:  # each of Pillow's decoders has its own: EOFError, RuntimeError, struct.error, ...
+    except Exception as error:  # Pillow's decoders raise many types: EOFError, RuntimeError, struct.error, ...
         raise _undecodable(path, error) from None
 
 
 def decode_picture(path: Path) -> tuple[Image.Image, Turn]:
-    """The fully decoded picture in its own mode, turned upright, and how its file says that it is turned."""
+    """The decoded image in its own mode with EXIF orientation applied, and the stored orientation."""
     with _opened(path) as picture:
         _refuse_huge(path, *picture.size)
         before = turn_of(picture)
         picture.load()
-        # A PNG may say it after its pixels; a TIFF has been turned by now in some versions of Pillow.
+        # A PNG may store it after its pixels; some versions of Pillow have already applied it to a TIFF.
         after = turn_of(picture)
         return after.apply(picture), before if before.orientation != 1 else after
 
 
 def open_picture(path: Path) -> Image.Image:
-    """The fully decoded picture in its own mode, turned upright as its file says (EXIF)."""
+    """The decoded image in its own mode, EXIF orientation applied."""
     picture, turn = decode_picture(path)
     warn_if_damaged(path, turn)
     return picture
 
 
 def warn_if_damaged(path: Path, turn: Turn) -> None:
-    """Log once, naming the file, that its metadata cannot be parsed."""
+    """Log once per file that its metadata cannot be parsed."""
     if turn.damaged:
         _warn_of_damage(path)
 
@@ -79,25 +79,24 @@ def _warn_of_damage(path: Path) -> None:
 
 
 def require_same_turn(image: Path, image_turn: Turn, other: Path, other_turn: Turn, what: str) -> None:
-    """Raise DataError where an image and its label or depth file do not say the same orientation."""
+    """Raise DataError if an image and its label or depth file differ in orientation. `what`: the other file's kind."""
     if image_turn.orientation == other_turn.orientation:
         return
-    turned, orientation, upright = (image, image_turn.orientation, f"its {what} {other} is not")
+    turned, orientation, partner = image, image_turn.orientation, f"its {what} {other} has {other_turn.orientation}"
     if orientation == 1:
-        turned, orientation, upright = other, other_turn.orientation, f"its image {image} is not"
+        turned, orientation, partner = other, other_turn.orientation, f"its image {image} has 1"
     kind = "image" if turned == image else what
     raise DataError(
-        f"{turned}: the {kind} says that it is turned (EXIF orientation {orientation}), {upright}; where their stored "
-        f"pixels fit each other, remove the tag (exiftool -Orientation= FILE), else turn the pixels of the {kind} "
-        "(mogrify -auto-orient FILE)"
+        f"{turned}: the {kind} has EXIF orientation {orientation}, {partner}; if their stored pixels match, remove the "
+        f"tag (exiftool -Orientation= FILE), else rotate the pixels of the {kind} (mogrify -auto-orient FILE)"
     )
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """The error of a file that the system does not give out."""
+    """DataError for a file that the operating system cannot open."""
     if isinstance(error, FileNotFoundError):
         return DataError(f"{path}: no such file")
-    return DataError(f"{path}: cannot be read ({error.strerror}); make it readable, or fetch it again")
+    return DataError(f"{path}: cannot be read ({error.strerror}); make it readable or download it again")
 
 
 def _undecodable(path: Path, error: Exception) -> DataError:
@@ -105,23 +104,21 @@ def _undecodable(path: Path, error: Exception) -> DataError:
     if unknown and path.suffix.lower() in HEIF and not has_heif():
         return DataError(f"{path}: HEIC needs the package pillow-heif: pip install -e '.[heic]', or convert it to JPEG")
     reason = "unknown format" if unknown else first_line(error)
-    return DataError(f"{path}: cannot be read as a picture ({reason}); fetch or unpack it again")
+    return DataError(f"{path}: cannot be read as an image ({reason}); download or unpack it again")
 
 
 def _refuse_huge(path: Path, width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
-        raise DataError(
-            f"{path}: {width} x {height} pixels; more than {MOST_PIXELS:,} are refused unopened: scale it down"
-        )
+        raise DataError(f"{path}: {width} x {height} pixels exceed the limit of {MOST_PIXELS:,}; scale it down")
 
 
 def picture_size(path: Path) -> tuple[int, int]:
-    """(width, height) of the upright picture, from its header; the pixels are decoded only where that does not tell."""
+    """(width, height) of the upright image, from its header; pixels are decoded only if the header is not enough."""
     return _upright_header(path)[0]
 
 
 def stored_turn(path: Path) -> Turn:
-    """How a picture's file says that it is turned, from its header as `picture_size`."""
+    """Orientation stored in an image file, from its header as in `picture_size`."""
     return _upright_header(path)[1]
 
 
@@ -129,7 +126,7 @@ def _upright_header(path: Path) -> tuple[tuple[int, int], Turn]:
     with _opened(path) as picture:
         _refuse_huge(path, *picture.size)
         turn = turn_of(picture)
-        tiff_turned = picture.format == "TIFF" and turn.swaps_sides  # some versions of Pillow turn it by themselves
+        tiff_turned = picture.format == "TIFF" and turn.swaps_sides  # some versions of Pillow apply it themselves
         if not tiff_turned and not (picture.format == "PNG" and _text_after_pixels(path)):
             width, height = picture.size
             return ((height, width) if turn.swaps_sides else (width, height)), turn
@@ -138,7 +135,7 @@ def _upright_header(path: Path) -> tuple[tuple[int, int], Turn]:
 
 
 def _text_after_pixels(path: Path) -> bool:
-    """Whether a PNG has chunks behind its pixels that may hold its orientation."""
+    """Whether a PNG has chunks after its pixels that may contain its orientation."""
     with open(path, "rb") as handle:
         handle.seek(len(_PNG_MAGIC))
         pixels = False
@@ -152,9 +149,9 @@ def _text_after_pixels(path: Path) -> bool:
 
 
 def read_photo(path: Path) -> tuple[Image.Image, Turn]:
-    """An RGB picture, 8 bits per channel, turned upright, and how its file says that it is turned."""
+    """An RGB image with EXIF orientation applied, 8 bits per channel, and the stored orientation."""
     if path.suffix.lower() == ".png" and png_bits(path) == 16:
-        raise _too_deep(path)  # Pillow would cut three channels of 16 bits without a word
+        raise _too_deep(path)  # Pillow would silently truncate three channels of 16 bits
     picture, turn = decode_picture(path)
     if picture.mode in _DEEP_MODES:
         raise _too_deep(path)
@@ -162,7 +159,7 @@ def read_photo(path: Path) -> tuple[Image.Image, Turn]:
 
 
 def read_image(path: Path) -> Image.Image:
-    """An RGB picture, 8 bits per channel, turned upright as its file says (EXIF)."""
+    """An RGB image with EXIF orientation applied, 8 bits per channel."""
     photo, turn = read_photo(path)
     warn_if_damaged(path, turn)
     return photo
@@ -183,16 +180,16 @@ def png_bits(path: Path) -> int | None:
 
 
 def read_ids(path: Path, palette: Mapping[int, Color] | None = None) -> np.ndarray:
-    """A label file as ids: (H, W) uint8, a wider integer for 16-bit files.
+    """Label ids of a label file: (H, W) uint8, a wider integer for 16-bit files.
 
-    Without `palette` it has one channel of ids (a paletted picture gives its indices); with it, a picture in colours,
-    each of which stands for an id.
+    Without `palette` the file has one channel of ids (for a paletted image, its indices). With `palette` the file is a
+    colour image, and each colour maps to an id.
     """
     return read_label(path, palette)[0]
 
 
 def read_label(path: Path, palette: Mapping[int, Color] | None = None) -> tuple[np.ndarray, Turn]:
-    """The ids of a label file as `read_ids` gives them, and how the file says that it is turned."""
+    """Label ids as in `read_ids`, and the orientation stored in the file."""
     picture, turn = decode_picture(path)
     if palette is not None:
         return ids_of_colors(np.asarray(picture.convert("RGB")), palette, path), turn
@@ -200,30 +197,30 @@ def read_label(path: Path, palette: Mapping[int, Color] | None = None) -> tuple[
         if path.suffix.lower() == ".png" and png_bits(path) == 16:
             raise DataError(
                 f"{path}: 16 bits and several channels, as SYNTHIA's original GT/LABELS have; "
-                "scripts/prepare.py --synthia-labels makes ids of them"
+                "scripts/prepare.py --synthia-labels converts them to ids"
             )
         raise DataError(
             f"{path}: a label file has one channel of class ids, this one is {picture.mode} "
-            f"(a colour or multi-channel picture); use the files with ids, or give its spec a palette"
+            f"(a colour or multi-channel image); use the files with ids, or add a palette to its spec"
         )
     ids = np.asarray(picture)
     return (ids.astype(np.uint8) if ids.dtype == bool else ids), turn
 
 
 def ids_of_colors(rgb: np.ndarray, palette: Mapping[int, Color], path: Path) -> np.ndarray:
-    """(H, W, 3) uint8 colours -> (H, W) uint8 ids. Raises DataError on a colour that the palette does not have."""
+    """(H, W, 3) uint8 colours -> (H, W) uint8 ids. Raises DataError on a colour that is not in the palette."""
     codes = _codes(rgb.astype(np.int32))
     known = {int(_codes(np.array(color, np.int32))): label_id for label_id, color in palette.items()}
     order = np.array(sorted(known), np.int32)
-    at = np.searchsorted(order, codes).clip(max=len(order) - 1)
-    wrong = order[at] != codes
+    positions = np.searchsorted(order, codes).clip(max=len(order) - 1)
+    wrong = order[positions] != codes
     if wrong.any():
         color = rgb[wrong][0].tolist()
         raise DataError(
-            f"{path}: the colour {color} ({100 * wrong.mean():.1f} % of the pixels have colours like it) is not in the "
-            "palette of its spec; add it, or use lossless pictures without smoothed edges"
+            f"{path}: the colour {color} ({100 * wrong.mean():.1f} % of the pixels have unknown colours) is not in the "
+            "palette of its spec; add it, or use lossless files without smoothed edges"
         )
-    return np.array([known[int(code)] for code in order], np.uint8)[at]
+    return np.array([known[int(code)] for code in order], np.uint8)[positions]
 
 
 def _codes(rgb: np.ndarray) -> np.ndarray:
@@ -231,7 +228,10 @@ def _codes(rgb: np.ndarray) -> np.ndarray:
 
 
 def map_ids(ids: np.ndarray, table: np.ndarray, max_id: int, path: Path, what: str) -> np.ndarray:
-    """Label ids -> uint8 train ids through `table`; 255 is always allowed. `what` ends the error on any other id."""
+    """Map label ids to uint8 train ids through `table`. Raises DataError on ids above `max_id` other than 255.
+
+    `what` ends the error message.
+    """
     wrong = (ids > max_id) & (ids != 255) if ids.dtype == np.uint8 else ((ids > max_id) & (ids != 255)) | (ids < 0)
     if wrong.any():
         raise DataError(f"{path}: label id {int(ids[wrong][0])} {what}")
@@ -239,38 +239,38 @@ def map_ids(ids: np.ndarray, table: np.ndarray, max_id: int, path: Path, what: s
 
 
 def read_png(path: Path) -> np.ndarray:
-    """A whole PNG as it is: (H, W) or (H, W, C) in OpenCV's order of channels, uint8 or uint16.
+    """Read a PNG unconverted: (H, W) or (H, W, C) in OpenCV's channel order, uint8 or uint16.
 
-    OpenCV, because Pillow cuts three channels of 16 bits to 8 without a word.
+    It uses OpenCV because Pillow silently truncates three channels of 16 bits to 8.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from None
-    # OpenCV may return the upper part of a truncated PNG as if all were well: look for its last chunk first.
-    whole = data.startswith(_PNG_MAGIC) and _PNG_END in data[-64:]
-    if whole:
+    # OpenCV may return the upper part of a truncated PNG without an error, so its last chunk is checked first.
+    complete = data.startswith(_PNG_MAGIC) and _PNG_END in data[-64:]
+    if complete:
         _refuse_huge(path, *struct.unpack(">II", data[16:24]))
-    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if whole else None
+    values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if complete else None
     if values is None:
-        raise DataError(f"{path}: not a whole PNG; fetch or unpack it again")
+        raise DataError(f"{path}: truncated or not a PNG; download or unpack it again")
     return values
 
 
 def read_16bit(path: Path, what: str) -> np.ndarray:
-    """A 16-bit PNG of one channel or of three equal ones -> (H, W) uint16."""
+    """Read a 16-bit PNG with one channel or equal channels as (H, W) uint16. `what` names the content in errors."""
     values = read_png(path)
     if values.dtype != np.uint16:
-        raise DataError(f"{path}: {what} is a 16-bit PNG, this one has 8 bits; some tool cut it, use the original file")
+        raise DataError(f"{path}: {what} is a 16-bit PNG, this one has 8 bits; use the original, unconverted file")
     if values.ndim == 3:
         if values.shape[2] > 1 and (values[..., 1:3] != values[..., :1]).any():
-            raise DataError(f"{path}: {what} has one channel or equal ones, these differ; use the original file")
+            raise DataError(f"{path}: {what} has one channel or equal channels, these differ; use the original file")
         values = values[..., 0]
     return np.ascontiguousarray(values)
 
 
 def read_values(path: Path, what: str) -> np.ndarray:
-    """A map of numbers, (H, W): a 16-bit PNG, a NumPy array (.npy), or a TIFF of one channel. As it is."""
+    """Read an (H, W) array of numbers unconverted: a 16-bit PNG, a NumPy file (.npy) or a one-channel TIFF."""
     suffix = path.suffix.lower()
     if suffix == ".png":
         return read_16bit(path, what)
@@ -281,10 +281,10 @@ def read_values(path: Path, what: str) -> np.ndarray:
     except OSError as error:
         raise unreadable(path, error) from None
     except (ValueError, EOFError):
-        raise DataError(f"{path}: not a whole .npy file of numbers; make it again") from None
+        raise DataError(f"{path}: truncated or not a .npy file of numbers; create it again") from None
     if values.ndim != 2 or values.dtype.kind not in "uif" or values.dtype == np.uint8 or values.size == 0:
         shape = "x".join(map(str, values.shape))
-        raise DataError(f"{path}: {what} is (height, width) of 16-bit or float numbers, this is {values.dtype} {shape}")
+        raise DataError(f"{path}: {what} is (height, width) with 16-bit or float values, not {values.dtype} {shape}")
     return values
 
 

@@ -1,4 +1,4 @@
-"""Endless, seeded streams of batches that can start at any iteration."""
+"""Data loader: infinite, seeded batches that can start at any iteration."""
 
 from __future__ import annotations
 
@@ -20,18 +20,19 @@ from advent.runtime import distributed
 from advent.runtime.signals import ignore_in_worker
 
 log = logging.getLogger(__name__)
-THREADS = 4  # that read in each worker
-warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # names no key; `_check_workers` does
-SHARED_MEMORY = "the shared memory (/dev/shm) that data workers pass images through is full"
+THREADS = 4  # reading threads per worker
+warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # `_check_workers` names the key
+SHARED_MEMORY = "the shared memory (/dev/shm) used by data workers is full"
 MORE_SHARED_MEMORY = "in Docker start with --shm-size=1g or --ipc=host; else lower NUM_WORKERS (0 needs none)"
 
 
 class InfiniteBatchSampler(Sampler[list[int]]):
-    """Batches of indices without end: one seeded permutation per epoch, batches run on across epochs.
+    """Infinite batches of indices: one seeded permutation per epoch; batches may span two epochs.
 
-    The order depends on (length, batch size, seed) alone, so a run continued at iteration i sees the batches that an
-    undisturbed one sees. An iteration's batch is cut into `parts` of `batch_size`; the sampler gives `count` of them,
-    from number `first` on: a process's own. All parts together are what one process with the whole batch sees.
+    The order depends only on (length, batch size, seed), so a run resumed at iteration i gets the same batches as an
+    uninterrupted one. An iteration's batch consists of `parts` micro-batches of `batch_size`; the sampler yields
+    `count` of them, starting with number `first`: those of one process. All parts together equal the batch of a single
+    process.
     """
 
     def __init__(
@@ -49,23 +50,23 @@ class InfiniteBatchSampler(Sampler[list[int]]):
         part = self.start * self.parts + self.first
         epoch, order = -1, []
         while True:
-            for one in range(part, part + self.count):
+            for micro_batch in range(part, part + self.count):
                 batch = []
-                for at in range(one * self.batch_size, (one + 1) * self.batch_size):
-                    if at // self.length != epoch:
-                        epoch = at // self.length
+                for position in range(micro_batch * self.batch_size, (micro_batch + 1) * self.batch_size):
+                    if position // self.length != epoch:
+                        epoch = position // self.length
                         order = self.order(epoch)
-                    batch.append(order[at % self.length])
+                    batch.append(order[position % self.length])
                 yield batch
             part += self.parts
 
 
 class _CollectErrors(Dataset):
-    """Compact items, batches of them together. A user's error leaves a worker as a value: raised, it fills a page."""
+    """Reads batches of compact items. Returns user errors as values: raised in a worker, they would print a page."""
 
     def __init__(self, dataset: Any, threads: int) -> None:
         self.dataset, self.threads = dataset, threads
-        self._pool: ThreadPoolExecutor | None = None  # made in the worker: threads do not survive a fork
+        self._pool: ThreadPoolExecutor | None = None  # created in the worker: threads do not survive a fork
 
     def __getitems__(self, batches: Sequence[Sequence[int]]) -> list[list[Any]]:
         if self._pool is None:
@@ -96,23 +97,23 @@ def _collate(items: list[Any]) -> Any:
             return {"error": str(item)}
     try:
         if "label" in items[0] and len({item["label"].shape for item in items}) > 1:
-            # Labels at native size differ from image to image (Mapillary); a list serves evaluation as well.
+            # Labels at native size differ between images (Mapillary); evaluation accepts a list.
             labels = [torch.as_tensor(item.pop("label")) for item in items]
             if get_worker_info() is not None:
-                labels = [label.share_memory_() for label in labels]  # here, where a full /dev/shm can be caught
+                labels = [label.share_memory_() for label in labels]  # here, a full /dev/shm can be caught
             return {**default_collate(items), "label": labels}
         return default_collate(items)
     except RuntimeError as error:
-        if "</torch_" not in str(error):  # the names of PyTorch's files in shared memory
+        if "</torch_" not in str(error):  # names of PyTorch's files in shared memory
             raise
         return {"error": f"{SHARED_MEMORY} ({str(error).splitlines()[0]}); {MORE_SHARED_MEMORY}"}
 
 
 def lost_worker(error: RuntimeError) -> str | None:
-    """In one line, why a data worker died, where PyTorch says that one did; None for any other error."""
+    """One-line cause of a data worker's death; None if the error is not about a dead worker."""
     if not str(error).startswith("DataLoader worker"):
         return None
-    first = str(error.__cause__ or error.__context__ or error).splitlines()[0]  # which names the signal
+    first = str(error.__cause__ or error.__context__ or error).splitlines()[0]  # names the signal
     if "Bus error" in first:
         return f"{SHARED_MEMORY} (a worker died of a bus error); {MORE_SHARED_MEMORY}"
     return f"{first.rstrip('. ')}; the machine's memory may be full: lower NUM_WORKERS (0 reads without workers)"
@@ -121,11 +122,12 @@ def lost_worker(error: RuntimeError) -> str | None:
 def load_batches(
     dataset: Any, workers: int, device: torch.device, batches: Iterable[Sequence[int]]
 ) -> Iterator[dict[str, Any]]:
-    """`batches` of indices of a StreetDataset, or a Subset of one, on a device, images as the network gets them.
+    """Load batches of a StreetDataset, or a Subset of one, onto a device, with images as network input.
 
-    Every worker reads with THREADS threads, one group of batches ahead (unpacking a PNG leaves Python free): shared
-    memory holds at most `workers` + 1 groups. Images travel as bytes, depth as its file's 16 bits; both become float32
-    on the device; the copy is not waited for. A user's error in a worker is raised here, in one line.
+    `batches`: the indices of each. Every worker reads with THREADS threads (PNG decoding releases the GIL) and
+    prefetches one group of batches, so shared memory contains at most `workers` + 1 groups. Images are transferred as
+    uint8, depth as the file's 16 bits; both become float32 on the device. On CUDA the copy is asynchronous. A user
+    error in a worker is raised here as a one-line DataError.
     """
     _check_workers(workers)
     groups = DataLoader(
@@ -136,11 +138,12 @@ def load_batches(
         prefetch_factor=1 if workers else None,
         pin_memory=device.type == "cuda",
         worker_init_fn=ignore_in_worker if workers else None,
-        generator=_generator(),  # its own: a loader draws a number at every start, a continued run starts oftener
+        # A separate generator: a loader draws a number at every start, and a resumed run starts more often.
+        generator=_generator(),
     )
-    whole = _whole(dataset)
-    mean = torch.tensor(whole.mean, dtype=torch.float32, device=device)
-    table = None if whole.depth_table is None else torch.from_numpy(whole.depth_table).to(device)
+    base = _base_dataset(dataset)
+    mean = torch.tensor(base.mean, dtype=torch.float32, device=device)
+    table = None if base.depth_table is None else torch.from_numpy(base.depth_table).to(device)
     for batch in chain.from_iterable(groups):
         if "error" in batch:
             raise DataError(batch["error"])
@@ -148,7 +151,7 @@ def load_batches(
         moved["image"] = network_images(moved["image"], mean)
         if table is not None:
             moved["depth"] = network_depth(moved["depth"], table)
-        if "depth" in moved and whole.depth_has_gaps:
+        if "depth" in moved and base.depth_has_gaps:
             moved["depth_known"] = moved["depth"] > 0
         yield moved
 
@@ -157,19 +160,20 @@ def load_batches(
 def _check_workers(workers: int) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if workers > cores:
-        log.warning("NUM_WORKERS: %d worker processes read on %d cores; fewer may be faster", workers, cores)
+        log.warning("NUM_WORKERS: %d worker processes on %d cores; fewer may be faster", workers, cores)
 
 
 def sequential_batches(length: int, batch_size: int) -> list[range]:
-    """Every index once, in order, in batches; the last one may be smaller. For several processes: `share` it.
+    """Batches of all indices in order; the last one may be smaller.
 
-    Whole batches are shared, so that a batch, and with it every bit of a prediction, is what one process makes.
+    For several processes, `shard` distributes these batches. Each batch is then the same as in a single process, so
+    predictions are bit-identical.
     """
-    return [range(at, min(at + batch_size, length)) for at in range(0, length, batch_size)]
+    return [range(start, min(start + batch_size, length)) for start in range(0, length, batch_size)]
 
 
 class _Groups:
-    """Batches in groups of `images` images or one batch, for a worker to read together."""
+    """Groups of batches that a worker reads together: about `images` images, at least one batch."""
 
     def __init__(self, batches: Iterable[Sequence[int]], images: int) -> None:
         self.batches, self.images = batches, images
@@ -186,29 +190,29 @@ class _Groups:
 
 
 def _generator() -> torch.Generator:
-    """Of the workers' seeds, which differ by worker and by process."""
+    """Random generator for the workers' seeds, which differ by worker and process."""
     generator = torch.Generator()
     return generator.manual_seed(generator.initial_seed() + distributed.rank())
 
 
-def _whole(dataset: StreetDataset | Subset[Any]) -> StreetDataset:
-    """The data set that a Subset is a part of."""
-    return _whole(cast(Any, dataset.dataset)) if isinstance(dataset, Subset) else dataset
+def _base_dataset(dataset: StreetDataset | Subset[Any]) -> StreetDataset:
+    """The data set itself, or the one that a Subset was taken from."""
+    return _base_dataset(cast(Any, dataset.dataset)) if isinstance(dataset, Subset) else dataset
 
 
 def batch_to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Tensors on the device, for CUDA without waiting for the copy; names stay as they are."""
-    # Elsewhere the source may be freed before the copy has read it (MPS from pageable memory).
-    waits = device.type != "cuda"
-    return {k: v.to(device, non_blocking=not waits) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    """Move a batch's tensors to the device, asynchronously on CUDA. Other values stay unchanged."""
+    # On other devices the source may be freed before it is copied (MPS from pageable memory).
+    non_blocking = device.type == "cuda"
+    return {k: v.to(device, non_blocking=non_blocking) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
 
 
 def infinite_batches(
     dataset: Any, batch_size: int, seed: int, workers: int, device: torch.device, start: int = 0, accumulate: int = 1
 ) -> Iterator[dict[str, Any]]:
-    """This process's batches on `device` without end, `accumulate` for every iteration, from iteration `start` on.
+    """Infinite batches of this process on `device`: `accumulate` per iteration, starting at iteration `start`.
 
-    The workers live as long as the stream.
+    The workers run as long as the iterator exists.
     """
     parts, first = accumulate * distributed.world_size(), accumulate * distributed.rank()
     sampler = InfiniteBatchSampler(len(dataset), batch_size, seed, start, parts=parts, first=first, count=accumulate)

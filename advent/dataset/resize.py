@@ -1,6 +1,6 @@
-"""How an image of one size meets a network input of another. Sizes are (width, height).
+"""Resizing and padding of images, labels and depth to the network input size. Sizes are (width, height).
 
-`stretch` resizes to the input size. `pad` (Mapillary) keeps the aspect and fills at the bottom or right.
+`stretch` resizes to the input size. `pad` (Mapillary) keeps the aspect and pads at the bottom or right.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Geometry:
-    """content(native, target): the size of the resized picture inside a canvas of the target size.
+    """Resizing rule: `stretch` or `pad`.
 
-    native_canvas(native, target): the canvas that a label kept at its native size is padded to.
+    content(native, target): size of the resized image inside a canvas of the target size.
+    native_canvas(native, target): size of the canvas that a label at native size is padded to.
     """
 
     content: Callable[[Size, Size], Size]
@@ -35,7 +36,7 @@ def _keep_aspect(native: Size, target: Size) -> Size:
 
 def _aspect_of_target(native: Size, target: Size) -> Size:
     (w, h), (wide, high) = native, target
-    # max: where the aspects agree, rounding in wide / high may otherwise give one pixel less than the label has.
+    # max: if the aspects are equal, rounding in wide / high may otherwise give one pixel less than the label has.
     if w / h > wide / high:
         return w, max(h, int(w / (wide / high)))
     return max(w, int(wide / high * h)), h
@@ -48,7 +49,7 @@ GEOMETRIES = {
 
 
 def pad_to(array: np.ndarray, size: Size, fill: int) -> np.ndarray:
-    """Fill (H, W, ...) at the bottom and right up to `size`; the array itself where nothing is missing."""
+    """Pad (H, W, ...) with `fill` at the bottom and right to `size`; the same array if it already has that size."""
     bottom, right = size[1] - array.shape[0], size[0] - array.shape[1]
     if bottom == 0 and right == 0:
         return array
@@ -73,7 +74,7 @@ def resize_label(label: np.ndarray, size: Size, geometry: str = "stretch", fill:
 
 
 def pad_label(label: np.ndarray, target: Size, geometry: str = "stretch", fill: int = 255) -> np.ndarray:
-    """(H, W) uint8 at its native size, under `pad` extended by `fill` to the aspect of `target`."""
+    """(H, W) uint8 at its native size; under `pad`, padded with `fill` to the aspect of `target`."""
     return pad_to(label, GEOMETRIES[geometry].native_canvas((label.shape[1], label.shape[0]), target), fill)
 
 

@@ -1,4 +1,4 @@
-"""What differs between data sets, as data: the fields of a spec, and what follows from them."""
+"""DatasetSpec and its parts: the fields of a data set spec and values derived from them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ UNITS_CM = {"mm": 0.1, "cm": 1.0, "m": 100.0, "km": 100_000.0}
 
 @dataclass(frozen=True)
 class DepthFormat:
-    """What a depth file's values mean. `kind`: the name of a registered reader.
+    """Meaning of the values in a depth file. `kind`: name of a registered reader.
 
-    For the kinds `distance` and `inverse`: value x `scale` is a distance in `unit`, or one over it. Values in `unknown`
-    (numbers, NaN) stand for pixels without depth.
+    For the kinds `distance` and `inverse`, value x `scale` is a distance in `unit`, or its reciprocal. Values in
+    `unknown` (numbers, NaN) mark pixels without depth.
     """
 
     kind: str
@@ -29,17 +29,17 @@ class DepthFormat:
 
     @property
     def has_gaps(self) -> bool:
-        """Whether pixels may lack a depth."""
+        """Whether some pixels may have no depth."""
         return self.kind == "disparity" or bool(self.unknown)
 
 
 @dataclass(frozen=True)
 class KnownMistake:
-    """A wrong turn that people take with a data set, and what to tell them.
+    """A common mistake with a data set, and the message that explains it.
 
-    `path`: a glob under the root that gives it away; `ids`: it is one if every label id seen is among these, and those
-    of `require_ids` are seen. With `when_missing` (a role) it counts only where such files are missing; with `unless` (a
-    glob) only where nothing fits that.
+    Detected by `path`, a glob under the root that matches, or by `ids`: every label id that occurs is in `ids`, and all
+    of `require_ids` occur. `when_missing` (a role): applies only if files of that role are missing. `unless` (a glob):
+    applies only if it matches nothing.
     """
 
     message: str
@@ -54,8 +54,8 @@ class KnownMistake:
 class DatasetSpec:
     """One data set. Sizes are (width, height); `ids` is class set -> class name -> label ids.
 
-    `unequal`: images whose label has another size in the published set. `credit`: whose pictures these are, and their
-    licence; it stands beside them wherever they are shown.
+    `unequal`: images whose published label has another size. `credit`: authors and licence of the images, printed
+    wherever images are shown.
     """
 
     name: str
@@ -82,32 +82,32 @@ class DatasetSpec:
 
     @property
     def wrong_id(self) -> str:
-        """The end of an error that starts with a file and a label id above max_label_id."""
+        """End of the error message for a label id above max_label_id; file and id precede it."""
         hint = self.label_hint or "these are not its labels, or max_label_id in its spec is wrong"
         return f"is not in {self.name} (0..{self.max_label_id}, or 255); {hint}"
 
     def label_name(self, label_id: int) -> str:
-        """What a label id is called, as far as the spec says."""
+        """Name of a label id from the spec, else the id as text."""
         return self.label_names[label_id] if label_id < len(self.label_names) else str(label_id)
 
     def table(self, classes: ClassSet) -> np.ndarray:
-        """Lookup table label id -> train id, uint8; every id without a class is 255."""
+        """Lookup table label id -> train id, uint8; ids without a class map to 255. Raises ConfigError."""
         if classes.name not in self.ids:
-            have = f"it has: {', '.join(self.ids)}" if self.ids else "it has none: its images are unlabelled"
+            known = f"it has: {', '.join(self.ids)}" if self.ids else "it has none: its images are unlabelled"
             raise ConfigError(
-                f"data set {self.name} has no table for the class set {classes.name} ({have}); say which of its label "
-                f"ids mean which class under ids: {{{classes.name}: ...}} in its spec"
+                f"data set {self.name} has no table for the class set {classes.name} ({known}); map its label "
+                f"ids to classes under ids: {{{classes.name}: ...}} in its spec"
             )
         table = np.full(max(IGNORE, self.max_label_id) + 1, IGNORE, np.uint8)
         for class_name, label_ids in self.ids[classes.name].items():
             if class_name not in classes.names:
                 raise ConfigError(
-                    f"data set {self.name}: {class_name!r} is no class of {classes.name}; "
+                    f"data set {self.name}: {class_name!r} is not a class of {classes.name}; "
                     f"{hint(class_name, classes.names)}"
                 )
             table[list(label_ids)] = classes.names.index(class_name)
         return table
 
     def fill(self, table: np.ndarray) -> int:
-        """The train id that labels are padded with."""
+        """Train id that labels are padded with."""
         return IGNORE if self.fill_label is None else int(table[self.fill_label])

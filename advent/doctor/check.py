@@ -1,4 +1,4 @@
-"""The examination of one split of a data set: folders, pairs, contents; in full, or of a sample before a stage."""
+"""Check of one data set split: folders, pairs and file contents; in full, or on a sample before a stage."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OTHER_ROLES = ("labels", "depth", "camera")
 
 @dataclass(frozen=True)
 class CheckTarget:
-    """What is to be examined. `needed`: roles without which it cannot serve; `wanted`: roles that are looked at."""
+    """One data set split to check. `needed`: roles whose absence is an error; `wanted`: roles that are checked."""
 
     title: str
     spec: DatasetSpec
@@ -46,43 +46,45 @@ class CheckTarget:
 
 
 def check_split(subject: CheckTarget, quick: int = 0, workers: int = 0) -> tuple[Findings, dict[str, str]]:
-    """Everything that can be said, and the digest of every image that was read (to find it in other splits, too).
+    """Check a split. Returns its findings, and digest -> name of every image read (to find duplicates across splits).
 
-    quick: so many images are read, spread evenly; 0: all of them.
+    quick: number of images to read, evenly spaced; 0: all.
     """
-    found = Findings(f"{subject.title}: {subject.root}", notes=[subject.note] if subject.note else [])
+    findings = Findings(f"{subject.title}: {subject.root}", notes=[subject.note] if subject.note else [])
     try:
         existing_root(subject.root, subject.spec)
         spec = detect_version(subject.spec, subject.root, subject.split) if "labels" in subject.wanted else subject.spec
         resolved = resolve_layout(spec, subject.root, subject.split, list(subject.wanted))
         names = _names(subject, spec, resolved)
     except UserError as error:
-        found.errors.append(str(error))
+        findings.errors.append(str(error))
         if subject.root.is_dir():
-            found.errors += locate_misplaced(subject.spec, subject.root, subject.split)
-            found.errors += match_paths(subject.spec, subject.root, ("images",))
-        return found, {}
+            findings.errors += locate_misplaced(subject.spec, subject.root, subject.split)
+            findings.errors += match_paths(subject.spec, subject.root, ("images",))
+        return findings, {}
     if spec.name != subject.spec.name:
-        found.notes.append(f"the labels are those of {spec.name}, told by their ids; its table is used")
-    _count(found, names, spec, resolved, subject)
-    files, missing = _pair(found, names, resolved, subject)
-    # Labels that are only for scoring may be missing, whatever the reason.
-    said = found.warnings if missing == {"labels"} and subject.without_labels else found.errors
-    said += match_paths(spec, subject.root, missing)
+        findings.notes.append(f"labels identified as {spec.name} by their ids; using its table")
+    _count(findings, names, spec, resolved, subject)
+    files, missing = _pair(findings, names, resolved, subject)
+    # Labels that are needed only for scoring may be missing.
+    lines = findings.warnings if missing == {"labels"} and subject.without_labels else findings.errors
+    lines += match_paths(spec, subject.root, missing)
     chosen = _evenly_spaced(files, quick)
     facts = _inspect_all(chosen, spec, subject.title, workers)
     if len(chosen) < len(files):
-        found.rows.append(("read", f"{len(chosen):,} of {len(files):,} images, spread evenly; the shares are theirs"))
-    summarize(found, facts, spec, subject.classes)
-    return found, {one.digest: one.name for one in facts if one.digest}
+        findings.rows.append(
+            ("read", f"{len(chosen):,} of {len(files):,} images, evenly spaced; shares refer to these")
+        )
+    summarize(findings, facts, spec, subject.classes)
+    return findings, {fact.digest: fact.name for fact in facts if fact.digest}
 
 
 @main_only
 def sanity_check(datasets: Mapping[str, StreetDataset], count: int) -> None:
-    """The quick form before a stage: read `count` images of every data set, refuse what could not be worked with.
+    """Quick check before a stage (DATA_CHECK): read `count` images of every data set.
 
-    datasets: role -> data set, whose files are paired already. Raises DataError with the first trouble; warnings are
-    logged. 0 images: nothing is read. Of several processes rank 0 looks.
+    datasets: role -> data set; its files are already paired. Raises DataError with the first error; warnings are
+    logged. 0 images: nothing is read. Only rank 0 runs it.
     """
     for role, dataset in datasets.items():
         nothing: list[None] = [None] * len(dataset)
@@ -93,15 +95,15 @@ def sanity_check(datasets: Mapping[str, StreetDataset], count: int) -> None:
             dataset.camera_files or nothing,
             strict=True,
         )
-        files = [Files(name, dataset.resolved.images / name, *more) for name, *more in columns]
-        found = Findings(role)
+        files = [Files(name, dataset.resolved.images / name, *others) for name, *others in columns]
+        findings = Findings(role)
         if count:
             facts = _inspect_all(_evenly_spaced(files, count), dataset.spec, "", 0)
-            summarize(found, facts, dataset.spec, dataset.classes if dataset.label_files else None)
-        if found.errors:
-            more = f" (and {len(found.errors) - 1} more)" if len(found.errors) > 1 else ""
-            raise DataError(f"{found.errors[0]}{more}; scripts/doctor.py with this --cfg shows all that is amiss")
-        for line in found.warnings:
+            summarize(findings, facts, dataset.spec, dataset.classes if dataset.label_files else None)
+        if findings.errors:
+            rest = f" (and {len(findings.errors) - 1} more)" if len(findings.errors) > 1 else ""
+            raise DataError(f"{findings.errors[0]}{rest}; scripts/doctor.py with this --cfg lists all problems")
+        for line in findings.warnings:
             log.info("%s %s: %s", role, dataset.spec.name, line)
 
 
@@ -115,76 +117,76 @@ def _names(subject: CheckTarget, spec: DatasetSpec, resolved: ResolvedLayout) ->
 
 
 def _count(
-    found: Findings, names: Sequence[str], spec: DatasetSpec, resolved: ResolvedLayout, subject: CheckTarget
+    findings: Findings, names: Sequence[str], spec: DatasetSpec, resolved: ResolvedLayout, subject: CheckTarget
 ) -> None:
     expected = spec.counts.get(subject.split)
     odd = expected is not None and expected != len(names)
-    found.rows.append(
+    findings.rows.append(
         ("images", f"{len(names):,}" + (f" of {expected:,} expected" if expected else "") + f", in {resolved.images}")
     )
     if odd and subject.list_file is None:
-        found.warnings.append(f"{len(names):,} images, {expected:,} in the published set: a part, or another one")
+        findings.warnings.append(f"{len(names):,} images, {expected:,} in the published set: incomplete or another set")
 
 
 def _pair(
-    found: Findings, names: Sequence[str], resolved: ResolvedLayout, subject: CheckTarget
+    findings: Findings, names: Sequence[str], resolved: ResolvedLayout, subject: CheckTarget
 ) -> tuple[list[Files], set[str]]:
-    """The files of every image, and the roles of which some are missing."""
+    """Files of every image, and the roles with missing files."""
     paths = {role: [resolved.path(role, name) for name in names] for role in OTHER_ROLES if role in subject.wanted}
     missing = set()
     for role, files in paths.items():
         absent = [str(file) for file in files if file is not None and not file.is_file()]
-        there = len(files) - len(absent) - files.count(None)
-        found.rows.append((role, f"{there:,} of {len(names):,}"))
-        if there < len(files):
+        present = len(files) - len(absent) - files.count(None)
+        findings.rows.append((role, f"{present:,} of {len(names):,}"))
+        if present < len(files):
             missing.add(role)
-        if there == 0 and role == "labels" and role not in subject.needed:
-            found.notes.append(
-                subject.without_labels or "no labels: needed as a source and to score, never to adapt to"
+        if present == 0 and role == "labels" and role not in subject.needed:
+            findings.notes.append(
+                subject.without_labels or "no labels: required for a source and for scoring, not for a target"
             )
         elif files.count(None):
-            found.errors.append(f"the spec has no pattern for {role}, which are needed here")
-        elif there == 0 and role not in subject.needed:
-            found.notes.append(f"no {role}")
+            findings.errors.append(f"the spec has no pattern for {role}, which are required here")
+        elif present == 0 and role not in subject.needed:
+            findings.notes.append(f"no {role}")
         elif absent:
-            found.errors.append(named(f"missing {role}", absent))
-        _orphans(found, role, resolved, names)
+            findings.errors.append(named(f"missing {role}", absent))
+        _orphans(findings, role, resolved, names)
     pairs = [
         Files(
-            name, resolved.images / name, *[_there(paths[role][i]) if role in paths else None for role in OTHER_ROLES]
+            name, resolved.images / name, *[_if_file(paths[role][i]) if role in paths else None for role in OTHER_ROLES]
         )
         for i, name in enumerate(names)
     ]
     return pairs, missing
 
 
-def _there(file: Path | None) -> Path | None:
+def _if_file(file: Path | None) -> Path | None:
     return file if file is not None and file.is_file() else None
 
 
-def _orphans(found: Findings, role: str, resolved: ResolvedLayout, names: Sequence[str]) -> None:
-    """Files of a role that belong to no image: a sign of a half-unpacked archive."""
+def _orphans(findings: Findings, role: str, resolved: ResolvedLayout, names: Sequence[str]) -> None:
+    """Warn of files of a role without an image: a sign of a half-unpacked archive."""
     pattern, folder = getattr(resolved.layout, role), resolved.folder(role)
     if _lists_a_part(names, resolved) or pattern is None or folder is None or not folder.is_dir():
         return
     keys = {resolved.key(name) for name in names}
-    own = Layout(images=pattern).names
+    role_pattern = Layout(images=pattern).names
     extra = []
-    for file in _scan(folder, own):
-        fields = own.fields(file) or {}
+    for file in _scan(folder, role_pattern):
+        fields = role_pattern.fields(file) or {}
         if "/".join(fields[f] for f in ("folder", "name") if f in fields) not in keys:
             extra.append(file)
     if extra:
-        found.warnings.append(named(f"{role} that belong to no image", extra))
+        findings.warnings.append(named(f"{role} without an image", extra))
 
 
 def _lists_a_part(names: Sequence[str], resolved: ResolvedLayout) -> bool:
-    """Whether the names are only a part of what lies in the images' folder."""
+    """Whether the image folder contains more images than the names."""
     return len(_scan(resolved.images, resolved.layout.names)) > len(names)
 
 
 def _scan(folder: Path, pattern: NamePattern) -> list[str]:
-    """`scan`, with an empty list for a folder without images."""
+    """`scan`, but an empty list for a folder without images."""
     try:
         return scan(folder, pattern)
     except DataError:
@@ -198,13 +200,13 @@ def _evenly_spaced(files: Sequence[Files], count: int) -> list[Files]:
 
 
 def _inspect_all(files: Sequence[Files], spec: DatasetSpec, title: str, workers: int) -> list[Facts]:
-    """Read the files in threads: decoding and hashing leave Python's lock."""
+    """Inspect the files in threads: decoding and hashing release the GIL."""
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        reading = pool.map(lambda one: inspect_files(one, spec), files)
+        inspected = pool.map(lambda item: inspect_files(item, spec), files)
         facts, samples = [], 0
-        for one in with_progress(reading, title, len(files)) if title else reading:
-            samples += one.depth_values is not None
+        for fact in with_progress(inspected, title, len(files)) if title else inspected:
+            samples += fact.depth_values is not None
             if samples > GUESSED_FROM:
-                one.depth_values = None  # of the 9,400 of SYNTHIA they would take 387 MiB
-            facts.append(one)
+                fact.depth_values = None  # for SYNTHIA's 9,400 images they would take 387 MiB
+            facts.append(fact)
         return facts

@@ -1,4 +1,4 @@
-"""The wrong turns that people take with data sets: told by what lies where, and by what the ids look like."""
+"""Common mistakes with data sets, detected by file paths and by label ids."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from advent.dataset.file_lists import walk
 from advent.dataset.spec_types import DatasetSpec
 
-MOST_LISTED = 5000  # files that are looked at to say what a folder holds instead
+MOST_LISTED = 5000  # files that are listed to report what a folder contains instead
 
 
 def match_paths(spec: DatasetSpec, root: Path, missing: Collection[str]) -> list[str]:
-    """What the data set's spec knows of mistaken folders; `missing`: the roles whose files are not all there."""
-    said = [
+    """Messages of the spec's known mistakes that match by path. `missing`: roles with missing files."""
+    messages = [
         mistake.message
         for mistake in spec.mistakes
         if mistake.path is not None
@@ -22,11 +22,11 @@ def match_paths(spec: DatasetSpec, root: Path, missing: Collection[str]) -> list
         and next(root.glob(mistake.path), None) is not None
         and (mistake.unless is None or next(root.glob(mistake.unless), None) is None)
     ]
-    return [line.replace("{root}", str(root)) for line in dict.fromkeys(said)]
+    return [line.replace("{root}", str(root)) for line in dict.fromkeys(messages)]
 
 
 def match_ids(spec: DatasetSpec, seen: Collection[int]) -> list[str]:
-    """What the data set's spec knows of label files with other ids; `seen`: every id that occurs."""
+    """Messages of the spec's known mistakes that match by label ids. `seen`: every id that occurs."""
     return [
         mistake.message
         for mistake in spec.mistakes
@@ -35,33 +35,33 @@ def match_ids(spec: DatasetSpec, seen: Collection[int]) -> list[str]:
 
 
 def locate_misplaced(spec: DatasetSpec, root: Path, split: str) -> list[str]:
-    """Why the images' folder may not be where it should be: too deep, too far in, other letters, another suffix."""
-    wanted = [
+    """Possible reasons for a missing image folder: unpacked too deep, root too far in, other case, another suffix."""
+    expected = [
         (layout, base)
         for layout in spec.layouts
         for folder in spec.splits[split]
         if (base := layout.base("images", folder)) is not None
     ]
-    said = []
-    for layout, base in wanted:
+    messages = []
+    for layout, base in expected:
         if (root / base).is_dir():
-            said += _other_files(root / base, str(layout.names))
+            messages += _other_files(root / base, str(layout.names))
             continue
         for child in sorted(path for path in root.iterdir() if path.is_dir()):
             if base.parts and (child / base).is_dir():
-                said.append(
-                    f"{child} holds {base}: unpacked one folder too deep; move its content up, or name it with "
+                messages.append(
+                    f"{child} contains {base}: unpacked one folder too deep; move its content up, or set "
                     f"DATA_DIRECTORY_SOURCE / DATA_DIRECTORY_TARGET={child}"
                 )
             if base.parts and child.name != base.parts[0] and child.name.lower() == base.parts[0].lower():
-                said.append(f"{child} should be called {base.parts[0]}")
+                messages.append(f"{child} should be called {base.parts[0]}")
         if base.parts and root.name == base.parts[0] and (root.parent / base).is_dir():
-            said.append(f"{root} is one folder too far in; the data set's folder is {root.parent}")
-    return list(dict.fromkeys(said))
+            messages.append(f"{root} is one folder too far in; the data set's folder is {root.parent}")
+    return list(dict.fromkeys(messages))
 
 
 def _other_files(folder: Path, pattern: str) -> list[str]:
-    """What a folder without fitting images holds instead."""
+    """Summary of the files in a folder that has no matching images."""
     suffixes: Counter[str] = Counter()
     for count, file in enumerate(walk(folder)):
         if count == MOST_LISTED:
@@ -69,5 +69,5 @@ def _other_files(folder: Path, pattern: str) -> list[str]:
         suffixes[Path(file).suffix or "no suffix"] += 1
     if not suffixes:
         return [f"{folder} is empty"]
-    held = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
-    return [f"{folder} holds {held}, but the images are looked for as {pattern}"]
+    contents = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
+    return [f"{folder} contains {contents}, but image names must match {pattern}"]

@@ -1,4 +1,4 @@
-"""What one image's files hold: read in full, and never an exception, since what is wrong is what is asked for."""
+"""Inspects one image's files (image, label, depth) and collects problems instead of raising."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from advent.dataset.spec_types import DatasetSpec
 from advent.errors import DataError
 
 Size = tuple[int, int]
-DEPTH_SAMPLE = 96  # rows and columns that are kept of a depth map, to guess what it is
+DEPTH_SAMPLE = 96  # rows and columns sampled from a depth map to guess its meaning
 LOSSY = (".jpg", ".jpeg", ".webp")
 
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one image; None where they are not asked for, or not there."""
+    """Files of one image; None if not requested or missing."""
 
     name: str
     image: Path
@@ -33,10 +33,10 @@ class Files:
 
 @dataclass
 class Facts:
-    """What was found in the files of one image. Sizes are (width, height); `troubles` are one line each.
+    """Contents of one image's files. Sizes are (width, height); `troubles` are problems, one line each.
 
-    ids: label id -> pixels. depth_range: of the values as stored; depth_values: a sample of them, which takes memory.
-    published_unequal: the sizes of image and label differ as they do in the published set.
+    ids: label id -> number of pixels. depth_range: minimum and maximum of the stored values; depth_values: a sample of
+    them, float32, which takes memory. published_unequal: image and label differ in size, as in the published set.
     """
 
     name: str
@@ -53,13 +53,13 @@ class Facts:
 
 
 def inspect_files(files: Files, spec: DatasetSpec) -> Facts:
-    """Read every file of one image."""
+    """Read all files of one image. Never raises DataError: problems go to `troubles`."""
     facts = Facts(files.name)
-    parts = [(_image, files.image), (_label, files.label), (_depth, files.depth)]
-    for part, file in parts:
+    readers = [(_image, files.image), (_label, files.label), (_depth, files.depth)]
+    for read, file in readers:
         if file is not None:
             try:
-                part(facts, files, spec)
+                read(facts, files, spec)
             except DataError as error:
                 facts.troubles.append(str(error))
     return facts
@@ -75,11 +75,11 @@ def _label(facts: Facts, files: Files, spec: DatasetSpec) -> None:
     file = files.label
     assert file is not None
     if file.suffix.lower() in LOSSY:
-        raise DataError(f"{file}: a label in a lossy format, its ids are blurred; use PNG")
+        raise DataError(f"{file}: a label in a lossy format, which changes ids; use PNG")
     ids, turn = read_label(file, spec.palette)
     facts.label = (ids.shape[1], ids.shape[0]), _mode(file)
     if ids.min() < 0 or ids.max() > 65535:
-        raise DataError(f"{file}: label ids {ids.min()}..{ids.max()} are none; use the files with class ids")
+        raise DataError(f"{file}: values {ids.min()}..{ids.max()} are not label ids; use the files with class ids")
     counts = np.bincount(ids.ravel())
     facts.ids = {int(i): int(counts[i]) for i in np.flatnonzero(counts)}
     wrong = [i for i in facts.ids if i > spec.max_label_id and i != 255]
@@ -92,8 +92,8 @@ def _label(facts: Facts, files: Files, spec: DatasetSpec) -> None:
         facts.published_unequal = True
     elif _aspects_differ(facts.image[0], facts.label[0]):
         raise DataError(
-            f"{file}: {_x(facts.label[0])}, its image is {_x(facts.image[0])}: another shape, so they do not belong "
-            "together; pair them again"
+            f"{file}: {_x(facts.label[0])}, its image is {_x(facts.image[0])}: different aspect ratios, so they are "
+            "not a pair; check the file names"
         )
 
 
@@ -110,14 +110,14 @@ def _depth(facts: Facts, files: Files, spec: DatasetSpec) -> None:
     facts.depth_range = float(finite.min()), float(finite.max())
     step_y, step_x = (max(1, side // DEPTH_SAMPLE) for side in values.shape)
     facts.depth_values = values[::step_y, ::step_x].astype(np.float32)
-    kind.read(spec.depth, file, files.camera)  # says what cannot be a depth
+    kind.read(spec.depth, file, files.camera)  # raises DataError on impossible depths
     if facts.image is None:
         return
     require_same_turn(files.image, facts.turn, file, Turn(), "depth file")
     if _aspects_differ(facts.image[0], facts.depth):
         raise DataError(
-            f"{file}: {_x(facts.depth)}, its image is {_x(facts.image[0])}: another shape, so they do not belong "
-            "together; pair them again"
+            f"{file}: {_x(facts.depth)}, its image is {_x(facts.image[0])}: different aspect ratios, so they are "
+            "not a pair; check the file names"
         )
 
 
@@ -127,10 +127,10 @@ def _mode(file: Path) -> str:
     return f"{mode} 16-bit" if file.suffix.lower() == ".png" and png_bits(file) == 16 else f"{mode} 8-bit"
 
 
-def _aspects_differ(one: Size, other: Size) -> bool:
-    """Whether two pictures can not be the same one at two sizes: by more than rounding of the smaller side."""
-    expected = one[0] * other[1] / one[1]
-    return abs(expected - other[0]) > 1 + 0.02 * other[0]
+def _aspects_differ(first: Size, second: Size) -> bool:
+    """Whether two sizes differ in aspect ratio by more than rounding explains."""
+    expected = first[0] * second[1] / first[1]
+    return abs(expected - second[0]) > 1 + 0.02 * second[0]
 
 
 def _x(size: Size) -> str:

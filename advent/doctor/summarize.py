@@ -1,4 +1,4 @@
-"""From what was found in single files to what is to be said of a data set."""
+"""Summary of a data set split: turns the facts of single files into findings."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from advent.doctor.common_mistakes import match_ids
 from advent.doctor.inspect_files import Facts
 from advent.errors import ConfigError
 
-FIRST = 5  # so many of a kind are named, the others counted
+FIRST = 5  # items listed by name; the others are counted
 GUESSED_FROM = 24  # depth maps
 
 
 @dataclass
 class Findings:
-    """What is said of one split of a data set: facts in rows of (what, in words), and what is wrong with it.
+    """Findings on one data set split. `rows`: facts as (label, text).
 
-    `errors` stop a stage, `warnings` do not, `notes` are for information.
+    `errors` stop a stage, `warnings` do not, `notes` are informational.
     """
 
     title: str
@@ -34,102 +34,104 @@ class Findings:
 
 
 def named(what: str, items: Sequence[str]) -> str:
-    """How many, and the first few of them."""
-    more = f" and {len(items) - FIRST:,} more" if len(items) > FIRST else ""
-    return f"{what} ({len(items):,}): {', '.join(items[:FIRST])}{more}"
+    """`what` with the number of items and the first few names."""
+    rest = f" and {len(items) - FIRST:,} more" if len(items) > FIRST else ""
+    return f"{what} ({len(items):,}): {', '.join(items[:FIRST])}{rest}"
 
 
 def summarize(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, classes: ClassSet | None) -> None:
-    """Add what the files hold to the findings of a data set."""
-    found.errors += _grouped(trouble for one in facts for trouble in one.troubles)
-    found.rows += [("sizes", _counted(f"{w}x{h}" for one in facts if one.image for w, h in [one.image[0]]))]
-    modes = [("image", [one.image for one in facts]), ("label", [one.label for one in facts])]
+    """Add the summary of all files' facts to the findings of a split."""
+    found.errors += _grouped(trouble for fact in facts for trouble in fact.troubles)
+    found.rows += [("sizes", _counted(f"{w}x{h}" for fact in facts if fact.image for w, h in [fact.image[0]]))]
+    modes = [("image", [fact.image for fact in facts]), ("label", [fact.label for fact in facts])]
     found.rows += [
         ("modes", "; ".join(f"{role} {_counted(m[1] for m in many if m)}" for role, many in modes if any(many)))
     ]
     larger = [
-        one.name
-        for one in facts
-        if one.image and one.label and one.label[0] > one.image[0] and not one.published_unequal
+        fact.name
+        for fact in facts
+        if fact.image and fact.label and fact.label[0] > fact.image[0] and not fact.published_unequal
     ]
     if larger:
-        found.warnings.append(named("labels larger than their images, which will be resized", larger))
-    if unequal := [one.name for one in facts if one.published_unequal]:
-        what = "labels of another size than their images, as in the published set: both are brought to the input size"
-        found.notes.append(named(what, unequal))
-    if turned := [one.name for one in facts if one.turn.orientation != 1]:
-        found.notes.append(named("images that are turned upright as their files say (EXIF)", turned))
-    if damaged := [one.name for one in facts if one.turn.damaged]:
-        found.warnings.append(named("images with a damaged EXIF block, taken as they are stored", damaged))
+        found.warnings.append(named("labels larger than their images (they are resized)", larger))
+    if unequal := [fact.name for fact in facts if fact.published_unequal]:
+        label = "labels of another size than their images, as in the published set: both are resized to the input size"
+        found.notes.append(named(label, unequal))
+    if turned := [fact.name for fact in facts if fact.turn.orientation != 1]:
+        found.notes.append(named("images rotated by their EXIF orientation", turned))
+    if damaged := [fact.name for fact in facts if fact.turn.damaged]:
+        found.warnings.append(named("images with a damaged EXIF block, used as stored", damaged))
     _summarize_ids(found, facts, spec, classes)
     _summarize_depth(found, facts, spec)
-    twins = defaultdict(list)
-    for one in facts:
-        if one.digest:
-            twins[one.digest].append(one.name)
-    same = [" = ".join(names) for names in twins.values() if len(names) > 1]
-    if same:
-        found.warnings.append(named("images that are there more than once", same))
+    by_digest = defaultdict(list)
+    for fact in facts:
+        if fact.digest:
+            by_digest[fact.digest].append(fact.name)
+    duplicates = [" = ".join(names) for names in by_digest.values() if len(names) > 1]
+    if duplicates:
+        found.warnings.append(named("duplicate images", duplicates))
 
 
-def _summarize_ids(found: Findings, facts: Sequence[Facts], spec: DatasetSpec, classes: ClassSet | None) -> None:
-    labelled = [one.ids for one in facts if one.ids is not None]
+def _summarize_ids(findings: Findings, facts: Sequence[Facts], spec: DatasetSpec, classes: ClassSet | None) -> None:
+    labelled = [fact.ids for fact in facts if fact.ids is not None]
     if not labelled:
         return
     counts = np.zeros(max(IGNORE + 1, *[max(ids) + 1 for ids in labelled]), np.int64)
     for ids in labelled:
         counts[list(ids)] += list(ids.values())
     seen = np.flatnonzero(counts)
-    found.errors += match_ids(spec, seen.tolist())
-    found.rows.append(("ids", f"{_ranges(seen.tolist())} of 0-{spec.max_label_id}"))
+    findings.errors += match_ids(spec, seen.tolist())
+    findings.rows.append(("ids", f"{_ranges(seen.tolist())} of 0-{spec.max_label_id}"))
     if classes is None:
         return
     try:
         table = spec.table(classes)
     except ConfigError as error:
-        found.errors.append(str(error))
+        findings.errors.append(str(error))
         return
     known = seen[seen < len(table)]
     train_ids, total = table[known], counts.sum()
     shares = [counts[known[train_ids == i]].sum() / total for i in range(len(classes))]
-    found.rows.append(("classes", ", ".join(f"{n} {_percent(s)}" for n, s in zip(classes.names, shares, strict=True))))
+    findings.rows.append(
+        ("classes", ", ".join(f"{n} {_percent(s)}" for n, s in zip(classes.names, shares, strict=True)))
+    )
     void = known[train_ids == IGNORE]
     if len(void):
         words = ", ".join(f"{spec.label_name(int(i))} {_percent(counts[i] / total)}" for i in void)
-        found.rows.append(("no class", f"{_percent(counts[void].sum() / total)} of the pixels: {words}"))
+        findings.rows.append(("no class", f"{_percent(counts[void].sum() / total)} of the pixels: {words}"))
     if counts[void].sum() == total:
-        found.errors.append(f"no label means any class of {classes.name}: the ids are not those of {spec.name}")
+        findings.errors.append(f"no label id maps to a class of {classes.name}: these are not the ids of {spec.name}")
     elif absent := [name for name, share in zip(classes.names, shares, strict=True) if share == 0]:
-        found.warnings.append(f"no pixel of {', '.join(absent)} in the {len(labelled):,} labels that were read")
+        findings.warnings.append(f"no pixel of {', '.join(absent)} in the {len(labelled):,} labels read")
 
 
-def _summarize_depth(found: Findings, facts: Sequence[Facts], spec: DatasetSpec) -> None:
-    ranges = [one.depth_range for one in facts if one.depth_range is not None]
-    samples = [one.depth_values for one in facts if one.depth_values is not None][:GUESSED_FROM]
+def _summarize_depth(findings: Findings, facts: Sequence[Facts], spec: DatasetSpec) -> None:
+    ranges = [fact.depth_range for fact in facts if fact.depth_range is not None]
+    samples = [fact.depth_values for fact in facts if fact.depth_values is not None][:GUESSED_FROM]
     if not samples or spec.depth is None:
         return
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     words, fits = depth_kind(spec.depth, spec.name).guess(spec.depth, samples)
     zeros = float(np.mean([np.mean(values == 0) for values in samples]))
     zero = f", {_percent(zeros)} zeros" if zeros else ""
-    found.rows.append(("depth", f"{low:g} to {high:g}{zero}; looks like {words} (a guess)"))
+    findings.rows.append(("depth", f"{low:g} to {high:g}{zero}; looks like {words} (a guess)"))
     if not fits:
-        said = (
+        declared = (
             f"{spec.depth.kind} in {spec.depth.unit}" if spec.depth.kind in ("distance", "inverse") else spec.depth.kind
         )
-        found.warnings.append(f"the depth looks like {words}, the spec says {said}: look at a picture of it")
+        findings.warnings.append(f"the depth looks like {words}, the spec says {declared}: view a depth map to decide")
 
 
 def _grouped(troubles: Iterable[str]) -> list[str]:
-    """Troubles of one kind (the same words after the file's name) as one line: the first, and how many more."""
+    """Group problems with the same message (after the file name) into one line: the first, and how many more."""
     groups: dict[str, list[str]] = defaultdict(list)
     for trouble in troubles:
         words = trouble.partition(": ")[2]
         groups["".join(c for c in words if not c.isdigit())].append(trouble)
     lines = []
-    for many in groups.values():
-        names = [one.partition(": ")[0].rpartition("/")[2] for one in many[1:]]
-        lines.append(many[0] + (f" (and {len(names):,} more: {', '.join(names[: FIRST - 1])})" if names else ""))
+    for group in groups.values():
+        names = [trouble.partition(": ")[0].rpartition("/")[2] for trouble in group[1:]]
+        lines.append(group[0] + (f" (and {len(names):,} more: {', '.join(names[: FIRST - 1])})" if names else ""))
     return lines
 
 

@@ -1,4 +1,4 @@
-"""What a config, or a data set alone, asks the doctor to look at."""
+"""Splits to check: those of a config, or of one data set."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from advent.doctor.check import CheckTarget
 from advent.errors import UserError
 from advent.methods.registry import find_method, find_network
 
-NOT_OPENED = "labels are not looked at: training and ranking never open the target's"
-NEVER_NEEDED = "no labels: fine for training and ranking, which never open the target's; only test.py needs them"
+NOT_OPENED = "labels are not checked: training and ranking never open target labels"
+NEVER_NEEDED = "no labels: fine for training and ranking, which never open target labels; only test.py needs them"
 
 
 def targets_of_config(config: Config) -> list[CheckTarget]:
-    """Source, target, and the target's labelled set, as the stages of a config use them."""
+    """Check targets of a config: the source, the target, and the target's labelled set for scoring."""
     classes, train = class_set(config), config.TRAIN
     source, target = load_spec(config.SOURCE), load_spec(config.TARGET)
     depth = ["depth"] if find_network(config).gives_depth and train.LAMBDA_DEPTH_MAIN > 0 else []
@@ -63,11 +63,13 @@ def targets_of_config(config: Config) -> list[CheckTarget]:
 
 
 def targets_of_dataset(spec: DatasetSpec, root: Path, class_set_name: str | None) -> list[CheckTarget]:
-    """Every split of a data set whose images are there, with all that its layout knows; all splits if none is."""
+    """Check targets of a data set: each split with an image folder, all roles of its layout; else the first split."""
     classes = _classes(spec, class_set_name)
     subjects, seen = [], set()
     for split in spec.splits:
-        roles = [role for role in ("labels", "depth", "camera") if any(getattr(one, role) for one in spec.layouts)]
+        roles = [
+            role for role in ("labels", "depth", "camera") if any(getattr(layout, role) for layout in spec.layouts)
+        ]
         try:
             resolved = resolve_layout(spec, root, split, roles)
         except UserError:

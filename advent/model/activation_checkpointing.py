@@ -1,4 +1,4 @@
-"""Less memory for more time: activations of the encoder's blocks are computed again in the backward pass."""
+"""Activation checkpointing: recomputes the encoder's activations in the backward pass to save memory."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from advent.model.deeplabv2 import SegmentationNetwork
 
 
 def recompute_activations(net: SegmentationNetwork) -> None:
-    """Let the encoder keep only the inputs of some blocks while training, and compute the rest again.
+    """In training, keep only the inputs of some encoder blocks and recompute the other activations.
 
-    Outputs and gradients stay the same, but for the order in which the gradients of a map that two parts of the
-    network read are added. Raises ConfigError for an encoder that names no stages.
+    Outputs and gradients stay the same, except for the order of addition of the gradients of a map that two parts of
+    the network read. Raises ConfigError for an encoder without known stages.
     """
     stages = net.blueprint.stages(net)
     if not stages:
         raise ConfigError("TRAIN.CHECKPOINT_ACTIVATIONS: works with MODEL.ENCODER: resnet101 only; set it to false")
     for stage in stages:
-        # A run of k blocks keeps one input and, while it is computed again, k blocks' activations, about three times
-        # an input each: least memory in all at k = sqrt(n / 3).
+        # A run of k blocks stores one input and, during recomputation, k blocks' activations (about three inputs each).
+        # Total memory is minimal at k = sqrt(n / 3).
         length = max(1, round(math.sqrt(len(stage) / 3)))
         blocks = list(stage)
         runs = [blocks[first : first + length] for first in range(0, len(blocks), length)]
@@ -34,9 +34,9 @@ def recompute_activations(net: SegmentationNetwork) -> None:
 
 
 def _recomputed(stage: nn.Sequential, runs: Sequence[Sequence[nn.Module]], x: Tensor) -> Tensor:
-    keeps = stage.training and torch.is_grad_enabled()
+    needs_grad = stage.training and torch.is_grad_enabled()
     for run in runs:
-        if not keeps:
+        if not needs_grad:
             x = _through(run, x)
             continue
         # The blocks draw no random numbers.
@@ -53,20 +53,20 @@ def _through(run: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 
 def _contexts(run: Sequence[nn.Module]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _statistics_stand_still(run)
+    return nullcontext(), _frozen_running_statistics(run)
 
 
 @contextmanager
-def _statistics_stand_still(run: Sequence[nn.Module]) -> Iterator[None]:
-    """Batch norms use the batch's statistics as before, but their running ones do not move a second time."""
+def _frozen_running_statistics(run: Sequence[nn.Module]) -> Iterator[None]:
+    """Prevent a second update of the batch norms' running statistics; batch statistics are used as before."""
     kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
     norms = [part for block in run for part in block.modules() if isinstance(part, kinds)]
-    kept = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm, (_, count) in zip(norms, kept, strict=True):
-        # A copy counts instead: SyncBatchNorm refuses to have no counter.
+    saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm, (_, count) in zip(norms, saved, strict=True):
+        # The counter is replaced by a copy: SyncBatchNorm requires one.
         norm.momentum, norm.num_batches_tracked = 0.0, None if count is None else count.clone()
     try:
         yield
     finally:
-        for norm, (momentum, count) in zip(norms, kept, strict=True):
+        for norm, (momentum, count) in zip(norms, saved, strict=True):
             norm.momentum, norm.num_batches_tracked = momentum, count

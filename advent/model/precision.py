@@ -1,4 +1,4 @@
-"""How a network runs on a device: number format, memory format, compilation. None of it changes what is computed."""
+"""Execution options of a network: mixed precision, memory format, SyncBatchNorm, compilation."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ FIRST_SCALE = 2.0**16
 
 
 class LossScale:
-    """Multiplies losses so that small float16 gradients do not vanish, and finds the factor by itself.
+    """Dynamic loss scaling for float16, so that small gradients do not underflow.
 
-    Off, it does nothing. PyTorch's GradScaler does the arithmetic; nothing here waits for the device.
+    For other values of `amp` it does nothing. It wraps PyTorch's GradScaler; nothing here synchronises with the device.
+    Raises ConfigError for fp16 on MPS.
     """
 
     def __init__(self, amp: str, device: torch.device) -> None:
@@ -34,37 +35,37 @@ class LossScale:
         self._scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=self.used)
 
     def __call__(self, loss: Tensor) -> Tensor:
-        """The loss to call `backward` on."""
+        """The scaled loss, for `backward`."""
         return self._scaler.scale(loss) if self.used else loss
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
-        """Bring an optimizer's gradients back to their own size."""
+        """Divide an optimizer's gradients by the factor."""
         if self.used:
             self._scaler.unscale_(optimizer)
 
     def factor(self) -> Tensor:
-        """The present factor, on the device."""
-        return self._scaler.scale(self._factor_of)  # `get_scale` would wait for the device
+        """The current factor, a scalar tensor on the device."""
+        return self._scaler.scale(self._factor_of)  # `get_scale` would synchronise with the device
 
     def update(self) -> None:
-        """Adapt the factor: halved after an overflow, doubled after many iterations without one."""
+        """Update the factor: halve it after an overflow, double it after many iterations without one."""
         if self.used:
             self._scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact continuation needs."""
+        """State for an exact resume."""
         return self._scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()`."""
+        """Restore `state_dict()`."""
         if self.used:
             self._scaler.load_state_dict(state)
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
-    """Reduced precision for the operations inside, full precision with `dtype` None.
+    """Autocast context with `dtype`; full precision if `dtype` is None.
 
-    Raises ConfigError where PyTorch has none on the device.
+    Raises ConfigError if PyTorch has no autocast on the device.
     """
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
@@ -75,44 +76,44 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContext
     )
 
 
-# By device. CPU: measured (docs/performance.md). CUDA: what PyTorch recommends for its tensor cores. MPS: its default.
+# Per device. CPU: measured (docs/performance.md). CUDA: recommended by PyTorch for tensor cores. MPS: the default.
 CHANNELS_LAST = {"cpu": True, "cuda": True}
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """The order of a network's tensors that suits the device."""
+    """Preferred memory format of a device: channels last on CPU and CUDA, else contiguous."""
     return torch.channels_last if CHANNELS_LAST.get(device.type) else torch.contiguous_format
 
 
 def to_device(net: nn.Module, device: torch.device) -> nn.Module:
-    """The network on its device, in the memory format that suits it."""
+    """Move the network to the device, in the device's memory format."""
     return net.to(device).to(memory_format=memory_format(device))
 
 
 def convert_sync_bn(net: SegmentationNetwork, device: torch.device) -> SegmentationNetwork:
-    """The network with batch norms that take their statistics over all processes (TRAIN.SYNC_BN).
+    """Convert batch norms to SyncBatchNorm, with statistics over all processes (TRAIN.SYNC_BN).
 
-    Raises ConfigError where PyTorch cannot. In a single process they are plain ones.
+    In a single process they act as plain batch norms. Raises ConfigError for several processes without CUDA.
     """
     if distributed.world_size() > 1 and device.type != "cuda":
         raise ConfigError(
             f"TRAIN.SYNC_BN: PyTorch synchronises batch norm on CUDA only, not on {device.type}; set it to false"
         )
     if any(type(part).__name__ == "BatchNormAct2d" for part in net.modules()):
-        from timm.layers import convert_sync_batchnorm  # timm's own batch norms hold their activation
+        from timm.layers import convert_sync_batchnorm  # timm's own batch norms include their activation
 
         return convert_sync_batchnorm(net)
     return nn.SyncBatchNorm.convert_sync_batchnorm(net)
 
 
 def maybe_compile(net: nn.Module, train: TrainConfig, device: torch.device) -> nn.Module:
-    """What to call instead of the network: itself, or with TRAIN.COMPILE its compiled form, which shares its weights.
+    """The network, or with TRAIN.COMPILE its compiled form, which shares its weights.
 
-    Raises ConfigError where compiling is impossible.
+    Raises ConfigError if compilation is not possible on the device.
     """
     if not train.COMPILE:
         return net
-    if device.type == "cpu" and not any(shutil.which(one) for one in (os.environ.get("CXX", "g++"), "clang++")):
+    if device.type == "cpu" and not any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "clang++")):
         raise ConfigError(
             "TRAIN.COMPILE: on a CPU it needs a C++ compiler, g++ or clang++; install one, or leave it out"
         )

@@ -1,4 +1,4 @@
-"""Old names that still work, with an announcement."""
+"""Deprecated names that still work, with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 
 
 def deprecated_names(module: str, renamed: Mapping[str, str]) -> Callable[[str], Any]:
-    """A module's `__getattr__` that gives renamed objects under their old names, with a DeprecationWarning."""
+    """Module-level `__getattr__` that returns renamed objects under their old names, with a DeprecationWarning.
+
+    renamed: old name -> new name.
+    """
 
     def getattr_(name: str) -> Any:
         if name not in renamed:

@@ -1,4 +1,4 @@
-"""Small functions under the names of ADVENT's public interface."""
+"""Loss, metric and learning-rate functions under their names in ADVENT's public interface."""
 
 from __future__ import annotations
 
@@ -37,15 +37,18 @@ def fast_hist(a: np.ndarray, b: np.ndarray, n: int) -> np.ndarray:
 
 
 def per_class_iu(hist: np.ndarray) -> np.ndarray:
-    """Intersection over union per class of an (n, n) confusion matrix; NaN where a class occurs nowhere."""
+    """Intersection over union per class of an (n, n) confusion matrix; NaN for a class that does not occur."""
     return intersection_over_union(hist)
 
 
 def adjust_learning_rate(optimizer: torch.optim.Optimizer, i_iter: int, cfg: EasyDict) -> float:
-    """Poly rate of iteration `i_iter` for the network's optimizer: group 0 at the rate, group 1 at ten times it."""
+    """Set the poly learning rate of iteration `i_iter` for the network: group 0 at the rate, group 1 at ten times.
+
+    Returns the rate.
+    """
     return set_rate(optimizer, poly_rate(cfg.TRAIN.LEARNING_RATE, i_iter, cfg.TRAIN.MAX_ITERS, cfg.TRAIN.POWER))
 
 
 def adjust_learning_rate_discriminator(optimizer: torch.optim.Optimizer, i_iter: int, cfg: EasyDict) -> float:
-    """Poly rate of iteration `i_iter` for a discriminator's optimizer."""
+    """Set the poly learning rate of iteration `i_iter` for a discriminator's optimizer. Returns the rate."""
     return set_rate(optimizer, poly_rate(cfg.TRAIN.LEARNING_RATE_D, i_iter, cfg.TRAIN.MAX_ITERS, cfg.TRAIN.POWER))

@@ -1,4 +1,4 @@
-"""Sheets of small pictures under captions, and the colouring of what they show."""
+"""Image grids with captions, legends, and colour maps for labels and values."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ Column = tuple[str, Sequence[np.ndarray]]  # caption, RGB tiles from top to bott
 
 
 def denormalize(image: np.ndarray, mean_bgr: Sequence[float]) -> np.ndarray:
-    """A network's input (3, H, W), BGR minus mean, as an RGB picture (H, W, 3) uint8."""
+    """Network input (3, H, W), BGR minus mean -> RGB image (H, W, 3) uint8."""
     bgr = image + np.asarray(mean_bgr).reshape(3, 1, 1)
     return bgr[::-1].transpose(1, 2, 0).round().clip(0, 255).astype(np.uint8)
 
 
 def class_colors(labels: np.ndarray, colors: Sequence[Sequence[int]]) -> np.ndarray:
-    """Train ids (H, W) -> RGB (H, W, 3) uint8; unlabelled is black."""
+    """Train ids (H, W) -> RGB (H, W, 3) uint8; ignored pixels are black."""
     return np.asarray(colorize_mask(labels, colors).convert("RGB"))
 
 
 def percentile_range(values: np.ndarray) -> tuple[float, float]:
-    """The 2nd and 98th percentile: what a heat map reaches over."""
+    """2nd and 98th percentile of the values, the range of a heat map."""
     low, high = np.percentile(values, (2, 98))
     return float(low), float(high)
 
 
 def heatmap(values: np.ndarray, limits: tuple[float, float] | None = None) -> np.ndarray:
-    """(H, W) floats -> RGB heat map (H, W, 3) uint8 between `limits`, else their own spread; large is bright."""
+    """(H, W) floats -> RGB heat map (H, W, 3) uint8 between `limits`, else `percentile_range`; large is bright."""
     low, high = limits if limits is not None else percentile_range(values)
     scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     return cv2.applyColorMap((255 * scaled).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
 
 
 def image_grid(columns: Sequence[Column], tile: tuple[int, int] = TILE) -> Image.Image:
-    """The columns side by side, every picture at the size `tile` (width, height)."""
+    """Grid of captioned columns side by side; every tile is resized to `tile` (width, height)."""
     rows = len(columns[0][1])
     width, height = tile[0] + MARGIN, tile[1] + MARGIN
     picture = Image.new("RGB", (width * len(columns) + MARGIN, height * rows + CAPTION + MARGIN), "white")
@@ -50,24 +50,24 @@ def image_grid(columns: Sequence[Column], tile: tuple[int, int] = TILE) -> Image
     font = ImageFont.load_default(13)
     for c, (title, tiles) in enumerate(columns):
         draw.text((MARGIN + c * width, 3), title, fill="black", font=font)
-        for r, one in enumerate(tiles):
+        for r, image in enumerate(tiles):
             corner = (MARGIN + c * width, CAPTION + r * height)
-            picture.paste(Image.fromarray(np.ascontiguousarray(one)).resize(tile, Image.Resampling.NEAREST), corner)
+            picture.paste(Image.fromarray(np.ascontiguousarray(image)).resize(tile, Image.Resampling.NEAREST), corner)
     return picture
 
 
 def legend(names: Sequence[str], colors: Sequence[Sequence[int]], width: int) -> Image.Image:
-    """A strip of `width` pixels: each class's colour and name, in as many lines as they need."""
+    """Legend `width` pixels wide: each class's colour and name, in as many lines as needed."""
     text = int(np.clip(width / 45, 10, 28))
     font, gap = ImageFont.load_default(text), max(3, text // 3)
     box, line = round(text * 1.1), round(text * 1.6)
     places, x, y = [], gap, 0
     for name in names:
-        needs = box + gap + round(font.getlength(name)) + 2 * gap
-        if x + needs > width and x > gap:
+        entry_width = box + gap + round(font.getlength(name)) + 2 * gap
+        if x + entry_width > width and x > gap:
             x, y = gap, y + line
         places.append((x, y))
-        x += needs
+        x += entry_width
     strip = Image.new("RGB", (width, y + line + gap), "white")
     draw: Any = ImageDraw.Draw(strip)
     for (x, y), name, color in zip(places, names, colors, strict=True):
@@ -78,7 +78,7 @@ def legend(names: Sequence[str], colors: Sequence[Sequence[int]], width: int) ->
 
 
 def note(words: str, width: int) -> Image.Image:
-    """A strip of `width` pixels with one small line of text."""
+    """Strip `width` pixels wide with one small line of text."""
     font = ImageFont.load_default(12)
     strip = Image.new("RGB", (width, CAPTION), "white")
     draw: Any = ImageDraw.Draw(strip)
@@ -87,7 +87,7 @@ def note(words: str, width: int) -> Image.Image:
 
 
 def stack(picture: Image.Image, strip: Image.Image) -> Image.Image:
-    """Two pictures of one width, the second under the first."""
+    """Stack two images of the same width vertically, `strip` at the bottom."""
     stacked = Image.new("RGB", (picture.width, picture.height + strip.height), "white")
     stacked.paste(picture, (0, 0))
     stacked.paste(strip, (0, picture.height))

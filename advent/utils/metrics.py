@@ -1,4 +1,4 @@
-"""Confusion matrix, IoU and mIoU, with the released code's conventions."""
+"""Confusion matrix, IoU and mIoU, with the conventions of the authors' code."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """(num_classes, num_classes) int64 counts, row = label, column = prediction.
+    """Confusion matrix: (num_classes, num_classes) int64 counts, row = label, column = prediction.
 
-    labels and predictions: integer arrays of one shape. Pixels whose label lies outside 0..num_classes-1 (255 in
-    particular) are dropped. Raises ValueError when the shapes differ.
+    labels and predictions: integer arrays of one shape. Pixels with a label outside 0..num_classes-1 (such as
+    255) are ignored. Raises ValueError if the shapes differ.
     """
     if labels.shape != predictions.shape:
         raise ValueError(f"labels are {labels.shape}, predictions {predictions.shape}")
@@ -29,9 +29,9 @@ def confusion_counts(labels: Tensor, predictions: Tensor, num_classes: int) -> T
 
 
 def intersection_over_union(hist: np.ndarray) -> np.ndarray:
-    """Per-class IoU in [0, 1], float64; NaN for a class that is neither labelled nor predicted anywhere.
+    """Per-class IoU in [0, 1], float64; NaN for a class that is neither labelled nor predicted.
 
-    A class that is predicted but never labelled counts 0.
+    A class that is predicted but never labelled has IoU 0.
     """
     diagonal = np.diag(hist).astype(np.float64)
     union = hist.sum(0) + hist.sum(1) - np.diag(hist)
@@ -39,9 +39,9 @@ def intersection_over_union(hist: np.ndarray) -> np.ndarray:
 
 
 def mean_iou(iou: np.ndarray, classes: tuple[int, ...] | None = None) -> float:
-    """Mean of the given classes' IoU in percent, absent classes (NaN) left out; NaN when none is left.
+    """Mean of the given classes' IoU in percent, without absent classes (NaN); NaN if none remains.
 
-    A subset mean (mIoU13) is taken of the same IoUs; the confusion matrix is never recomputed.
+    A subset mean (mIoU13) uses the same IoUs; the confusion matrix is not recomputed.
     """
     chosen = iou if classes is None else iou[list(classes)]
     chosen = chosen[~np.isnan(chosen)]

@@ -1,4 +1,4 @@
-"""Where specs and class sets are found."""
+"""Path lookup: YAML files in configs/ by name, and home folders."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ CONFIGS = PROJECT / "configs" if (PROJECT / "configs").is_dir() else PROJECT / "
 
 
 def expand_user(path: str) -> str:
-    """A path with a leading `~` or `~user` replaced by that home folder. Raises ConfigError where there is none."""
+    """A path with a leading `~` or `~user` replaced by that home folder. Raises ConfigError if it does not exist."""
     expanded = os.path.expanduser(path)
     if expanded.startswith("~"):
         home = Path(path).parts[0]
-        raise ConfigError(f"{path}: no home folder {home} is known here; a folder of that name is written ./{path}")
+        raise ConfigError(f"{path}: unknown home folder {home}; for a folder of that name use ./{path}")
     return expanded
 
 
 def find_yaml(name_or_path: str | Path, kind: str) -> Path:
-    """configs/<kind>/<name>.yml for a bare name in any case, or the file itself if a path is given."""
+    """Find configs/<kind>/<name>.yml by bare name in any case, or a file by path. Raises ConfigError if missing."""
     text = str(name_or_path)
     if "/" in text or text.lower().endswith((".yml", ".yaml")):
         path = Path(text)
         if not path.is_file():
             path = CONFIGS / kind / text
         if not path.is_file():
-            raise ConfigError(f"{text}: no such file; give a path, or a bare name from {CONFIGS / kind}")
+            raise ConfigError(f"{text}: no such file; use a path, or a bare name from {CONFIGS / kind}")
         return path
-    found = {path.stem: path for path in sorted((CONFIGS / kind).glob("*.yml"))}
-    if text.lower() not in found:
-        raise ConfigError(f"{text!r} is not in {CONFIGS / kind}: {hint(text.lower(), found)}")
-    return found[text.lower()]
+    files = {path.stem: path for path in sorted((CONFIGS / kind).glob("*.yml"))}
+    if text.lower() not in files:
+        raise ConfigError(f"{text!r} is not in {CONFIGS / kind}: {hint(text.lower(), files)}")
+    return files[text.lower()]

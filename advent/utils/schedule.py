@@ -1,10 +1,10 @@
-"""The poly learning-rate schedule."""
+"""Poly learning-rate schedule."""
 
 from __future__ import annotations
 
 import torch
 
-HEAD_RATE = 10.0  # heads learn ten times as fast as the backbone: TRAIN.HEAD_RATE by default
+HEAD_RATE = 10.0  # learning-rate factor of the heads over the backbone: default of TRAIN.HEAD_RATE
 
 
 def poly_rate(base_lr: float, iter: int, max_iter: int, power: float) -> float:
@@ -13,7 +13,7 @@ def poly_rate(base_lr: float, iter: int, max_iter: int, power: float) -> float:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> float:
-    """Give each group `rate` times its `lr_scale`; without scales group 0 gets the rate, later ones ten times it."""
+    """Set each group's lr to `rate` times its `lr_scale`. Without scales, group 0 gets the rate, others ten times."""
     for index, group in enumerate(optimizer.param_groups):
         group["lr"] = rate * group.get("lr_scale", HEAD_RATE if index else 1.0)
     return rate

@@ -1,4 +1,4 @@
-"""Result tables in Markdown, readable in a terminal as they are."""
+"""Result tables in Markdown, aligned for the terminal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An aligned Markdown table; the first column is left-aligned, the others right-aligned."""
+    """Aligned Markdown table; the first column is left-aligned, the others right-aligned."""
     lines = [list(header), *[list(row) for row in rows]]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     rule = ["-" * widths[0], *["-" * (width - 1) + ":" for width in widths[1:]]]
@@ -21,9 +21,9 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def results_table(rows: Mapping[str, Mapping[str, Any]], accuracy: bool = False) -> str:
-    """mIoU, subset means and per-class IoU (percent) of results by row name, in the results schema's form.
+    """Markdown table of mIoU, subset means and per-class IoU, in percent.
 
-    `accuracy` adds the pixel accuracy as last column.
+    rows: row name -> result in the results schema. `accuracy` adds the pixel accuracy as last column.
     """
     first = next(iter(rows.values()))
     subsets = [key for key in first if key.startswith("mIoU")]

@@ -32,10 +32,11 @@ CITYSCAPES_COLORS = (
 
 
 def colorize_mask(mask: np.ndarray, colors: Sequence[Sequence[int]] | None = None) -> Image.Image:
-    """Train ids -> palette picture (mode P); ids without a colour, and 255, are black.
+    """Train ids -> palette image (mode P); ids without a colour, and 255, are black.
 
     mask: (H, W) integers 0..255. colors: RGB per train id, e.g. `load_classes("street16").colors`; None is Cityscapes'
-    19 classes, as in ADVENT (the same ids mean other classes in the 16-class set: hand over its colours).
+    19 classes, as in ADVENT (in the 16-class set the same ids are other classes: pass its colours). Raises ValueError
+    if the mask is not 2-D.
     """
     if mask.ndim != 2:
         raise ValueError(f"a mask is (H, W), got shape {mask.shape}")

@@ -1,4 +1,4 @@
-"""Whether a value read from YAML has the shape that is wanted."""
+"""Shape check of values read from YAML."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 
 def fits(value: Any, want: Any) -> bool:
-    """Whether `value` is what `want` describes.
+    """Whether `value` has the shape `want`.
 
-    want: a type (bool is no int); None; a tuple of alternatives; `[element]` for a list of such; `{key: value}` for a
-    mapping of such. `fits({"a": [1]}, {str: [int]})`.
+    want: a type (bool is not int); None; a tuple of alternatives; `[element]` for a list; `{key: value}` for a mapping.
+    Example: `fits({"a": [1]}, {str: [int]})` is True.
     """
     if isinstance(want, tuple):
-        return any(fits(value, one) for one in want)
+        return any(fits(value, choice) for choice in want)
     if isinstance(want, list):
         return isinstance(value, list) and all(fits(item, want[0]) for item in value)
     if isinstance(want, dict):

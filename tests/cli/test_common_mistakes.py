@@ -123,7 +123,7 @@ TURNS = {
     too_deep: "unpacked one folder too deep",
     too_far_in: "is one folder too far in; the data set's folder is",
     lower_case: "rgb should be called RGB",
-    other_suffix: "holds 8 .bmp, but the images are looked for as *.png",
+    other_suffix: "contains 8 .bmp, but image names must match *.png",
     train_ids: "these are labelTrainIds; the reader wants labelIds",
     train_ids_renamed: "the ids in the labelIds files are train ids",
     only_instances: "only instances are unpacked",
@@ -145,7 +145,7 @@ def test_original_labels_with_their_colours_are_one_finding(tmp_path: Path, caps
     (root / "GT/COLOR").mkdir()
     code, text = on_dataset(capsys, name, root)
     assert code == 1
-    assert "verdict: 1 problem to mend" in text
+    assert "result: 1 problem to fix" in text
     assert "prepare.py --synthia-labels" in text
     assert "GT/COLOR is for looking at" not in text
     shutil.rmtree(root / "GT/LABELS")
@@ -169,4 +169,4 @@ def test_mapillary_labels_of_version_two(tmp_path: Path, capsys: pytest.CaptureF
     save(root / "training/labels/wide.png", gray(108, (40, 10)))
     code, text = on_dataset(capsys, "mapillary", root)
     assert code == 0
-    assert "the labels are those of Mapillary_v2, told by their ids" in text
+    assert "labels identified as Mapillary_v2 by their ids" in text

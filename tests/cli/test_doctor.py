@@ -27,7 +27,7 @@ def test_good_data(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "modes    image RGB 8-bit (8); label gray 8-bit (8)" in text
     assert "ids      1-4, 6-8, 10 of 0-22" in text
     assert "depth    500 to 6800" in text
-    assert "verdict: good to go" in text
+    assert "result: OK" in text
     # Eight stripes of equal share: road, sidewalk are flat.
     assert "flat 25.0 %, construction 12.5 %, object 12.5 %, nature 12.5 %, sky 12.5 %" in text
 
@@ -36,13 +36,13 @@ def test_labels_of_the_target_are_never_needed(data: Path, capsys: pytest.Captur
     shutil.rmtree(data / "CamVid/valannot")
     code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 0
-    assert "labels are not looked at: training and ranking never open the target's" in text
+    assert "labels are not checked: training and ranking never open target labels" in text
     assert "no labels: fine for training and ranking" in text
 
 
 FAULTS = {
-    "truncated image": ("RGB/0000000.png: cannot be read as a picture", 1),
-    "empty image": ("RGB/0000001.png: cannot be read as a picture", 1),
+    "truncated image": ("RGB/0000000.png: cannot be read as an image", 1),
+    "empty image": ("RGB/0000001.png: cannot be read as an image", 1),
     "16-bit image": ("RGB/0000002.png: an image has 8 bits per channel", 1),
     "label id 200": ("parsed_LABELS/0000003.png: label id 200 is not in streets (0..22, or 255)", 1),
     "colour label": ("parsed_LABELS/0000004.png: a label file has one channel of class ids, this one is RGB", 1),
@@ -50,9 +50,9 @@ FAULTS = {
     "missing depth": ("missing depth (1): ", 1),
     "8-bit depth": ("Depth/0000007.png: a depth map is a 16-bit PNG, this one has 8 bits", 1),
     "depth of zeros": ("Depth/0000008.png: the depth is 0 or not a number everywhere", 1),
-    "label of another shape": ("parsed_LABELS/0000009.png: 90 x 30, its image is 64 x 48: another shape", 1),
-    "twin image": ("images that are there more than once (1): 0000010.png = 0000011.png", 0),
-    "label without image": ("labels that belong to no image (1): 0000099.png", 0),
+    "label of another shape": ("parsed_LABELS/0000009.png: 90 x 30, its image is 64 x 48: different aspect ratios", 1),
+    "twin image": ("duplicate images (1): 0000010.png = 0000011.png", 0),
+    "label without image": ("labels without an image (1): 0000099.png", 0),
 }
 
 
@@ -83,7 +83,7 @@ def test_twelve_planted_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for fault, (words, _) in FAULTS.items():
         assert words in text, fault
     errors = sum(error for _, error in FAULTS.values())
-    assert f"verdict: {errors} problems to mend, " in text
+    assert f"result: {errors} problems to fix, " in text
     assert "labels   15 of 16" in text
     assert "depth    15 of 16" in text
 
@@ -116,7 +116,7 @@ def test_labels_may_be_larger_than_their_images(tmp_path: Path, capsys: pytest.C
     save(root / "parsed_LABELS/0000002.png", gray(3, (128, 96)))
     code, text = on_dataset(capsys, "streets", root)
     assert code == 0
-    assert "labels larger than their images, which will be resized (1): 0000002.png" in text
+    assert "labels larger than their images (they are resized) (1): 0000002.png" in text
 
 
 def turned(path: Path, orientation: int = 6) -> None:
@@ -130,14 +130,14 @@ def test_turned_photographs(data: Path, capsys: pytest.CaptureFixture[str]) -> N
     turned(data / "CamVid/train/0002.png")
     code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 0
-    assert "images that are turned upright as their files say (EXIF) (1): 0002.png" in text
+    assert "images rotated by their EXIF orientation (1): 0002.png" in text
     turned(data / "streets/RGB/0000003.png", 3)
     code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 1
-    assert "0000003.png: the image says that it is turned (EXIF orientation 3), its label" in text
-    assert "pair them again" not in text
+    assert "0000003.png: the image has EXIF orientation 3, its label" in text
+    assert "different aspect ratios" not in text
     assert train.main(tiny_data.command_line(data, "quick:daf", "DATA_CHECK=8")) == 2
-    assert "the image says that it is turned" in capsys.readouterr().err
+    assert "the image has EXIF orientation 3" in capsys.readouterr().err
 
 
 def test_damaged_exif_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +145,7 @@ def test_damaged_exif_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture
     Image.open(root / "RGB/0000001.png").save(root / "RGB/0000001.png", exif=b"Exif\0\0no exif at all")
     code, text = on_dataset(capsys, "streets", root)
     assert code == 0
-    assert "images with a damaged EXIF block, taken as they are stored (1): 0000001.png" in text
+    assert "images with a damaged EXIF block, used as stored (1): 0000001.png" in text
 
 
 def test_unequal_pairs_of_the_published_gta5_are_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,9 +155,9 @@ def test_unequal_pairs_of_the_published_gta5_are_a_note(tmp_path: Path, capsys: 
         save(root / "labels" / f"{name}.png", gray(7, (64, 36 if name == "00001" else 30)))
     code, text = on_dataset(capsys, "gta5", root)
     assert code == 1
-    assert "verdict: 1 problem to mend" in text
-    assert "20861.png: 64 x 30, its image is 64 x 36: another shape" in text
-    assert "as in the published set: both are brought to the input size (2): 15188.png, 20830.png" in text
+    assert "result: 1 problem to fix" in text
+    assert "20861.png: 64 x 30, its image is 64 x 36: different aspect ratios" in text
+    assert "as in the published set: both are resized to the input size (2): 15188.png, 20830.png" in text
 
 
 def test_the_published_gta5_has_62_unequal_pairs() -> None:
@@ -184,7 +184,7 @@ def test_many_of_a_kind_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     for index in range(9, 16):
         (root / "Depth" / f"{index:07d}.png").unlink()
     text = on_dataset(capsys, "streets", root)[1]
-    assert "verdict: 2 problems" in text
+    assert "result: 2 problems" in text
     assert "(and 8 more: 0000001.png, 0000002.png, 0000003.png, 0000004.png)" in text
     assert "missing depth (7): " in text
     assert "0000013.png and 2 more" in text
@@ -202,7 +202,7 @@ def test_quick_reads_a_sample_and_full_reads_all(tmp_path: Path, capsys: pytest.
 def test_what_is_scored_should_not_be_trained_on(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(data / "CamVid/train/0003.png", data / "CamVid/val/0005.png")
     text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))[1]
-    assert "images that stand in target CamVid, train, too (1): 0005.png = 0003.png" in text
+    assert "images that are also in target CamVid, train (1): 0005.png = 0003.png" in text
 
 
 # --- wrong turns
@@ -253,4 +253,4 @@ def test_one_missing_data_set_does_not_hide_the_other(data: Path, capsys: pytest
     code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 1
     assert "streets: no such folder for streets" in text
-    assert "0002.png: cannot be read as a picture" in text
+    assert "0002.png: cannot be read as an image" in text

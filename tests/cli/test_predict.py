@@ -241,7 +241,7 @@ def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
     said = capsys.readouterr()
     assert f"{len(kinds)} images predicted, 2 files skipped" in said.out
     assert "f.heic: HEIC needs the package pillow-heif" in said.err
-    assert "g.dng: a camera's raw file" in said.err
+    assert "g.dng: camera raw files are not supported" in said.err
     left_out = "(2 .txt, 1 no suffix): deep/more.txt, no_suffix, notes.txt"
     assert f"predict.py: left out, neither image nor video by their suffix {left_out}" in said.err
     for name in kinds:

@@ -52,7 +52,7 @@ def test_a_stage_on_the_cache_leaves_the_same_bytes(
         with caplog.at_level(logging.INFO):
             assert train.main([*line, "DATA_CHECK=0"]) == 0
     assert files_of(data / "exp") == plain
-    assert "8 of 8 images are taken from it" in caplog.text
+    assert "8 of 8 images are cached" in caplog.text
 
 
 def test_what_is_there_is_kept(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -76,7 +76,7 @@ def test_a_target_without_labels_has_no_test_part(data: Path, capsys: pytest.Cap
 def test_a_bad_picture_is_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "CamVid/train/0005.png").write_bytes(b"x")
     assert prepare.main(tiny_data.command_line(data, "quick:daf", "--role=target", "--workers=1")) == 2
-    assert "0005.png: cannot be read as a picture" in capsys.readouterr().err
+    assert "0005.png: cannot be read as an image" in capsys.readouterr().err
     assert all(entry.stat().st_size for entry in entries(data))
 
 

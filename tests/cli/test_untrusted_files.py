@@ -179,7 +179,7 @@ def test_postscript_is_never_started(tmp_path, monkeypatch):
     path = tmp_path / "photo.png"
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n")
     for reader in (read_image, read_ids, picture_size):
-        with pytest.raises(DataError, match=r"photo\.png: cannot be read as a picture \(unknown format\)"):
+        with pytest.raises(DataError, match=r"photo\.png: cannot be read as an image \(unknown format\)"):
             reader(path)
     assert not started
 

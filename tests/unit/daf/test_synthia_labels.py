@@ -92,8 +92,8 @@ def cut(file: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (cut, "not a whole PNG"),
-        (lambda file: file.write_bytes(b""), "not a whole PNG"),
+        (cut, "truncated or not a PNG"),
+        (lambda file: file.write_bytes(b""), "truncated or not a PNG"),
         (lambda file: cv2.imwrite(str(file), np.full((H, W, 3), 70, np.uint8)), "take GT/LABELS, not GT/COLOR"),
         (
             lambda file: cv2.imwrite(str(file), np.full((H, W, 3), 23, np.uint16)),

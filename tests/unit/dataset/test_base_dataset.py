@@ -172,7 +172,7 @@ def test_pseudo_labels_by_base_name(cityscapes: Path, tmp_path: Path) -> None:
     save(pseudo / "x_leftImg8bit.png", gray(5, (12, 8)))
     data = city_data(cityscapes, label_dir=pseudo, names=["bonn/x_leftImg8bit.png"])
     assert (data[0]["label"] == 5).all()
-    with pytest.raises(DataError, match=r"would serve both aachen/x_leftImg8bit.png and bonn/x_leftImg8bit.png"):
+    with pytest.raises(DataError, match=r"matches both aachen/x_leftImg8bit.png and bonn/x_leftImg8bit.png"):
         city_data(cityscapes, label_dir=pseudo)
 
 

@@ -93,7 +93,7 @@ def test_a_changed_picture_is_read_anew(synthia: Path, tmp_path: Path, caplog: p
     os.utime(synthia / "RGB" / "0000001.png", ns=(1, 1))
     cached = synthia_data(synthia, cache_dir=tmp_path / "cache")
     equal(cached, synthia_data(synthia))
-    assert "0000001.png.npz: its picture has changed since" in caplog.text
+    assert "0000001.png.npz: the image files have changed since" in caplog.text
     assert fill_cache(cached).made == 1
     equal(synthia_data(synthia, cache_dir=tmp_path / "cache"), synthia_data(synthia))
 

@@ -79,11 +79,11 @@ def test_numbers_that_are_no_depth_are_refused(tmp_path: Path, value: float, wor
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda file: file.write_bytes(file.read_bytes()[:90]), "not a whole .npy file"),
-        (lambda file: file.write_bytes(b""), "not a whole .npy file"),
+        (lambda file: file.write_bytes(file.read_bytes()[:90]), "truncated or not a .npy file"),
+        (lambda file: file.write_bytes(b""), "truncated or not a .npy file"),
         (lambda file: np.save(file, np.zeros((4, 4, 3), np.float32)), r"this is float32 4x4x3"),
         (lambda file: np.save(file, np.zeros((4, 4), np.uint8)), r"this is uint8 4x4"),
-        (lambda file: np.save(file, np.array([{}])), "not a whole .npy file of numbers"),
+        (lambda file: np.save(file, np.array([{}])), "truncated or not a .npy file of numbers"),
     ],
 )
 def test_damaged_depth_arrays_are_named(tmp_path: Path, spoil: Any, message: str) -> None:

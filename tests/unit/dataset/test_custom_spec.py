@@ -148,10 +148,10 @@ def test_an_unlabelled_folder_needs_three_keys(tmp_path: Path) -> None:
     [
         ("palette: rainbow", "palette is a mapping"),
         ("palette: {0: [0, 0], 1: [1, 1, 1]}", "three values"),
-        ("palette: {0: [0, 0, 0], 1: [0, 0, 0]}", "one colour stands for two ids"),
+        ("palette: {0: [0, 0, 0], 1: [0, 0, 0]}", "one colour is assigned to two ids"),
         ("depth: {unit: cm}", "depth: the key 'kind' is missing"),
         ("depth: {kind: distance, unit: feet}", "unit 'feet'"),
-        ("depth: {kind: distance, scale: -1}", "scale -1 is no positive number"),
+        ("depth: {kind: distance, scale: -1}", "scale -1 is not a positive number"),
         ("depth: {kind: distance, scal: 1}", "unknown key 'scal'; did you mean scale"),
         ("mistakes: [{path: x}]", "the key 'say' is missing"),
         ("mistakes: [{say: x, if_missing: label}]", "did you mean labels"),
@@ -281,5 +281,5 @@ def test_every_id_of_16_bits_is_checked_at_once(tmp_path: Path) -> None:
 def test_names_of_unequal_pairs(tmp_path: Path) -> None:
     spec = spec_of(_new(tmp_path), PLAIN + "unequal: [15188, 0998-1001, clip/a, x-1]\n")
     assert spec.unequal == {"15188", "0998", "0999", "1000", "1001", "clip/a", "x-1"}
-    with pytest.raises(ConfigError, match="'9-3' is no range of names"):
+    with pytest.raises(ConfigError, match="'9-3' is not a range of names"):
         spec_of(_new(tmp_path), PLAIN + "unequal: [9-3]\n")

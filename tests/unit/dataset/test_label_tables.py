@@ -130,12 +130,12 @@ max_label_id: 9
         (("{name}.png", "x.png"), "'images' pattern"),
         (("max_label_id: 9", "max_label_id: 9\ngeometry: padd"), "geometry 'padd'; did you mean pad"),
         (("max_label_id: 9", "max_label_id: 9\nfill_label: 12"), "fill_label 12 is not in 0..9"),
-        (("labels:", "label:"), "no data set's description"),
+        (("labels:", "label:"), "not a data set spec"),
         (("max_label_id: 9", "max_label_id: many"), "max_label_id: 'many' is not of the right form"),
-        (("sky: [5]", "sky: [5-99999999999]"), "no ids"),
-        (("sky: [5]", "sky: [-1]"), "no ids"),
+        (("sky: [5]", "sky: [5-99999999999]"), "not an id"),
+        (("sky: [5]", "sky: [-1]"), "not an id"),
         (("max_label_id: 9", "max_label_id: 9\nscore_size: [5]"), "score_size"),
-        (("{name}.png", "{name}{other}.png"), "in braces stand"),
+        (("{name}.png", "{name}{other}.png"), "the fields are"),
     ],
 )
 def test_a_wrong_spec_is_one_line_naming_the_file(tmp_path: Path, change: tuple[str, str], message: str) -> None:
@@ -156,7 +156,7 @@ def test_a_users_own_spec_needs_no_code(tmp_path: Path) -> None:
 
 def test_a_class_name_that_does_not_exist(tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text(GOOD.replace("sky:", "ski:"))
-    with pytest.raises(ConfigError, match=r"'ski' is no class of street7; did you mean sky"):
+    with pytest.raises(ConfigError, match=r"'ski' is not a class of street7; did you mean sky"):
         load_spec(tmp_path / "mine.yml").table(load_classes("street7"))
 
 

@@ -120,5 +120,5 @@ def test_without_a_network_the_file_is_asked_for(monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
-    with pytest.raises(CheckpointError, match=r"cannot be fetched .*TRAIN\.RESTORE_FROM=FILE"):
+    with pytest.raises(CheckpointError, match=r"cannot be downloaded .*TRAIN\.RESTORE_FROM=FILE"):
         load_pretrained(DeeplabV2(7, ResNetEncoder()), "torchvision", RELEASED_MEAN)

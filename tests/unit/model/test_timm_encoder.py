@@ -219,7 +219,7 @@ def spoil(path: Path, change) -> str:
         (lambda s: s.update({"extra.weight": torch.zeros(1)}), "unexpected: extra.weight"),
         (lambda s: s.update({"bn1.weight": torch.zeros(3)}), "of another shape: bn1.weight"),
         (lambda s: s.update({"_conv_stem.weight": torch.zeros(1)}), "EfficientNet-Lite0 has no such weight"),
-        (lambda s: s.update({"epoch": 3}), "no plain state dict"),
+        (lambda s: s.update({"epoch": 3}), "not a plain state dict"),
     ],
 )
 def test_file_that_does_not_fit_is_named_in_one_line(tmp_path, change, message):
