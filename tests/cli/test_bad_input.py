@@ -53,7 +53,7 @@ CASES = {
     "config not found": (train, "quick/dgg", [], nothing, ["quick/dgg", "configs", "did you mean"]),
     "config elsewhere": (train, "/no/such/dg.yml", [], nothing, ["/no/such/dg.yml", "no such config"]),
     "early stop too late": (train, "quick:daf", ["TRAIN.EARLY_STOP=41"], nothing, ["EARLY_STOP", "MAX_ITERS"]),
-    "no snapshot would be left": (train, "quick:daf", ["TRAIN.SAVE_LAST=false", "TRAIN.SAVE_PRED_EVERY=100"], nothing,
+    "no snapshot would be saved": (train, "quick:daf", ["TRAIN.SAVE_LAST=false", "TRAIN.SAVE_PRED_EVERY=100"], nothing,
                                   ["SAVE_PRED_EVERY", "SAVE_LAST"]),
     "damaged word that a stage is finished": (pipeline, "quick", [], overwrite(b"{", "exp", "quick", "daf", "finished.json"),
                                               ["finished.json", "damaged"]),
