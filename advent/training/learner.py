@@ -67,7 +67,9 @@ class Learner:
         self.optimizers: dict[str, torch.optim.Optimizer] = {"net": network_optimizer(net, train)}
         for level, discriminator in discriminators.items():
             self.optimizers[f"discriminator_{level}"] = discriminator_optimizer(discriminator, train)
-        self._guard = Guard(net, {GRADIENTS[name]: optimizer for name, optimizer in self.optimizers.items()}, self.scale)
+        self._guard = Guard(
+            net, {GRADIENTS[name]: optimizer for name, optimizer in self.optimizers.items()}, self.scale
+        )
 
     def rates(self, iteration: int) -> dict[str, float]:
         """Set and return the poly learning rates of an iteration: `lr` (backbone), `lr_d` (discriminators, if any)."""

@@ -62,7 +62,9 @@ def network_optimizer(net: SegmentationNetwork, train: TrainConfig) -> RepeatedS
     """
     repeated = train.BACKBONE_UPDATES == "release"
     if repeated and not net.blueprint.repeats_updates:
-        raise ConfigError("TRAIN.BACKBONE_UPDATES: release is defined only for the ResNet of the authors' code; set it to once")
+        raise ConfigError(
+            "TRAIN.BACKBONE_UPDATES: release is defined only for the ResNet of the authors' code; set it to once"
+        )
     by_repeats: dict[int, list[nn.Parameter]] = {}
     for name, parameter in net.backbone_parameters():
         by_repeats.setdefault(update_multiplicity(name) if repeated else 1, []).append(parameter)

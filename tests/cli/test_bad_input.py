@@ -96,7 +96,7 @@ CASES = {
     "nothing to test": (test_script, "quick:daf", [], nothing, ["no snapshot"]),
     "test of a missing file": (test_script, "quick:daf", ["TEST.RESTORE_FROM=nowhere.pth"], nothing, ["nowhere.pth"]),
     "test of another network": (test_script, "quick:daf", ["TEST.RESTORE_FROM={root}/weights.pth"],
-                                checkpoint({"a.weight": torch.zeros(1)}), ["weights.pth", "missing", "left over"]),
+                                checkpoint({"a.weight": torch.zeros(1)}), ["weights.pth", "missing", "unexpected"]),
     "single without a file": (test_script, "quick:daf", ["TEST.MODE=single"], nothing, ["TEST.RESTORE_FROM"]),
     "pipeline of a stage": (pipeline, "quick:daf", [], nothing, ["PIPELINE.STAGES"]),
     "override for no stage": (pipeline, "quick", ["dag:TRAIN.EARLY_STOP=1"], nothing, ["dag", "daf"]),
