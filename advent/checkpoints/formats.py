@@ -119,7 +119,7 @@ class CheckpointInfo:
 def open_checkpoint(path: str | Path) -> CheckpointInfo:
     """Read a checkpoint file and detect its format. Raises CheckpointError if it holds no network weights."""
     content = read(path)
-    inner, form, others = _unwrapped(content) if isinstance(content, Mapping) else (content, PLAIN, ())
+    inner, file_format, others = _unwrapped(content) if isinstance(content, Mapping) else (content, PLAIN, ())
     if not isinstance(inner, Mapping) or not inner or not all(isinstance(v, Tensor) for v in inner.values()):
         held = f" (it holds {', '.join(map(str, list(content)[:SHOWN]))})" if isinstance(content, Mapping) else ""
         raise CheckpointError(
@@ -132,10 +132,10 @@ def open_checkpoint(path: str | Path) -> CheckpointInfo:
     if all(name.startswith(IMAGENET_PREFIX) for name in weights):
         parts = {name: name.split(".")[1:] for name in weights}
         weights = {".".join(rest): weights[name] for name, rest in parts.items() if rest[0] != "layer5"}
-        form = IMAGENET
+        file_format = IMAGENET
     elif {"conv1.weight", "layer4.0.conv1.weight", "fc.weight"} <= weights.keys():
-        form = TORCHVISION
-    return CheckpointInfo(weights, form, module, others)
+        file_format = TORCHVISION
+    return CheckpointInfo(weights, file_format, module, others)
 
 
 def _unwrapped(content: Mapping[Any, Any]) -> tuple[Any, str, tuple[str, ...]]:
@@ -149,7 +149,7 @@ def _unwrapped(content: Mapping[Any, Any]) -> tuple[Any, str, tuple[str, ...]]:
 
 
 def _has_signature(entry: NetworkEntry, weights: Mapping[str, Tensor]) -> bool:
-    return all(mark in weights for mark in entry.signature)
+    return all(name in weights for name in entry.signature)
 
 
 def _channels(weights: Mapping[str, Tensor], name: str) -> int | None:

@@ -31,25 +31,25 @@ def load_network(net: nn.Module, path: str | Path) -> None:
 
     Warns if the weights suggest another value of MODEL.DILATIONS.
     """
-    found, own = open_checkpoint(path), CheckpointInfo(net.state_dict(), PLAIN, False, ())
+    info, own = open_checkpoint(path), CheckpointInfo(net.state_dict(), PLAIN, False, ())
     expected = own.weights
     # Batch norm of PyTorch before 0.4.1 has no counter.
-    weights = {**{name: tensor for name, tensor in expected.items() if name.endswith(COUNTER)}, **found.weights}
+    weights = {**{name: tensor for name, tensor in expected.items() if name.endswith(COUNTER)}, **info.weights}
     missing, unexpected = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
-    if missing or unexpected or found.classes != own.classes:
+    if missing or unexpected or info.classes != own.classes:
         raise CheckpointError(
-            f"{path}: holds {found}, the config asks for {own}; {summarize_keys('missing', missing)}, "
-            f"{summarize_keys('unexpected', unexpected)}; {_suggested_fix(found, own)}"
+            f"{path}: holds {info}, the config asks for {own}; {summarize_keys('missing', missing)}, "
+            f"{summarize_keys('unexpected', unexpected)}; {_suggested_fix(info, own)}"
         )
     wrong = [name for name, tensor in expected.items() if tensor.shape != weights[name].shape]
     if wrong:
         name = wrong[0]
         raise CheckpointError(
-            f"{path}: holds {found} on {found.encoder}; {summarize_keys('other shapes', wrong)}: {name} is "
+            f"{path}: holds {info} on {info.encoder}; {summarize_keys('other shapes', wrong)}: {name} is "
             f"{tuple(weights[name].shape)}, expected {tuple(expected[name].shape)}; check MODEL.LAYERS and MODEL.WIDTH"
         )
     net.load_state_dict(weights)
-    _warn(net, path, found)
+    _warn(net, path, info)
 
 
 def load_pretrained(net: nn.Module, path: str | Path, mean: Sequence[float]) -> int:
@@ -64,17 +64,17 @@ def load_pretrained(net: nn.Module, path: str | Path, mean: Sequence[float]) -> 
             f"{path}: no such checkpoint to start from (TRAIN.RESTORE_FROM; pretrained/README.md says where to get "
             "it); TRAIN.RESTORE_FROM=torchvision downloads other ImageNet weights, null trains from scratch"
         )
-    found = (
+    info = (
         CheckpointInfo(download(), TORCHVISION, False, ())
         if str(path) == TORCHVISION_WEIGHTS
         else open_checkpoint(path)
     )
     own = net.state_dict()
     classes = CheckpointInfo(own, PLAIN, False, ()).classes
-    if found.network and found.classes != classes:
-        raise CheckpointError(f"{path}: has {found.classes} classes, the config has NUM_CLASSES: {classes}")
-    weights: Mapping[str, Tensor] = found.weights
-    if found.format == TORCHVISION:
+    if info.network and info.classes != classes:
+        raise CheckpointError(f"{path}: has {info.classes} classes, the config has NUM_CLASSES: {classes}")
+    weights: Mapping[str, Tensor] = info.weights
+    if info.format == TORCHVISION:
         weights = convert(weights, mean)
         if getattr(net.blueprint, "stride_in", "conv2") == "conv1":
             log.info("%s: was trained with the stride in the 3x3 convolutions; MODEL.STRIDE_IN=conv2 fits it", path)
@@ -82,28 +82,28 @@ def load_pretrained(net: nn.Module, path: str | Path, mean: Sequence[float]) -> 
     if not any(not name.endswith(COUNTER) for name in fitting):
         raise CheckpointError(f"{path}: none of its {len(weights)} tensors fits this network; check MODEL.ENCODER")
     net.load_state_dict(fitting, strict=False)
-    _warn(net, path, found)
-    log.info("%s (%s): loaded %d of the network's %d tensors", path, found, len(fitting), len(own))
+    _warn(net, path, info)
+    log.info("%s (%s): loaded %d of the network's %d tensors", path, info, len(fitting), len(own))
     return len(fitting)
 
 
-def _warn(net: nn.Module, path: str | Path, found: CheckpointInfo) -> None:
+def _warn(net: nn.Module, path: str | Path, info: CheckpointInfo) -> None:
     classifier = getattr(net, "layer6", None)
     if isinstance(classifier, ASPP):
-        warn_of_dilations(path, found, classifier.dilations)
+        warn_of_dilations(path, info, classifier.dilations)
 
 
-def _suggested_fix(found: CheckpointInfo, own: CheckpointInfo) -> str:
-    if found.is_ctrls:
+def _suggested_fix(info: CheckpointInfo, own: CheckpointInfo) -> str:
+    if info.is_ctrls:
         return "its names are those of CTRL's network, which is not supported; evaluate it with CTRL's own code"
-    if found.format in (IMAGENET, TORCHVISION):
+    if info.format in (IMAGENET, TORCHVISION):
         return "it holds ImageNet weights to start training from (TRAIN.RESTORE_FROM), not a trained network"
-    if found.network is None:
+    if info.network is None:
         return "its names belong to none of the supported networks (ADVENT's, DADA's, DAF's)"
-    changes = [f"{key}={value}" for key, value in found.settings.items() if own.settings.get(key) != value]
+    changes = [f"{key}={value}" for key, value in info.settings.items() if own.settings.get(key) != value]
     if changes:
         return f"to load it, set {' '.join(changes)}"
-    if found.encoder == "timm":
+    if info.encoder == "timm":
         return (
             "its parameter names differ from this network's; scripts/checkpoint.py FILE names the fitting MODEL.ENCODER"
         )
