@@ -106,7 +106,10 @@ def overrides_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> l
 
 
 def config_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> Any:
-    """The stage's config: file, then flags, then KEY=VALUE. A stage restarted by torchrun resumes without `--resume`."""
+    """The stage's config: file, then flags, then KEY=VALUE.
+
+    A stage that torchrun restarts resumes without `--resume`.
+    """
     overrides = overrides_from_args(args, more)
     config = load_config(args.cfg, overrides, default=args.default_cfg, script=args.script, method=args.method)
     if distributed.under_torchrun() and distributed.broadcast_object(lambda: _is_restart(config)):

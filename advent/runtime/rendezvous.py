@@ -26,8 +26,8 @@ def fresh_store(store: Any, rank: int, size: int, timeout: timedelta) -> Any:
     """A prefix of `store` that only the `size` living processes use; rank 0 of this restart chooses the prefix.
 
     Every other rank writes a random id to `hello/RANK` and waits for rank 0's answer to that id. Rank 0 answers every
-    id that it reads, possibly a dead process's, until all ranks have confirmed under its prefix. Raises RuntimeError if a
-    rank does not join within `timeout`.
+    id that it reads, possibly a dead process's, until all ranks have confirmed under its prefix. Raises RuntimeError if
+    a rank does not join within `timeout`.
     """
     own = uuid.uuid4().hex
     if rank:

@@ -34,7 +34,7 @@ class _State:
     received: int | None = None
     at = 0.0  # monotonic time of the first signal
     ending = False  # the final message is being printed
-    speaks = True  # whether this process, one of several, prints that it stops
+    speaks = True  # whether this process (one of several) prints that it stops
 
 
 @contextmanager

@@ -5,9 +5,9 @@ gets the same values. All parts have one size, so a mean over images or pixels n
 by a count (valid labels, known depths) or depends on a maximum (BerHu's threshold) takes it from the whole batch. N
 parts therefore give the gradients of one batch N times as large, except for batch norm, which normalises each part.
 
-DistributedDataParallel is not used. It sends gradients during one backward pass, but a step has several: those of both
-networks, two of which share one forward pass of the discriminator. All of them would run under its `no_sync`, where it
-only adds hooks. Either way one message with all gradients follows (docs/distributed.md; a test compares the two).
+DistributedDataParallel is not used. It sends gradients during one backward pass, but a step has several, for both
+networks, and two of these passes share one forward pass of the discriminator. All of them would run under its
+`no_sync`, where it only adds hooks. Either way one message with all gradients follows (docs/distributed.md; a test compares the two).
 """
 
 from __future__ import annotations

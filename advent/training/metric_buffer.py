@@ -60,8 +60,8 @@ class NonFinite:
     def __str__(self) -> str:
         bad = ", ".join(f"{name} {value}" for name, value in self.values.items() if not abs(value) < float("inf"))
         rest = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items() if abs(value) < float("inf"))
-        more = f" and {len(self.files) - SHOWN_FILES} more" if len(self.files) > SHOWN_FILES else ""
-        files = ", ".join(self.files[:SHOWN_FILES]) + more
+        suffix = f" and {len(self.files) - SHOWN_FILES} more" if len(self.files) > SHOWN_FILES else ""
+        files = ", ".join(self.files[:SHOWN_FILES]) + suffix
         return f"iteration {self.iteration}: not finite: {bad}; finite: {rest or 'nothing'}; images: {files}"
 
 
