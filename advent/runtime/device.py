@@ -108,8 +108,8 @@ def seed_rank(seed: int) -> None:
 def seed_everything(seed: int, deterministic: bool = False) -> None:
     """Seed Python's, NumPy's and PyTorch's generators (all devices).
 
-    `deterministic` also enables PyTorch's deterministic algorithms; an operation without one runs with a warning. On the
-    CPU, equal runs are bit-identical in any case.
+    `deterministic` also enables PyTorch's deterministic algorithms; an operation without one runs with a warning. On
+    the CPU, equal runs are bit-identical in any case.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)

@@ -7,7 +7,8 @@ parts therefore give the gradients of one batch N times as large, except for bat
 
 DistributedDataParallel is not used. It sends gradients during one backward pass, but a step has several, for both
 networks, and two of these passes share one forward pass of the discriminator. All of them would run under its
-`no_sync`, where it only adds hooks. Either way one message with all gradients follows (docs/distributed.md; a test compares the two).
+`no_sync`, where it only adds hooks. Either way one message with all gradients follows (docs/distributed.md; a test
+compares the two).
 """
 
 from __future__ import annotations
