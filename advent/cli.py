@@ -1,4 +1,4 @@
-"""The command line that all stages share, and how a stage's errors reach its user: one line, exit code 2."""
+"""Command line shared by all stages: options, config overrides, logging, one-line errors and exit codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from advent.errors import ConfigError, UserError, first_line, printable
 from advent.runtime import distributed, signals
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# What only the user can mend: a full or broken disk, a folder that is a file, no permission.
+# errno values that the user can fix: a full or broken disk, a folder that is a file, no permission.
 USER_FIXABLE = (
     *DISK_FULL,
     errno.EACCES,
@@ -41,57 +41,57 @@ SPELLINGS = {"true": "true", "1": "true", "yes": "true", "false": "false", "0": 
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports a wrong command line in one line; flags and KEY=VALUE may come in any order."""
+    """Argument parser with one-line errors; flags and KEY=VALUE pairs may come in any order."""
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """As argparse's, with positional arguments anywhere, also behind a flag of several values (`--seeds 1 A=3`)."""
+        """Parse arguments; KEY=VALUE may come anywhere, even after a flag with several values (`--seeds 1 A=3`)."""
         pairs: list[str] = []
         others: list[str] = []
-        for argument in map(_at_home, sys.argv[1:] if args is None else args):
+        for argument in map(_expand_home, sys.argv[1:] if args is None else args):
             is_value = bool(others) and self._takes_one_value(others[-1])
             (pairs if PAIR.match(argument) and not is_value else others).append(argument)
         return self.parse_intermixed_args([*pairs, *others], namespace)
 
     def _takes_one_value(self, flag: str) -> bool:
-        """Whether what follows a flag is its value whatever it looks like (`--exp-suffix LR=1e-3`)."""
+        """Whether the next argument is the flag's value even if it looks like KEY=VALUE (`--exp-suffix LR=1e-3`)."""
         action = self._option_string_actions.get(flag)
         return action is not None and action.nargs is None
 
     def error(self, message: str) -> NoReturn:
-        """Print the line and exit with code 2."""
+        """Print the error in one line and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
-def _at_home(argument: str) -> str:
-    """`--flag=~/path` with the home folder in it: a shell expands `~` at the beginning of a word alone."""
+def _expand_home(argument: str) -> str:
+    """Expand `~` in `--flag=~/path`: a shell expands it only at the start of a word."""
     flag, equals, value = argument.partition("=")
     return f"{flag}={os.path.expanduser(value)}" if equals and flag.startswith("--") else argument
 
 
 def make_parser(prog: str, description: str, default_cfg: str = "ep1", trains: bool = False) -> argparse.ArgumentParser:
-    """The options that every stage takes; `trains` adds those of stages that can be started anew."""
+    """Parser with the options of every stage; `trains` adds `--overwrite`."""
     parser = OneLineParser(prog=prog, description=description, allow_abbrev=False)
     parser.set_defaults(default_cfg=default_cfg, script=prog)
     add = parser.add_argument
     add("--cfg", metavar="FILE", help=f"config: a path or a name in configs/, or NAME:STAGE (default: {default_cfg})")
     add("--method", metavar="NAME", help="a baseline in configs/methods: source_only, minent, advent, dada, intrada")
-    add("--data-root", "--data_root", metavar="DIR", help="where the data sets lie (DATA_ROOT)")
-    add("--exp-root", "--exp_root", "--exp_root_dir", metavar="DIR", help="where results go (EXP_ROOT)")
+    add("--data-root", "--data_root", metavar="DIR", help="folder of the data sets (DATA_ROOT)")
+    add("--exp-root", "--exp_root", "--exp_root_dir", metavar="DIR", help="folder for results (EXP_ROOT)")
     add("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
-    add("--exp-suffix", metavar="NAME", help="keep this experiment apart from others of its protocol")
-    add("--random-train", action="store_true", help="draw the seed instead of the config's")
+    add("--exp-suffix", metavar="NAME", help="suffix of the experiment's folder, to run a protocol several times")
+    add("--random-train", action="store_true", help="use a random seed instead of the config's")
     add("--tensorboard", action="store_true", help="write TensorBoard files too")
-    add("--deterministic", action="store_true", help="the same bits every time, where the device allows it")
+    add("--deterministic", action="store_true", help="deterministic algorithms, if the device supports them")
     either = parser.add_mutually_exclusive_group()
-    either.add_argument("--resume", action="store_true", help="continue a stopped run")
+    either.add_argument("--resume", action="store_true", help="resume an interrupted run")
     if trains:
-        either.add_argument("--overwrite", action="store_true", help="start anew where an earlier run's results lie")
+        either.add_argument("--overwrite", action="store_true", help="replace the results of an earlier run")
     add("overrides", nargs="*", metavar="KEY=VALUE", help="config keys, for example TRAIN.MAX_ITERS=1000")
     return parser
 
 
 def overrides_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> list[str]:
-    """The command line as KEY=VALUE pairs: flags first, explicit pairs last."""
+    """The command line as KEY=VALUE overrides: flags, then `more`, then explicit pairs (the last wins)."""
     flags = {
         "DATA_ROOT": args.data_root,
         "EXP_ROOT": args.exp_root,
@@ -106,31 +106,34 @@ def overrides_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> l
 
 
 def config_from_args(args: argparse.Namespace, more: Sequence[str] = ()) -> Any:
-    """The stage's config: file, then flags, then KEY=VALUE. Restarted by torchrun, a stage resumes without a flag."""
+    """The stage's config: file, then flags, then KEY=VALUE.
+
+    A stage that torchrun restarts resumes without `--resume`.
+    """
     overrides = overrides_from_args(args, more)
     config = load_config(args.cfg, overrides, default=args.default_cfg, script=args.script, method=args.method)
-    if distributed.under_torchrun() and distributed.broadcast_object(lambda: _began_here(config)):
+    if distributed.under_torchrun() and distributed.broadcast_object(lambda: _is_restart(config)):
         args.resume, args.overwrite = True, False
     return config
 
 
-def _began_here(config: Config) -> bool:
-    """Whether the torchrun start above this process began what lies in the stage's folder.
+def _is_restart(config: Config) -> bool:
+    """Whether the run in the stage's folder was started by the same torchrun launch as this process.
 
-    Then this is a restart, and its --overwrite has been obeyed. What lay there before the start is never resumed so: a
-    first process that refused it is restarted, too.
+    If so, torchrun has restarted this process, and `--overwrite` has already taken effect. Results of an earlier launch
+    are never resumed this way, since torchrun also restarts a process that refused them.
     """
     launcher, record = distributed.launcher(), read_provenance(RunDir.of(config).path)
     return launcher is not None and record is not None and record.get("launcher") == launcher
 
 
 def quoted(text: str) -> str:
-    """A path such as `1e3` or `no` must stay text in YAML."""
+    """Quote text for YAML, so that a path such as `1e3` or `no` stays text."""
     return "'" + text.replace("'", "''") + "'"
 
 
 def normalize_mode(text: str) -> str:
-    """`--normalize`: true or false in any usual spelling, or release. The release's `type=bool` took False for true."""
+    """Value of `--normalize`: true, false (any spelling) or release. The authors' `type=bool` parses False as true."""
     word = text.strip().lower()
     if word == "release":
         return word
@@ -140,16 +143,17 @@ def normalize_mode(text: str) -> str:
 
 
 def run_cli(prog: str, body: Callable[[], None], argv: Sequence[str] | None = None, resumes: bool = False) -> int:
-    """Run a stage's body with logging on standard error; a user's mistake becomes one line and exit code 2.
+    """Run a stage's body with logging to standard error; returns the exit code.
 
-    A signal ends it with 128 plus its number and the command that continues: the same one, with `--resume` where the
-    door has it (`resumes`). Of several processes that torchrun started, rank 0 logs and one says why the run ended.
+    A user error prints one line and exits with 2. A signal exits with 128 plus its number and prints the command that
+    continues the run: the same one, with `--resume` if the entry point supports it (`resumes`). Under torchrun, rank 0
+    logs, and one process prints why the run ended.
     """
     single = "/" in prog  # scripts/: not a stage
     distributed.set_single(single)
     level = logging.INFO if distributed.launched_rank() == 0 else logging.ERROR
     logging.basicConfig(level=level, format="%(message)s", stream=sys.stderr)
-    again = _command(prog, sys.argv[1:] if argv is None else argv, resumes)
+    command = _command(prog, sys.argv[1:] if argv is None else argv, resumes)
     with signals.handle_signals(speaks=distributed.launched_rank() == 0):
         try:
             if distributed.is_distributed_launch() and single:
@@ -158,32 +162,35 @@ def run_cli(prog: str, body: Callable[[], None], argv: Sequence[str] | None = No
                 body()
             return 0
         except UserError as error:
-            words, code = f"error: {error}", error.exit_code
+            message, code = f"error: {error}", error.exit_code
         except OSError as error:
             if error.errno not in USER_FIXABLE:
                 raise
-            fix = f"; make room, then: {again}" if error.errno in DISK_FULL else ""
-            words, code = f"error: {error.filename or 'writing'}: {error.strerror}{fix}", UserError.exit_code
+            fix = f"; make room, then: {command}" if error.errno in DISK_FULL else ""
+            message, code = f"error: {error.filename or 'writing'}: {error.strerror}{fix}", UserError.exit_code
         except torch.OutOfMemoryError as error:
             fix = "lower the batch or input size, or set TRAIN.AMP=bf16"
-            words = f"error: the device's memory is full ({first_line(error)}); {fix}"
+            message = f"error: out of device memory ({first_line(error)}); {fix}"
             code = UserError.exit_code
         except RuntimeError as error:
             cause = lost_worker(error)
             if cause is None:
                 raise
-            words, code = f"error: {cause}", UserError.exit_code
+            message, code = f"error: {cause}", UserError.exit_code
         except signals.Interrupted as stop:
-            words, code = f"stopped by {stop}; continue with: {again}", stop.exit_code
+            message, code = f"stopped by {stop}; continue with: {command}", stop.exit_code
         except KeyboardInterrupt:
-            words, code = f"stopped at once; continue with: {again}", 130
+            message, code = f"stopped at once; continue with: {command}", 130
         except distributed.LostPeer as lost:
-            words, code = f"error: {lost}; what that one said, or torchrun's report, tells why", lost.exit_code
+            message, code = (
+                f"error: {lost}; see that process's error or torchrun's report for the cause",
+                lost.exit_code,
+            )
             signals.ignore_from_now()
             distributed.wait_for_torchrun()
         signals.ignore_from_now()
         if distributed.is_error_reporter():
-            print(printable(f"{prog}: {words}"), file=sys.stderr, flush=True)
+            print(printable(f"{prog}: {message}"), file=sys.stderr, flush=True)
         return code
 
 

@@ -1,4 +1,4 @@
-"""From a config to networks, data sets and a run: what the stages have in common."""
+"""Build data sets from a config: source, target and evaluation set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from advent.utils.paths import CONFIGS
 
 
 def source_data(config: Config) -> StreetDataset:
-    """The labelled source at its input size; with depth when the network learns depth."""
+    """The labelled source data set at its input size; with depth if the network learns depth."""
     spec = load_spec(config.SOURCE)
     train = config.TRAIN
     return StreetDataset(
@@ -39,9 +39,9 @@ def target_data(
     label_dir: Path | None = None,
     size: Sequence[int] | None = None,
 ) -> StreetDataset:
-    """The unlabelled target at its input size; `names` takes a part of it, `label_dir` adds pseudo labels.
+    """The unlabelled target data set at its input size (or `size`, width and height).
 
-    Its ground truth is never opened here.
+    `names` selects a subset; `label_dir` adds pseudo labels. The ground truth is never opened.
     """
     spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     train = config.TRAIN
@@ -62,7 +62,7 @@ def target_data(
 
 
 def evaluation_data(config: Config, labelled: bool = True) -> StreetDataset:
-    """The target's labelled set: images at TEST.INPUT_SIZE_TARGET, labels (if any) at the size they are scored at."""
+    """The target's evaluation set: images at TEST.INPUT_SIZE_TARGET, labels (if `labelled`) at scoring size."""
     spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     return StreetDataset(
         spec,
@@ -78,12 +78,12 @@ def evaluation_data(config: Config, labelled: bool = True) -> StreetDataset:
 
 
 def cache_folder(config: Config) -> Path | None:
-    """Where scripts/prepare.py leaves decoded items: DATA_CACHE, relative to DATA_ROOT."""
+    """Folder of the decoded items that scripts/prepare.py writes: DATA_CACHE, relative to DATA_ROOT."""
     return Path(config.DATA_ROOT) / config.DATA_CACHE if config.DATA_CACHE else None
 
 
 def _list_file(value: str | None) -> Path | None:
-    """A list file, by its path, or by its path below this project: its own configs name lists that travel with it."""
+    """Path of a list file; a relative path that does not exist is looked up in this project, which ships some lists."""
     if not value:
         return None
     own = CONFIGS.parent / value

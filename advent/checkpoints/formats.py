@@ -1,4 +1,4 @@
-"""What a checkpoint is, read off its content: never off its name."""
+"""Checkpoint formats, detected from a file's content and never from its name."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ PLAIN, WRAPPED, RESUME, IMAGENET, TORCHVISION = (
 )
 IMAGENET_PREFIX, MODULE_PREFIX = "Scale.", "module."
 CTRL_PARTS = ("backbone.", "decoder.", "head_seg.")  # modules of CTRL's network
-COUNTER = "num_batches_tracked"  # of batch norms since PyTorch 0.4.1; no number of this line depends on it
-INITIAL_SPREAD = 0.01  # standard deviation that the classifiers of this line start with
+COUNTER = "num_batches_tracked"  # batch norm's counter since PyTorch 0.4.1; results do not depend on it
+INITIAL_SPREAD = 0.01  # initial standard deviation of the classifiers of the ADVENT family
 SHOWN = 3
 
 
 @dataclass(frozen=True)
 class CheckpointInfo:
-    """A checkpoint file, unpacked.
+    """Content of a checkpoint file.
 
-    `weights` without prefixes, `format` one of the constants above, `module` whether names began with `module.`,
-    `others` what else the file holds (optimizers, a discriminator, ...).
+    `weights`: state dict without prefixes. `format`: one of the constants above. `module`: whether names started with
+    `module.`. `others`: names of the file's other entries (optimizers, a discriminator, ...).
     """
 
     weights: dict[str, Tensor]
@@ -47,25 +47,25 @@ class CheckpointInfo:
 
     @property
     def network(self) -> str | None:
-        """MODEL.NAME of the network that these weights belong to; None for starts, and for networks of other lines."""
+        """MODEL.NAME of the network with these weights; None for ImageNet starts and for unknown networks."""
         if CLASSIFIER not in self.weights or self.format in (IMAGENET, TORCHVISION):
             return None
-        marked = [name for name, entry in NETWORKS.items() if _has_signature(entry, self.weights)]
-        return max(marked, key=lambda name: len(NETWORKS[name].signature), default=None)
+        matching = [name for name, entry in NETWORKS.items() if _has_signature(entry, self.weights)]
+        return max(matching, key=lambda name: len(NETWORKS[name].signature), default=None)
 
     @property
     def multi_level(self) -> bool:
-        """Whether there is an auxiliary classifier."""
+        """Whether the weights include an auxiliary classifier."""
         return AUXILIARY in self.weights
 
     @property
     def classes(self) -> int | None:
-        """How many classes it tells apart; None without a classifier of this line."""
+        """Number of classes; None without a classifier of the ADVENT family."""
         return _channels(self.weights, CLASSIFIER)
 
     @property
     def encoder(self) -> str:
-        """The backbone, as far as names and shapes tell."""
+        """The backbone, as far as it follows from names and shapes."""
         if "layer1.0.conv1.weight" in self.weights:
             blocks, width = self._resnet()
             full = blocks == [3, 4, 23, 3] and width == 64
@@ -74,56 +74,56 @@ class CheckpointInfo:
 
     @property
     def settings(self) -> dict[str, str]:
-        """The config's keys that these weights determine, as KEY=VALUE takes them; empty without a network."""
+        """Config keys that the weights determine, with values as in KEY=VALUE; empty if the network is unknown."""
         if self.network is None:
             return {}
-        found = {
+        settings = {
             "MODEL.NAME": self.network,
             "MODEL.MULTI_LEVEL": str(self.multi_level).lower(),
             "NUM_CLASSES": str(self.classes),
         }
         if self.encoder.startswith("resnet101"):
             blocks, width = self._resnet()
-            return {**found, "MODEL.ENCODER": "resnet101", "MODEL.LAYERS": listed(blocks), "MODEL.WIDTH": str(width)}
-        return {**found, "MODEL.ENCODER": "timm:NAME"} if self.encoder == "timm" else found
+            return {**settings, "MODEL.ENCODER": "resnet101", "MODEL.LAYERS": listed(blocks), "MODEL.WIDTH": str(width)}
+        return {**settings, "MODEL.ENCODER": "timm:NAME"} if self.encoder == "timm" else settings
 
     @property
     def dilations(self) -> tuple[int, ...] | None:
-        """Those of the classifier whose convolutions were trained; None where the weights do not tell.
+        """Dilations of the classifier's trained convolutions; None if the weights are inconclusive.
 
-        A convolution that was never used keeps the spread that it was drawn with; training and weight decay change it.
+        A convolution that was never used keeps its initial standard deviation; training and weight decay change it.
         """
         convs = [self.weights.get(f"layer6.conv2d_list.{index}.weight") for index in range(len(ASPP_DILATIONS))]
         trained = [None if conv is None else _is_trained(conv) for conv in convs]
         if None in trained or not any(trained):
             return None
-        return tuple(rate for rate, one in zip(ASPP_DILATIONS, trained, strict=True) if one)
+        return tuple(rate for rate, is_trained in zip(ASPP_DILATIONS, trained, strict=True) if is_trained)
 
     @property
     def is_ctrls(self) -> bool:
-        """Whether these are the names of CTRL's network."""
+        """Whether the names are those of CTRL's network."""
         return all(any(name.startswith(part) for name in self.weights) for part in CTRL_PARTS)
 
     def _resnet(self) -> tuple[list[int], int]:
-        """Blocks of the four stages, and channels of the stem."""
+        """Blocks of the four stages, and output channels of the stem."""
         blocks = [_count_blocks(self.weights, f"layer{stage}.") for stage in (1, 2, 3, 4)]
         return blocks, _channels(self.weights, "conv1.weight") or 0
 
     def __str__(self) -> str:
-        """In a few words: `DeepLabv2_depth (16 classes)`."""
+        """Short description, such as `DeepLabv2_depth (16 classes)`."""
         if self.network is None:
-            return self.format if self.format in (IMAGENET, TORCHVISION) else "no network of this line"
+            return self.format if self.format in (IMAGENET, TORCHVISION) else "no network of the ADVENT family"
         return f"{self.network}{' multi-level' if self.multi_level else ''} ({self.classes} classes)"
 
 
 def open_checkpoint(path: str | Path) -> CheckpointInfo:
-    """Read a file and tell what it is. Raises CheckpointError when it holds no network weights."""
+    """Read a checkpoint file and detect its format. Raises CheckpointError if it holds no network weights."""
     content = read(path)
-    inner, form, others = _unwrapped(content) if isinstance(content, Mapping) else (content, PLAIN, ())
+    inner, file_format, others = _unwrapped(content) if isinstance(content, Mapping) else (content, PLAIN, ())
     if not isinstance(inner, Mapping) or not inner or not all(isinstance(v, Tensor) for v in inner.values()):
         held = f" (it holds {', '.join(map(str, list(content)[:SHOWN]))})" if isinstance(content, Mapping) else ""
         raise CheckpointError(
-            f"{path}: holds no network weights{held}; want a state dict, or one under model_state_dict"
+            f"{path}: holds no network weights{held}; expected a state dict, or one under model_state_dict"
         )
     weights = {str(name): tensor for name, tensor in inner.items()}
     module = all(name.startswith(MODULE_PREFIX) for name in weights)
@@ -132,10 +132,10 @@ def open_checkpoint(path: str | Path) -> CheckpointInfo:
     if all(name.startswith(IMAGENET_PREFIX) for name in weights):
         parts = {name: name.split(".")[1:] for name in weights}
         weights = {".".join(rest): weights[name] for name, rest in parts.items() if rest[0] != "layer5"}
-        form = IMAGENET
+        file_format = IMAGENET
     elif {"conv1.weight", "layer4.0.conv1.weight", "fc.weight"} <= weights.keys():
-        form = TORCHVISION
-    return CheckpointInfo(weights, form, module, others)
+        file_format = TORCHVISION
+    return CheckpointInfo(weights, file_format, module, others)
 
 
 def _unwrapped(content: Mapping[Any, Any]) -> tuple[Any, str, tuple[str, ...]]:
@@ -149,11 +149,11 @@ def _unwrapped(content: Mapping[Any, Any]) -> tuple[Any, str, tuple[str, ...]]:
 
 
 def _has_signature(entry: NetworkEntry, weights: Mapping[str, Tensor]) -> bool:
-    return all(mark in weights for mark in entry.signature)
+    return all(name in weights for name in entry.signature)
 
 
 def _channels(weights: Mapping[str, Tensor], name: str) -> int | None:
-    """Output channels of a convolution; None where it is missing, or no convolution."""
+    """Output channels of a convolution; None if it is missing or has no dimensions."""
     shape = weights[name].shape if name in weights else ()
     return shape[0] if shape else None
 
@@ -163,18 +163,18 @@ def _count_blocks(weights: Mapping[str, Tensor], stage: str) -> int:
 
 
 def warn_of_dilations(path: str | Path, found: CheckpointInfo, used: Sequence[int]) -> None:
-    """Warn where the weights suggest that their network sums other convolutions of the classifier than `used`."""
+    """Warn if the weights suggest that their network sums other convolutions of the classifier than `used`."""
     if found.dilations is None or found.dilations == tuple(used):
         return
     idle = [rate for rate in ASPP_DILATIONS if rate not in found.dilations]
     why = (
-        f"its classifier's convolutions of dilation {', '.join(map(str, idle))} still have their initial spread of "
-        f"{INITIAL_SPREAD}, so its network seems not to use them (AdaptSegNet's uses 6 and 12 alone)"
+        f"its classifier's convolutions of dilation {', '.join(map(str, idle))} still have their initial standard "
+        f"deviation of {INITIAL_SPREAD}, so its network seems not to use them (AdaptSegNet's uses only 6 and 12)"
         if idle
         else "all four convolutions of its classifier are trained"
     )
     log.warning(
-        "%s: %s, but MODEL.DILATIONS is %s: that is another function, and its scores mean nothing; set "
+        "%s: %s, but MODEL.DILATIONS is %s: the network computes another function and its scores are invalid; set "
         "MODEL.DILATIONS=%s",
         path,
         why,
@@ -184,14 +184,15 @@ def warn_of_dilations(path: str | Path, found: CheckpointInfo, used: Sequence[in
 
 
 def listed(values: Sequence[int]) -> str:
-    """[6,12]: a list as KEY=VALUE takes it from a command line."""
+    """A list as KEY=VALUE on a command line takes it, such as `[6,12]`."""
     return f"[{','.join(map(str, values))}]"
 
 
 def _is_trained(weight: Tensor) -> bool | None:
-    """Whether a convolution's spread has left its initial one; None in between.
+    """Whether a convolution's standard deviation differs from its initial value; None if inconclusive.
 
-    The estimate of a standard deviation from n draws errs by 1 / sqrt(2 n) of it: four times that is by chance.
+    A standard deviation estimated from n values has a relative error of 1 / sqrt(2 n). Up to four times that (plus
+    0.002) is taken for chance, more than three times this bound for training.
     """
     if weight.numel() < 2 or not weight.is_floating_point():
         return None

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without executing anything that they carry."""
+"""Checkpoint files: written atomically, and read without executing code in them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from torch import nn
 from advent.errors import CheckpointError, first_line
 from advent.utils.serialization import write_atomically
 
-warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # names no file, and loads all the same
+warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)  # names no file, and the file loads anyway
 
 
 def save(path: str | Path, value: Any) -> Path:
-    """Write a checkpoint whole or not at all. Raises OSError, for example when the disk is full."""
+    """Write a checkpoint atomically. Raises OSError, for example when the disk is full."""
 
     def write(handle: BinaryIO) -> None:
         try:
             torch.save(value, handle)
-        except RuntimeError as error:  # PyTorch hides what the file system said behind its own complaint
+        except RuntimeError as error:  # PyTorch hides the file system's error behind its own
             cause = error.__context__
             while cause is not None and not isinstance(cause, OSError):
                 cause = cause.__context__
@@ -34,9 +34,9 @@ def save(path: str | Path, value: Any) -> Path:
 
 
 def read(path: str | Path) -> Any:
-    """Whatever a checkpoint file holds, on the CPU, with tensors and plain containers only.
+    """Load a checkpoint file to the CPU: tensors and plain containers only.
 
-    Raises CheckpointError naming the file when it is missing, damaged, or needs code to be loaded.
+    Raises CheckpointError naming the file if it is missing, damaged, or needs code to be loaded.
     """
     path = Path(path)
     if not path.is_file():
@@ -52,24 +52,24 @@ def read(path: str | Path) -> Any:
 
 
 def _unloaded(error: pickle.UnpicklingError) -> str:
-    """What PyTorch refused to load. The first line of its text advises to execute the file instead."""
+    """The object that PyTorch refused to load. The first line of its message advises executing the file instead."""
     lines = str(error).splitlines()
     reason = next((line for line in lines if "GLOBAL" in line or "error:" in line), lines[0] if lines else "")
     return first_line(reason.rpartition("WeightsUnpickler error:")[2])
 
 
 def peek(path: str | Path) -> Any:
-    """As `read`, for a file that this project wrote: the tensors stay on the disk until they are used."""
+    """Memory-map a checkpoint that this project wrote: tensors are read from disk when they are used."""
     return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
 def _refuse_bomb(path: Path) -> None:
-    """PyTorch stores its archive's members as they are: a member larger than the file is no checkpoint but a trap."""
+    """Refuse a decompression bomb: PyTorch stores archive members uncompressed, so none exceeds the file's size."""
     try:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(member.file_size for member in archive.infolist())
     except (zipfile.BadZipFile, OSError):
-        return  # the older format, or no checkpoint at all: PyTorch says which
+        return  # the older format or no checkpoint: torch.load reports which
     if unpacked > path.stat().st_size:
         raise CheckpointError(
             f"{path}: refused, {path.stat().st_size} bytes would unpack to {unpacked}; PyTorch's own files do not "
@@ -78,15 +78,15 @@ def _refuse_bomb(path: Path) -> None:
 
 
 def digest(path: str | Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
+    """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def state_digest(net: nn.Module) -> str:
-    """SHA-256 of a network's names, types, shapes and values; where its tensors lie does not matter."""
-    found = hashlib.sha256()
+    """SHA-256 of a network's names, dtypes, shapes and values; device and memory layout do not matter."""
+    sha256 = hashlib.sha256()
     for name, tensor in sorted(net.state_dict().items()):
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        found.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
+        sha256.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        sha256.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()

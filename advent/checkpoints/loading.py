@@ -1,4 +1,4 @@
-"""Loading weights into a network: a trained one whole, or a start where names and shapes fit."""
+"""Load weights into a network: a complete trained checkpoint, or pretrained tensors whose names and shapes fit."""
 
 from __future__ import annotations
 
@@ -23,57 +23,58 @@ from advent.model.deeplabv2 import ASPP
 from advent.model.pretrained import convert, download
 
 log = logging.getLogger(__name__)
-TORCHVISION_WEIGHTS = "torchvision"  # as TRAIN.RESTORE_FROM: let torchvision fetch its weights
+TORCHVISION_WEIGHTS = "torchvision"  # value of TRAIN.RESTORE_FROM: torchvision downloads its weights
 
 
 def load_network(net: nn.Module, path: str | Path) -> None:
-    """Load a trained network of any form. Raises CheckpointError naming both sides when it is not this one.
+    """Load a trained checkpoint of any format. Raises CheckpointError, naming both networks, if it does not fit.
 
-    Warns where the weights suggest another choice of MODEL.DILATIONS.
+    Warns if the weights suggest another value of MODEL.DILATIONS.
     """
-    found, own = open_checkpoint(path), CheckpointInfo(net.state_dict(), PLAIN, False, ())
-    wanted = own.weights
-    # PyTorch before 0.4.1 counted no batches.
-    weights = {**{name: tensor for name, tensor in wanted.items() if name.endswith(COUNTER)}, **found.weights}
-    missing, left_over = sorted(wanted.keys() - weights.keys()), sorted(weights.keys() - wanted.keys())
-    if missing or left_over or found.classes != own.classes:
+    info, own = open_checkpoint(path), CheckpointInfo(net.state_dict(), PLAIN, False, ())
+    expected = own.weights
+    # Batch norm of PyTorch before 0.4.1 has no counter.
+    weights = {**{name: tensor for name, tensor in expected.items() if name.endswith(COUNTER)}, **info.weights}
+    missing, unexpected = sorted(expected.keys() - weights.keys()), sorted(weights.keys() - expected.keys())
+    if missing or unexpected or info.classes != own.classes:
         raise CheckpointError(
-            f"{path}: holds {found}, the config asks for {own}; {summarize_keys('missing', missing)}, "
-            f"{summarize_keys('left over', left_over)}; {_suggested_fix(found, own)}"
+            f"{path}: holds {info}, the config asks for {own}; {summarize_keys('missing', missing)}, "
+            f"{summarize_keys('unexpected', unexpected)}; {_suggested_fix(info, own)}"
         )
-    wrong = [name for name, tensor in wanted.items() if tensor.shape != weights[name].shape]
+    wrong = [name for name, tensor in expected.items() if tensor.shape != weights[name].shape]
     if wrong:
         name = wrong[0]
         raise CheckpointError(
-            f"{path}: holds {found} on {found.encoder}; {summarize_keys('other shapes', wrong)}: {name} is "
-            f"{tuple(weights[name].shape)}, want {tuple(wanted[name].shape)}; check MODEL.LAYERS and MODEL.WIDTH"
+            f"{path}: holds {info} on {info.encoder}; {summarize_keys('other shapes', wrong)}: {name} is "
+            f"{tuple(weights[name].shape)}, expected {tuple(expected[name].shape)}; check MODEL.LAYERS and MODEL.WIDTH"
         )
     net.load_state_dict(weights)
-    _warn(net, path, found)
+    _warn(net, path, info)
 
 
 def load_pretrained(net: nn.Module, path: str | Path, mean: Sequence[float]) -> int:
-    """Copy starting weights where names and shapes fit: ImageNet's in ADVENT's or torchvision's form, or a network.
+    """Copy pretrained tensors whose names and shapes fit: ImageNet weights (ADVENT's or torchvision's), or a network's.
 
-    `path`: a file, or `torchvision` to let it fetch its ResNet-101. `mean`: the BGR mean that the images come minus.
-    New heads keep their random start. Returns the number of tensors copied; raises CheckpointError if none fits.
+    `path`: a file, or `torchvision` to download its ResNet-101. `mean`: the BGR mean subtracted from the images. New
+    heads keep their random initialisation. Returns the number of tensors copied. Raises CheckpointError if the file is
+    missing, no tensor fits, or the number of classes differs.
     """
     if str(path) != TORCHVISION_WEIGHTS and not Path(path).is_file():
         raise CheckpointError(
-            f"{path}: no such checkpoint to start from (TRAIN.RESTORE_FROM; pretrained/README.md says where it comes "
-            "from); TRAIN.RESTORE_FROM=torchvision fetches another ImageNet start, null trains from scratch"
+            f"{path}: no such checkpoint to start from (TRAIN.RESTORE_FROM; pretrained/README.md says where to get "
+            "it); TRAIN.RESTORE_FROM=torchvision downloads other ImageNet weights, null trains from scratch"
         )
-    found = (
+    info = (
         CheckpointInfo(download(), TORCHVISION, False, ())
         if str(path) == TORCHVISION_WEIGHTS
         else open_checkpoint(path)
     )
     own = net.state_dict()
     classes = CheckpointInfo(own, PLAIN, False, ()).classes
-    if found.network and found.classes != classes:
-        raise CheckpointError(f"{path}: has {found.classes} classes, the config has NUM_CLASSES: {classes}")
-    weights: Mapping[str, Tensor] = found.weights
-    if found.format == TORCHVISION:
+    if info.network and info.classes != classes:
+        raise CheckpointError(f"{path}: has {info.classes} classes, the config has NUM_CLASSES: {classes}")
+    weights: Mapping[str, Tensor] = info.weights
+    if info.format == TORCHVISION:
         weights = convert(weights, mean)
         if getattr(net.blueprint, "stride_in", "conv2") == "conv1":
             log.info("%s: was trained with the stride in the 3x3 convolutions; MODEL.STRIDE_IN=conv2 fits it", path)
@@ -81,29 +82,29 @@ def load_pretrained(net: nn.Module, path: str | Path, mean: Sequence[float]) -> 
     if not any(not name.endswith(COUNTER) for name in fitting):
         raise CheckpointError(f"{path}: none of its {len(weights)} tensors fits this network; check MODEL.ENCODER")
     net.load_state_dict(fitting, strict=False)
-    _warn(net, path, found)
-    log.info("%s (%s): %d of the network's %d tensors start from it", path, found, len(fitting), len(own))
+    _warn(net, path, info)
+    log.info("%s (%s): loaded %d of the network's %d tensors", path, info, len(fitting), len(own))
     return len(fitting)
 
 
-def _warn(net: nn.Module, path: str | Path, found: CheckpointInfo) -> None:
+def _warn(net: nn.Module, path: str | Path, info: CheckpointInfo) -> None:
     classifier = getattr(net, "layer6", None)
     if isinstance(classifier, ASPP):
-        warn_of_dilations(path, found, classifier.dilations)
+        warn_of_dilations(path, info, classifier.dilations)
 
 
-def _suggested_fix(found: CheckpointInfo, own: CheckpointInfo) -> str:
-    if found.is_ctrls:
-        return "these are the names of CTRL's network, which is not loaded here; evaluate it with CTRL's own code"
-    if found.format in (IMAGENET, TORCHVISION):
-        return "it is a start for training (TRAIN.RESTORE_FROM), no trained network"
-    if found.network is None:
-        return "its names are of no network that is loaded here (ADVENT's, DADA's or DAF's)"
-    wanted = [f"{key}={value}" for key, value in found.settings.items() if own.settings.get(key) != value]
-    if wanted:
-        return f"to load it, set {' '.join(wanted)}"
-    if found.encoder == "timm":
+def _suggested_fix(info: CheckpointInfo, own: CheckpointInfo) -> str:
+    if info.is_ctrls:
+        return "its names are those of CTRL's network, which is not supported; evaluate it with CTRL's own code"
+    if info.format in (IMAGENET, TORCHVISION):
+        return "it holds ImageNet weights to start training from (TRAIN.RESTORE_FROM), not a trained network"
+    if info.network is None:
+        return "its names belong to none of the supported networks (ADVENT's, DADA's, DAF's)"
+    changes = [f"{key}={value}" for key, value in info.settings.items() if own.settings.get(key) != value]
+    if changes:
+        return f"to load it, set {' '.join(changes)}"
+    if info.encoder == "timm":
         return (
-            "its parts differ from those of this network; scripts/checkpoint.py FILE names the MODEL.ENCODER that fits"
+            "its parameter names differ from this network's; scripts/checkpoint.py FILE names the fitting MODEL.ENCODER"
         )
-    return "its parts differ from those of this network"
+    return "its parameter names differ from this network's"

@@ -1,4 +1,4 @@
-"""Where an artefact comes from: the record beside it, and the check that a later stage makes of it."""
+"""Provenance of artefacts: the record stored beside them, and the check by later stages."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def provenance(config: Config, inputs: Mapping[str, Path], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The record of one run: config, seed, code, libraries, device, inputs by digest, data sets by their names.
+    """The provenance record of one run: config, seed, code, libraries, device, and digests of inputs and image names.
 
-    `inputs`: role -> file (the checkpoint that a stage starts from, splits). `names`: role -> the images' names.
+    `inputs`: role -> file (the initial checkpoint, splits). `names`: role -> image names of a data set.
     """
     return {
         "schema": 1,
@@ -48,7 +48,7 @@ def provenance(config: Config, inputs: Mapping[str, Path], names: Mapping[str, S
 
 
 def environment() -> dict[str, Any]:
-    """Code and library versions, and the time."""
+    """Code and library versions, and the current time."""
     return {
         "code": {"version": advent.__version__, **_revision()},
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
@@ -57,35 +57,35 @@ def environment() -> dict[str, Any]:
 
 
 def names_digest(names: Iterable[str]) -> str:
-    """SHA-256 of a list of file names, in its order."""
+    """SHA-256 of a list of file names; depends on their order."""
     return hashlib.sha256("".join(f"{name}\n" for name in names).encode()).hexdigest()
 
 
 def require_match(found: str, wanted: str, what: str, fix: str, check: bool) -> None:
-    """Compare two digests. Raises StaleInput saying `what` and `fix`; with `check` false only the log says so."""
+    """Compare two digests; if they differ, raise StaleInput with `what` and `fix`, or only warn if `check` is false."""
     if found == wanted:
         return
     if check:
-        raise StaleInput(f"{what}; {fix}, or take it as it is with STAGE.CHECK_PROVENANCE=false")
-    log.warning("%s; taken as it is, since STAGE.CHECK_PROVENANCE is false", what)
+        raise StaleInput(f"{what}; {fix}, or accept it with STAGE.CHECK_PROVENANCE=false")
+    log.warning("%s; accepted, since STAGE.CHECK_PROVENANCE is false", what)
 
 
 def read_provenance(folder: Path) -> dict[str, Any] | None:
-    """The record in a stage's folder, or None where there is none (files that came from elsewhere)."""
+    """The provenance record of a stage's folder, or None if it has none (files copied from elsewhere)."""
     path = folder / FILE
     return read_json(path) if path.is_file() else None
 
 
 @cache
 def _revision() -> dict[str, str]:
-    """Digest of this project's sources, and the commit where they lie in a Git checkout."""
+    """Digest of this project's sources, and the commit if they are a Git checkout."""
     sources = hashlib.sha256()
     for file in sorted(p for package in ("advent", "daf", "ida") for p in (PROJECT / package).rglob("*.py")):
         sources.update(file.relative_to(PROJECT).as_posix().encode() + b"\0" + file.read_bytes())
-    found = {"sha256": sources.hexdigest()}
+    revision = {"sha256": sources.hexdigest()}
     try:
         command = ["git", "-C", str(PROJECT), "rev-parse", "HEAD"]
         commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
     except (OSError, subprocess.SubprocessError):
-        return found
-    return {**found, "commit": commit}
+        return revision
+    return {**revision, "commit": commit}

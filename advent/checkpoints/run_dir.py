@@ -1,4 +1,4 @@
-"""The folder of one stage of one experiment: config, metrics, snapshots, and the word that it is finished."""
+"""Run directory of one stage: config, metrics, snapshots, resume state, completion marker."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def experiment_folder(config: Config) -> Path:
 
 
 class RunDir:
-    """What one stage leaves behind, under the experiment's folder. Of several processes rank 0 writes."""
+    """Run directory of one stage, inside the experiment's folder. With several processes, rank 0 writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @classmethod
     def of(cls, config: Config, stage: str | None = None) -> RunDir:
-        """The folder of the config's own stage, or of another one of the same experiment."""
+        """The run directory of the config's stage, or of another `stage` of the same experiment."""
         return cls(experiment_folder(config) / (stage or config.STAGE.NAME))
 
     def snapshots(self) -> list[tuple[int, Path]]:
         """(iteration, path) of every `model_{iteration}.pth`, ascending."""
-        found = ((SNAPSHOT.fullmatch(p.name), p) for p in self.path.glob("model_*.pth"))
-        return sorted((int(match[1]), path) for match, path in found if match)
+        matches = ((SNAPSHOT.fullmatch(p.name), p) for p in self.path.glob("model_*.pth"))
+        return sorted((int(match[1]), path) for match, path in matches if match)
 
     def save_snapshot(self, iteration: int, net: torch.nn.Module) -> Path:
         """Write `model_{iteration}.pth`, a plain state dict."""
@@ -52,7 +52,7 @@ class RunDir:
         return save(self.path / f"model_{iteration}.pth", state)
 
     def has_resume_state(self) -> bool:
-        """Whether there is a run to continue."""
+        """Whether the folder holds a resume state."""
         return (self.path / RESUME).is_file()
 
     @main_only
@@ -62,10 +62,10 @@ class RunDir:
         write_json(self.path / provenance.FILE, record)
 
     def has_config(self, config: Config, digest: str) -> bool:
-        """Whether what lies here under the config of `digest` was made with `config`.
+        """Whether the files here, recorded with the config of `digest`, were made with `config`.
 
-        Also where an earlier version wrote it, which knew fewer keys: its config.yml, read again, has the others'
-        defaults.
+        An earlier version may have written them with fewer config keys. Then config.yml is read again, which fills
+        the missing keys with defaults, and compared.
         """
         if digest == config_digest(config):
             return True
@@ -79,23 +79,23 @@ class RunDir:
 
     @main_only
     def record_resume(self, iteration: int, **facts: Any) -> None:
-        """Add to provenance.json that the run went on at `iteration`, by which code and libraries, and more facts."""
+        """Append to provenance.json that the run resumed at `iteration`, with code, libraries and further facts."""
         record = provenance.read_provenance(self.path)
         if record is not None:
-            more = [*record.get("continued", []), {"iteration": iteration, **provenance.environment(), **facts}]
-            write_json(self.path / provenance.FILE, {**record, "continued": more})
+            resumes = [*record.get("continued", []), {"iteration": iteration, **provenance.environment(), **facts}]
+            write_json(self.path / provenance.FILE, {**record, "continued": resumes})
 
     @main_only
     def remove_leftovers(self) -> None:
-        """Remove what a killed run left half-written. Only for the holder of the folder's lock."""
+        """Remove partly written files of a killed run. Only the holder of the folder's lock may call it."""
         for path in self.path.glob(".*"):
             if is_temporary(path):
                 path.unlink(missing_ok=True)
 
     @main_only
     def prepare(self, overwrite: bool) -> None:
-        """Make room for a run from the start: refuse where results lie, unless told to overwrite our own files."""
-        # What claims that all is well goes first, should removing be interrupted.
+        """Prepare a new run: remove earlier results if `overwrite`, else raise ConfigError if there are any."""
+        # Completion markers are removed first, in case the removal is interrupted.
         files = [self.path / name for name in ("finished.json", "results.json", RESUME, "metrics.jsonl")]
         ours = [p for p in files if p.exists()] + [path for _, path in self.snapshots()]
         if ours and not overwrite:
@@ -107,7 +107,7 @@ class RunDir:
             path.unlink()
 
     def refuse_results_without_state(self) -> None:
-        """Refuse to start at iteration 0 over results whose resume state is gone."""
+        """Raise ConfigError if there are results but no resume state, instead of starting at iteration 0 over them."""
         if self.snapshots() or self.done_record():
             raise ConfigError(
                 f"{self.path}: holds results but no {RESUME} to continue from; start anew with --overwrite, or choose "
@@ -116,17 +116,17 @@ class RunDir:
 
     @main_only
     def mark_done(self, **facts: Any) -> None:
-        """Say that the stage is complete; `facts` go into finished.json."""
+        """Mark the stage as finished: write `facts` to finished.json."""
         write_json(self.path / "finished.json", facts)
 
     def done_record(self) -> dict[str, Any] | None:
-        """The facts of `mark_done`, or None while the stage is not complete."""
+        """The facts of `mark_done`, or None if the stage is not finished."""
         path = self.path / "finished.json"
         return read_json(path) if path.is_file() else None
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object a line, ascending in `iteration`. Holds no clock times, so runs compare."""
+    """`metrics.jsonl`: one JSON object per line, ascending in `iteration`; no clock times, so that runs compare."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -138,33 +138,33 @@ class MetricsFile:
             handle.write(json.dumps(row) + "\n")
 
     def flush(self) -> int:
-        """Bring all rows to the disk; returns the file's size in bytes, for `truncate`."""
+        """Flush all rows to disk; returns the file's size in bytes, for `truncate`."""
         if not self.path.exists():
             return 0
-        with open(self.path, "r+b") as handle:  # Windows brings no file to the disk that is open for reading only
+        with open(self.path, "r+b") as handle:  # Windows does not sync a file that is open for reading only
             os.fsync(handle.fileno())
             return handle.seek(0, os.SEEK_END)
 
     @main_only
     def truncate(self, size: int) -> None:
-        """Back to the `size` that `flush` returned: what comes later is written again by a continued run."""
+        """Cut the file to the `size` that `flush` returned; a resumed run writes the later rows again."""
         now = self.path.stat().st_size if self.path.exists() else 0
         if now > size:
             os.truncate(self.path, size)
         elif now < size:
-            log.warning("%s: %d bytes, %d when the run stopped: rows are missing", self.path, now, size)
+            log.warning("%s: %d bytes, but %d when the run was interrupted: rows are missing", self.path, now, size)
 
 
 def initial_checkpoint(config: Config) -> Path:
-    """The checkpoint that a later stage starts from: TRAIN.RESTORE_FROM, else the last one of STAGE.AFTER.
+    """The checkpoint that a later stage starts from: TRAIN.RESTORE_FROM, else the last snapshot of STAGE.AFTER.
 
-    Raises MissingStage with the command that makes it.
+    Raises MissingStage, with the command that trains it, if there is none.
     """
     if config.TRAIN.RESTORE_FROM:
         return Path(config.TRAIN.RESTORE_FROM)
-    before = RunDir.of(config, config.STAGE.AFTER)
-    found = before.snapshots()
-    if not found:
+    previous = RunDir.of(config, config.STAGE.AFTER)
+    snapshots = previous.snapshots()
+    if not snapshots:
         command = stage_command(config, config.STAGE.AFTER)
-        raise MissingStage(f"{before.path}: no checkpoint yet of the stage before this one. Run: {command}")
-    return found[-1][1]
+        raise MissingStage(f"{previous.path}: no checkpoint of the previous stage yet. Run: {command}")
+    return snapshots[-1][1]

@@ -1,4 +1,4 @@
-"""What a protocol's config takes from its data sets: the classes, and the geometry of the target's images."""
+"""Class set of a protocol, and the target's spec with its resize geometry checked against the config."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from advent.errors import ConfigError
 
 
 def class_set(config: Config) -> ClassSet:
-    """The protocol's classes: CLASSES, else those that SOURCE or TARGET brings, else by NUM_CLASSES.
+    """The protocol's classes: CLASSES, else those that SOURCE or TARGET defines, else the default of NUM_CLASSES.
 
-    Raises ConfigError when they disagree in name or number.
+    Raises ConfigError if the data sets define different classes, or their number is not NUM_CLASSES.
     """
     classes = (
         _named(config.CLASSES) if config.CLASSES else _brought(config) or load_classes(classes_for(config.NUM_CLASSES))
@@ -25,15 +25,15 @@ def class_set(config: Config) -> ClassSet:
 
 
 def geometry_of(target: str) -> str | None:
-    """How the images of the data set TARGET meet the input size; None where its spec cannot be loaded."""
+    """How images of the data set TARGET are resized to the input size; None if its spec cannot be loaded."""
     try:
         return load_spec(target).geometry
     except ConfigError:
-        return None  # a stage that needs the data set says why
+        return None  # a stage that needs the data set reports the error
 
 
 def target_spec(target: str, geometry: str | None) -> DatasetSpec:
-    """The spec TARGET. Raises ConfigError where it brings images to the input size otherwise than GEOMETRY_TARGET."""
+    """The spec of TARGET. Raises ConfigError if its geometry (how images are resized) is not GEOMETRY_TARGET."""
     spec = load_spec(target)
     if geometry is not None and geometry != spec.geometry:
         raise ConfigError(
@@ -48,13 +48,13 @@ def _named(value: str | ClassSetConfig) -> ClassSet:
 
 
 def _brought(config: Config) -> ClassSet | None:
-    """The classes of a data set that has its own; of two, both must have the same."""
+    """The classes that SOURCE or TARGET defines, or None. Raises ConfigError if both define different ones."""
     specs = [load_spec(config.SOURCE), load_spec(config.TARGET)]
-    brought = [spec.classes for spec in specs if spec.classes is not None]
-    if len({(classes.names, classes.name) for classes in brought}) > 1:
-        one, other = brought
+    class_sets = [spec.classes for spec in specs if spec.classes is not None]
+    if len({(classes.names, classes.name) for classes in class_sets}) > 1:
+        first, second = class_sets
         raise ConfigError(
-            f"SOURCE and TARGET bring two class sets, {one.name} and {other.name}; say in CLASSES which one is meant, "
-            f"and give the other data set a table for it: ids: {{{one.name}: ...}}"
+            f"SOURCE and TARGET define two class sets, {first.name} and {second.name}; choose one with CLASSES, and "
+            f"give the other data set an id table for it: ids: {{{first.name}: ...}}"
         )
-    return brought[0] if brought else None
+    return class_sets[0] if class_sets else None

@@ -1,6 +1,6 @@
 """ADVENT's config module: the global `cfg` and `cfg_from_file`, for programs written against ADVENT.
 
-Nothing in this project reads the global; its typed config is advent/config.
+This project does not read the global `cfg`; its typed config is in advent/config.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ cfg = EasyDict(default_config().model_dump())
 
 
 def cfg_from_file(filename: str | Path) -> None:
-    """Merge a YAML file into the module's global `cfg`. Raises ConfigError."""
+    """Merge a YAML file into the global `cfg`. Raises ConfigError if it is invalid."""
     tree = plain(cfg)
     merge_file(tree, Path(filename))
     check(as_config(tree), str(filename))

@@ -1,4 +1,4 @@
-"""ADVENT's module of this name: its entry point; the stage itself is in advent/evaluation/stage.py."""
+"""ADVENT's evaluation module: its entry point; the evaluation stage is in advent/evaluation/stage.py."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def evaluate_domain_adaptation(
 ) -> float:
     """ADVENT's entry point: mIoU in percent of the weighted ensemble `models` on (image, label, ...) tuples.
 
-    TEST.WEIGHTS weighs the models' logits (1 each without it); checkpoints are loaded from TEST.ENSEMBLE, or one from
-    TEST.RESTORE_FROM, when they are set. `fixed_test_size` is accepted for callers of ADVENT; logits are always
+    TEST.WEIGHTS weights the models' logits (default: 1 each). Checkpoints are loaded from TEST.ENSEMBLE, or one from
+    TEST.RESTORE_FROM, if set. `fixed_test_size` is ignored and accepted for ADVENT's callers: logits are always
     resized to the label.
     """
     config = as_config(cfg)
@@ -75,10 +75,10 @@ def evaluate_domain_adaptation(
         logits = predictor(image.to(device))
         names = [str(name) for name in (rest[-1] if rest else range(len(image)))]
         refuse_not_finite(not_finite(names, logits), "the models' logits")
-        for one, label in zip(logits, labels, strict=True):
-            ids = upsample_argmax(one, label.shape[-2:]).cpu().numpy()
+        for image_logits, label in zip(logits, labels, strict=True):
+            ids = upsample_argmax(image_logits, label.shape[-2:]).cpu().numpy()
             hist += confusion_matrix(label.numpy(), ids, config.NUM_CLASSES)
-    found = mean_iou(intersection_over_union(hist))
+    miou = mean_iou(intersection_over_union(hist))
     if verbose:
-        log.info("mIoU %.2f", found)
-    return found
+        log.info("mIoU %.2f", miou)
+    return miou

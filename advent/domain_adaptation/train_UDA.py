@@ -1,4 +1,4 @@
-"""ADVENT's module of this name: its entry point; the stage itself is in advent/training/stage.py."""
+"""ADVENT's training module: its entry point; the training stage is in advent/training/stage.py."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def train_domain_adaptation(
 ) -> None:
     """ADVENT's entry point: train `model` on loaders of (image, label, ...) and (image, ...) tuples.
 
-    Snapshots go to the config's stage folder. A third entry of four-dimensional or three-dimensional floats in a
-    source item is taken for inverse depth.
+    Snapshots are written to the config's run directory. A third entry of a source item is used as inverse depth if it
+    is a floating-point tensor (three or four dimensions).
     """
     config = as_config(cfg)
     device = next(model.parameters()).device

@@ -1,1 +1,1 @@
-"""Predictions, confusion matrices, and the results of a stage."""
+"""Evaluation: predictions, confusion matrices, and the result files of a stage."""

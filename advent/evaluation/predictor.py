@@ -1,4 +1,4 @@
-"""Logits for evaluation: of one network or several, plainly or averaged over flips and scales."""
+"""Predictor: logits of one network or an ensemble, optionally averaged over flips and scales."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ SHOWN_IMAGES = 5
 
 
 def outputs(net: nn.Module, images: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
-    """Main logits (B, C, h, w) and depth (B, 1, h', w'), None without a depth head, both float32; `dtype`: autocast."""
+    """Main logits (B, C, h, w) and depth (B, 1, h', w') or None, both float32; `dtype`: autocast type."""
     with autocast(images.device, dtype):
-        found = net(images)
-    return found[1].float(), found[2].float() if len(found) > 2 else None
+        heads = net(images)
+    return heads[1].float(), heads[2].float() if len(heads) > 2 else None
 
 
 def not_finite(names: Sequence[str], *outputs: Tensor | None) -> list[str]:
-    """Names of the images for which any of the outputs (B, ...) is infinite or not a number."""
+    """Names of the images with an inf or NaN in any of the outputs (B, ...)."""
     finite = [torch.isfinite(x).flatten(1).all(1) for x in outputs if x is not None]
-    good = torch.stack(finite).all(0).tolist()
-    return [name for name, is_good in zip(names, good, strict=True) if not is_good]
+    all_finite = torch.stack(finite).all(0).tolist()
+    return [name for name, is_finite in zip(names, all_finite, strict=True) if not is_finite]
 
 
 def refuse_not_finite(names: Sequence[str], what: str, amp: str = "off", option: str = "TRAIN.AMP=off") -> None:
-    """Raises NotFinite naming the images `names` that `what` is not finite for; without names it does nothing."""
+    """Raise NotFinite naming the images `names` for which `what` is not finite; does nothing without names."""
     if not names:
         return
-    more = f" and {len(names) - SHOWN_IMAGES} more" if len(names) > SHOWN_IMAGES else ""
-    remedy = (
-        f"repeat it with {option} (now {amp})"
+    suffix = f" and {len(names) - SHOWN_IMAGES} more" if len(names) > SHOWN_IMAGES else ""
+    fix = (
+        f"repeat with {option} (now {amp})"
         if amp != "off"
-        else "the checkpoint's weights have diverged: take another one, or train again at a lower TRAIN.LEARNING_RATE"
+        else "the checkpoint's weights have diverged: use another one, or train again with a lower TRAIN.LEARNING_RATE"
     )
-    raise NotFinite(f"{what}: infinite or not a number for {', '.join(names[:SHOWN_IMAGES])}{more}; {remedy}")
+    raise NotFinite(f"{what}: infinite or not a number for {', '.join(names[:SHOWN_IMAGES])}{suffix}; {fix}")
 
 
 class Predictor:
-    """The weighted sum of the networks' main logits (ADVENT's ensemble; one network of weight 1 is itself).
+    """Weighted sum of the main logits of several networks (ADVENT's ensemble), or the logits of one network.
 
     `flip` and `scales` average the logits over mirrored and resized inputs; the paper's numbers use neither. Networks
-    are put into eval mode and left in it.
+    are set to eval mode and stay in it.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) images as the network gets them -> (B, C, h, w) float32 logits at the network's stride."""
+        """(B, 3, H, W) normalised images -> (B, C, h, w) float32 logits at the network's stride."""
         plain = self._sum(images)
         views = [] if self.scales == (1.0,) else [self._at(images, scale, plain) for scale in self.scales]
         if self.flip:

@@ -1,4 +1,4 @@
-"""What an evaluation leaves: a record in JSON, its table for people (Markdown), sheets (CSV) and papers (LaTeX)."""
+"""Result files of an evaluation: a JSON record, tables in Markdown, CSV and LaTeX, and prediction images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from advent.utils.viz_segmask import colorize_mask
 
 
 def summary(hist: np.ndarray, classes: ClassSet) -> dict[str, Any]:
-    """The results schema's scores of a confusion matrix, all in percent; null for classes that occur nowhere."""
+    """Scores of a confusion matrix in the results schema, in percent; None for classes that do not occur."""
     iou = intersection_over_union(hist)
     total = int(hist.sum())
     subsets = {name: mean_iou(iou, members) for name, members in classes.subset.items()}
@@ -37,7 +37,7 @@ def summary(hist: np.ndarray, classes: ClassSet) -> dict[str, Any]:
 
 @main_only
 def write_results(folder: Path, record: Mapping[str, Any]) -> None:
-    """`results.json`, and its table as `.md`, `.csv` and `.tex`."""
+    """Write `results.json`, and its table as `.md`, `.csv` and `.tex`."""
     write_json(folder / "results.json", record)
     rows = {row_name(result): result for result in record["results"]}
     write_text(folder / "results.md", results_table(rows, accuracy=True) + "\n")
@@ -48,9 +48,9 @@ def write_results(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def row_name(result: Mapping[str, Any]) -> str:
-    """What a result's row is called: how it was chosen, and which snapshot it is."""
-    which = f"model_{result['iteration']}" if result["iteration"] is not None else result["snapshot"]
-    return f"{result['selected']} {which}"
+    """Row name of a result: how it was selected, and its snapshot."""
+    snapshot = f"model_{result['iteration']}" if result["iteration"] is not None else result["snapshot"]
+    return f"{result['selected']} {snapshot}"
 
 
 def _cells(rows: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, list[float | None]]]]:
@@ -71,12 +71,12 @@ def _csv(rows: Iterable[Sequence[Any]]) -> str:
 
 
 def latex_text(word: str) -> str:
-    """Text as LaTeX takes it."""
+    """Text with LaTeX's special characters escaped."""
     return "".join(f"\\{c}" if c in "_%&#$" else c for c in word)
 
 
 def _latex(header: Sequence[str], lines: Sequence[tuple[str, list[float | None]]]) -> str:
-    """A booktabs table, one decimal, as the paper prints it."""
+    """A LaTeX booktabs table with one decimal, as in the paper."""
     body = []
     for name, values in lines:
         cells = ["--" if value is None else f"{value:.1f}" for value in values]
@@ -96,13 +96,12 @@ def _latex(header: Sequence[str], lines: Sequence[tuple[str, list[float | None]]
 
 
 class PredictionFolder:
-    """Writes predictions in the official Cityscapes form: PNG of label ids at full size, and colours beside them.
+    """Writes predictions in the official Cityscapes format: full-size PNGs of label ids, and color images.
 
-    The PNG has 8 bits, or 16 where the data set has label ids above 255.
-
-    `labelIds/<name>_pred_labelIds.png` and `color/<name>_pred_color.png`: in folders of their own, since the official
-    tool takes every PNG below its folder for a prediction. A class that stands for several ids is written as the first;
-    a data set without label ids of its own gets train ids. `classes.csv` says what the ids mean.
+    Files: `labelIds/<name>_pred_labelIds.png` and `color/<name>_pred_color.png`. The folders are separate because the
+    official tool reads every PNG below its folder as a prediction. Label id PNGs have 8 bits, or 16 if the data set has
+    label ids above 255. A class with several ids is written as the first one. A data set without label ids gets train
+    ids. `classes.csv` lists id, name and color of every class.
     """
 
     def __init__(self, folder: Path, dataset: StreetDataset) -> None:
@@ -115,11 +114,11 @@ class PredictionFolder:
             write_text(folder / "classes.csv", _csv([("id", "name", "red", "green", "blue"), *legend]))
 
     def write(self, name: str, predicted: np.ndarray, size_hw: Sequence[int]) -> None:
-        """(H, W) uint8 train ids of one image; padding beyond the image's own size is cut off."""
+        """Write the (H, W) uint8 train ids of one image; padding beyond `size_hw` is cut off."""
         resolved: ResolvedLayout = self.resolved
         height, width = size_hw
-        own = predicted[:height, :width]
+        cropped = predicted[:height, :width]
         file = self.folder / "labelIds" / f"{resolved.key(name)}_pred_labelIds.png"
-        write_atomically(file, lambda f: Image.fromarray(self.ids[own]).save(f, "PNG"))
+        write_atomically(file, lambda f: Image.fromarray(self.ids[cropped]).save(f, "PNG"))
         file = self.folder / "color" / f"{resolved.key(name)}_pred_color.png"
-        write_atomically(file, lambda f: colorize_mask(own, colors=self.colors).save(f, "PNG"))
+        write_atomically(file, lambda f: colorize_mask(cropped, colors=self.colors).save(f, "PNG"))

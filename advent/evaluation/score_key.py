@@ -1,4 +1,4 @@
-"""Everything that a score depends on, as digests: checkpoint, config, data set, files, code, libraries."""
+"""Cache key of a score: digests of config, device, data set files, code and libraries."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.cache import stamp
 
-# Keys that only say where things are or what is done beside scoring. Every other key of the config is part of the
-# digest, new ones too: a key missing from this list costs a second scoring, never an old score. The device's type, the
-# data set's root and the checkpoints' contents are added by themselves.
+# Config keys for locations and for work other than scoring. All other keys, new ones too, are part of the digest: a key
+# missing from this list costs one more scoring and never returns a stale score. The device's type, the data set's root
+# and the checkpoints' contents are added separately.
 WITHOUT_EFFECT_ON_SCORES = (
     "DEVICE",
     "NUM_WORKERS",
@@ -44,7 +44,7 @@ WITHOUT_EFFECT_ON_SCORES = (
 
 
 def setting_digest(config: Config, device: torch.device, datasets: Sequence[StreetDataset]) -> str:
-    """SHA-256 of everything but the checkpoint that a score depends on; the data sets are the ones looked at."""
+    """SHA-256 of everything except the checkpoint that a score depends on; `datasets`: all data sets that are read."""
     facts = {
         "config": config_digest(config, WITHOUT_EFFECT_ON_SCORES),
         "device": device.type,
@@ -55,7 +55,7 @@ def setting_digest(config: Config, device: torch.device, datasets: Sequence[Stre
 
 
 def data_digest(dataset: StreetDataset) -> str:
-    """SHA-256 of what a data set's items depend on: description, classes, sizes, and each file's size and time."""
+    """SHA-256 of what a data set's items depend on: spec, classes, sizes, and size and time of each file."""
     files = hashlib.sha256()
     for index, name in enumerate(dataset.names):
         files.update(name.encode() + b"\0" + stamp(dataset.files(index)).tobytes())
@@ -76,7 +76,7 @@ def data_digest(dataset: StreetDataset) -> str:
 
 
 def code_and_libraries() -> dict[str, Any]:
-    """Digest of this project's sources, and the versions of what decodes images and computes with them."""
+    """Digest of this project's sources, and versions of the libraries that decode images and compute."""
     facts = {key: value for key, value in environment().items() if key != "time"}
     facts["code"] = facts["code"]["sha256"]  # a commit may change without the sources
     libraries = {"Pillow": PIL.__version__, "opencv": cv2.__version__, "timm": version("timm")}

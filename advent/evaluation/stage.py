@@ -1,4 +1,4 @@
-"""Evaluation of a stage: IoU per class and mIoU of one checkpoint, an ensemble, the last snapshot, or every one."""
+"""Evaluation stage: per-class IoU and mIoU of one checkpoint, an ensemble, the last snapshot, or every snapshot."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ from advent.runtime.device import device_facts, prepare_device
 from advent.utils.serialization import read_json, write_json
 
 log = logging.getLogger(__name__)
-ORACLE = "best (oracle)"  # chosen by its score on the very labels it is reported on
+ORACLE = "best (oracle)"  # selected by its score on the labels that it is reported on
 LABEL_FREE = "least entropy (no labels)"
 CACHE = "scores.json"
 WAIT_SECONDS = 30.0
-OF_A_MACHINE = ("DEVICE", "NUM_WORKERS", "DATA_ROOT", "DATA_CACHE")  # keys that may differ between machines
+OF_A_MACHINE = ("DEVICE", "NUM_WORKERS", "DATA_ROOT", "DATA_CACHE")  # config keys that may differ between machines
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is scored as one: a snapshot of an iteration, a file from elsewhere, or several files together."""
+    """A model to score: a snapshot of an iteration, another checkpoint file, or an ensemble of files."""
 
     iteration: int | None
     files: tuple[Path, ...]
@@ -58,43 +58,43 @@ class Candidate:
 
     @property
     def sha256(self) -> str:
-        """The digest of its file; of several, all of them."""
+        """SHA-256 of the file; of an ensemble, the digests joined by `+`."""
         return "+".join(digest(file) for file in self.files)
 
 
 def evaluate_stage(config: Config) -> list[dict[str, Any]]:
-    """Score on the target's labelled set as TEST says; leave `results.json`, `.md`, `.csv`, `.tex`.
+    """Score the TEST candidates on the target's labelled set; writes `results.json`, `.md`, `.csv`, `.tex`.
 
-    TEST.MODE `single` takes TEST.RESTORE_FROM or TEST.ENSEMBLE, `last` the last snapshot, `best` every one; the best
-    is then marked as an oracle's choice, since it was chosen on the labels that it is scored on. TEST.SELECT `entropy`
-    adds the snapshot that a choice without labels takes. Returns the results, the last snapshot's last.
+    TEST.MODE `single` scores TEST.RESTORE_FROM or TEST.ENSEMBLE, `last` the last snapshot, `best` all snapshots. The
+    best one is marked as an oracle selection, since it is selected on the labels that it is scored on. TEST.SELECT
+    `entropy` adds the snapshot that is selected without labels. Returns the results; the last snapshot is last.
 
-    TEST.SAVE_PREDS gets the predictions of one candidate: under `best` the oracle's choice.
+    TEST.SAVE_PREDS stores the predictions of one candidate: with `best`, of the oracle selection.
     """
-    scorer, found = Scorer(config), candidates(config)
+    scorer, models = Scorer(config), candidates(config)
     best = config.TEST.MODE == "best"
-    results = [scorer.result(candidate, save=not best) for candidate in found]
+    results = [scorer.result(candidate, save=not best) for candidate in models]
     for result in results:
         result["selected"] = config.TEST.MODE if config.TEST.MODE == "single" else "snapshot"
     if config.TEST.MODE != "single":
         results[-1]["selected"] = "last"
     if best:
         oracle = max(range(len(results)), key=lambda index: results[index]["miou"])
-        if config.TEST.SAVE_PREDS:  # only now is it known whose predictions the folder should hold
-            scorer.result(found[oracle], save=True)
-        chosen = [results[oracle] | {"selected": ORACLE}]
+        if config.TEST.SAVE_PREDS:  # the candidate whose predictions are stored is known only now
+            scorer.result(models[oracle], save=True)
+        selected = [results[oracle] | {"selected": ORACLE}]
         if config.TEST.SELECT == "entropy":
-            chosen.append(min(results, key=lambda result: result["entropy"]) | {"selected": LABEL_FREE})
-        results = [*chosen, *results]
+            selected.append(min(results, key=lambda result: result["entropy"]) | {"selected": LABEL_FREE})
+        results = [*selected, *results]
     write_results(RunDir.of(config).path, scorer.record(results))
     return results
 
 
 def predict_stage(config: Config) -> Path:
-    """Only write predictions (TEST.SAVE_PREDS) of images that have no labels here; returns their folder."""
+    """Write predictions of unlabelled images to TEST.SAVE_PREDS, without scores; returns the folder."""
     if config.TEST.MODE == "best":
         raise ConfigError(
-            "TEST.MODE: best is chosen by its score on labels, there are none here; set it to last, or name a snapshot "
+            "TEST.MODE: best selects by scores on labels, and --no-labels has none; set it to last, or name a snapshot "
             "with TEST.MODE=single TEST.RESTORE_FROM=FILE"
         )
     assert config.TEST.SAVE_PREDS is not None, "the command line asks for a folder"
@@ -104,7 +104,7 @@ def predict_stage(config: Config) -> Path:
 
 
 class Scorer:
-    """Scores candidates on one data set under one setting; remembers scores by all that they depend on."""
+    """Scores candidates on one data set with one config; caches scores by everything that they depend on."""
 
     def __init__(self, config: Config, labelled: bool = True) -> None:
         self.config, self.device, self.classes = config, prepare_device(config), class_set(config)
@@ -114,26 +114,26 @@ class Scorer:
         self.cache = RunDir.of(config).path / CACHE
 
     def result(self, candidate: Candidate, save: bool = False) -> dict[str, Any]:
-        """The scores of one candidate, from the cache where all that they depend on is the same.
+        """The scores of one candidate, from the cache if everything that they depend on is unchanged.
 
-        `save` also writes its predictions into TEST.SAVE_PREDS, if that is set; it is then scored in any case.
+        `save` also writes its predictions to TEST.SAVE_PREDS, if set; the cache is then not used.
         """
         sha256 = candidate.sha256
         head = {"iteration": candidate.iteration, "snapshot": str(candidate), "sha256": sha256}
         key = self._key(sha256, candidate.weights)
-        known = distributed.broadcast_object(lambda: read_json(self.cache) if self.cache.is_file() else {})
+        cached = distributed.broadcast_object(lambda: read_json(self.cache) if self.cache.is_file() else {})
         save = save and bool(self.config.TEST.SAVE_PREDS)
-        if key not in known or save:
-            known[key] = self._score(candidate, save)
+        if key not in cached or save:
+            cached[key] = self._score(candidate, save)
             if self.dataset.label_files is not None and distributed.is_main():
-                write_json(self.cache, known)
-        elif candidate.iteration is None:  # what a file from elsewhere suggests is said of a score from the cache, too
+                write_json(self.cache, cached)
+        elif candidate.iteration is None:  # loading is skipped for a cached score, but its warning is not
             for file in candidate.files:
                 warn_of_dilations(file, open_checkpoint(file), self.config.MODEL.DILATIONS)
-        return head | known[key]
+        return head | cached[key]
 
     def record(self, results: list[dict[str, Any]]) -> dict[str, Any]:
-        """The results schema's record: what was scored, on what, by which code."""
+        """The record of the results schema: experiment, data set, code, config and results."""
         config = self.config
         return {
             "schema": 1,
@@ -156,36 +156,36 @@ class Scorer:
         nets = [self._network(file) for file in candidate.files]
         predictor = Predictor(nets, candidate.weights, amp=config.TRAIN.AMP, flip=test.FLIP, scales=test.SCALES)
         options = {"batch_size": test.BATCH_SIZE_TARGET, "workers": config.NUM_WORKERS}
-        keep = self._keep(candidate) if save else None
+        on_prediction = self._prediction_writer(candidate) if save else None
         name = candidate.files[0].name
-        hist = score(predictor, self.dataset, self.device, what=name, on_prediction=keep, **options)
-        found = summary(hist, self.classes)
+        hist = score(predictor, self.dataset, self.device, what=name, on_prediction=on_prediction, **options)
+        scores = summary(hist, self.classes)
         if self._unlabelled is not None:
-            what = f"{name} entropy"
-            found["entropy"] = mean_entropy(
-                predictor, self._unlabelled, self.device, images=test.SELECT_IMAGES, what=what, **options
+            label = f"{name} entropy"
+            scores["entropy"] = mean_entropy(
+                predictor, self._unlabelled, self.device, images=test.SELECT_IMAGES, what=label, **options
             )
-        return found
+        return scores
 
     def _network(self, file: Path) -> nn.Module:
         net = to_device(build_network(self.config, file), self.device)
         return maybe_compile(net, self.config.TRAIN, self.device)
 
-    def _keep(self, candidate: Candidate) -> Callable[[str, np.ndarray], None]:
+    def _prediction_writer(self, candidate: Candidate) -> Callable[[str, np.ndarray], None]:
         assert self.config.TEST.SAVE_PREDS is not None
         folder = PredictionFolder(Path(self.config.TEST.SAVE_PREDS), self.dataset)
-        log.info("%s: gets the predictions of %s", folder.folder, candidate)
+        log.info("%s: writing the predictions of %s", folder.folder, candidate)
         return lambda name, ids: folder.write(name, ids, native_size(self.dataset, name))
 
     @cached_property
     def _unlabelled(self) -> StreetDataset | None:
-        """The target's training images, where TEST.SELECT chooses by them."""
-        chooses = self.config.TEST.SELECT == "entropy"
-        return target_data(self.config, size=self.config.TEST.INPUT_SIZE_TARGET) if chooses else None
+        """The target's training images, if TEST.SELECT is `entropy`, else None."""
+        by_entropy = self.config.TEST.SELECT == "entropy"
+        return target_data(self.config, size=self.config.TEST.INPUT_SIZE_TARGET) if by_entropy else None
 
     @cached_property
     def _setting(self) -> str:
-        """Digest of everything but the checkpoint that a score depends on; rank 0's, whose files are remembered."""
+        """Digest of everything but the checkpoint that a score depends on; rank 0's, which writes the cache."""
         datasets = [self.dataset, *([self._unlabelled] if self._unlabelled is not None else [])]
         return distributed.broadcast_object(lambda: setting_digest(self.config, self.device, datasets))
 
@@ -195,10 +195,10 @@ class Scorer:
 
 
 def evaluation_hook(config: Config, net: nn.Module, device: torch.device) -> Callable[[int], dict[str, float]]:
-    """A loop hook that scores the network every TRAIN.EVAL_EVERY iterations.
+    """A trainer hook that scores the network every TRAIN.EVAL_EVERY iterations.
 
-    Its rows hold `test_miou` and, of every class that occurs, `test_iou/<class>`, in percent; nothing, and the log a
-    warning, where the network's outputs are not finite.
+    Its values, in percent, are `test_miou` and `test_iou/<class>` for every class that occurs. If the network's outputs
+    are not finite, it logs a warning and returns no values.
     """
     dataset, classes = evaluation_data(config), class_set(config)
     measure = partial(confusion, net, dataset, device, workers=0, amp=config.TRAIN.AMP)
@@ -207,25 +207,25 @@ def evaluation_hook(config: Config, net: nn.Module, device: torch.device) -> Cal
         if (iteration + 1) % config.TRAIN.EVAL_EVERY:
             return {}
         try:
-            found = summary(measure(), classes)
-        except NotFinite as error:  # a network at its start may overflow in float16; its losses say how it fares
+            scores = summary(measure(), classes)
+        except NotFinite as error:  # an early network may overflow in float16; training itself checks the losses
             log.warning("iteration %d is not evaluated: %s", iteration, error)
             return {}
-        each = {f"test_iou/{name}": value for name, value in found["iou"].items() if value is not None}
-        return {"test_miou": found["miou"], **each}
+        ious = {f"test_iou/{name}": value for name, value in scores["iou"].items() if value is not None}
+        return {"test_miou": scores["miou"], **ious}
 
     return hook
 
 
 def candidates(config: Config) -> list[Candidate]:
-    """What TEST asks to be scored, the last snapshot last. Raises MissingStage where there is none."""
+    """The candidates that TEST selects; the last snapshot is last. Raises MissingStage if there is none."""
     if config.TEST.WAIT_MODEL and not config.TEST.ENSEMBLE and not config.TEST.RESTORE_FROM:
         _wait_for(RunDir.of(config))
     return distributed.broadcast_object(lambda: _candidates(config))
 
 
 def _wait_for(run_dir: RunDir) -> None:
-    """Wait until a stage is finished. All processes sleep: one that waits for a message gives up after a while."""
+    """Wait until a stage is finished. All processes sleep, since one that waits for a message would time out."""
     while not distributed.broadcast_object(lambda: run_dir.done_record() is not None):
         log.info("%s: TEST.WAIT_MODEL is set and the stage is not finished; waiting", run_dir.path)
         time.sleep(WAIT_SECONDS)
@@ -243,5 +243,5 @@ def _candidates(config: Config) -> list[Candidate]:
             f"{run_dir.path}: no snapshot to test. Run its training first, with the same --cfg and "
             "--exp-root, or name a checkpoint: TEST.RESTORE_FROM=FILE"
         )
-    chosen = snapshots if test.MODE == "best" else snapshots[-1:]
-    return [Candidate(iteration, (path,)) for iteration, path in chosen]
+    selected = snapshots if test.MODE == "best" else snapshots[-1:]
+    return [Candidate(iteration, (path,)) for iteration, path in selected]

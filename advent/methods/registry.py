@@ -1,4 +1,4 @@
-"""Networks and adaptation methods by the config's names; `daf.registration.register` adds those with depth."""
+"""Registry of networks and adaptation methods by config name; `daf.registration.register` adds those with depth."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from advent.model.encoder import Encoder
 
 @dataclass(frozen=True)
 class NetworkEntry:
-    """How a network is built, `build(config, encoder)`, and which losses supervise it on labelled data.
+    """A registered network: its constructor `build(config, encoder)` and its losses on labelled data.
 
-    `signature`: parameters by which its checkpoints are recognised; of several networks the one with most marks is meant.
+    `signature`: parameter names by which its checkpoints are recognised. If several networks match, the one with the
+    longest signature is taken.
     """
 
     build: Callable[[Config, Encoder], SegmentationNetwork]
@@ -49,22 +50,22 @@ METHODS: dict[str, Callable[[Config], Method]] = {
 
 
 def register_network(name: str, entry: NetworkEntry) -> None:
-    """Make a network available as MODEL.NAME."""
+    """Register a network as MODEL.NAME."""
     NETWORKS[name] = entry
 
 
 def register_method(name: str, build: Callable[[Config], Method]) -> None:
-    """Make a method available as TRAIN.DA_METHOD; `build(config)` gives the method."""
+    """Register a method as TRAIN.DA_METHOD; `build(config)` returns the method."""
     METHODS[name] = build
 
 
 def find_network(config: Config) -> NetworkEntry:
-    """The entry of MODEL.NAME. Raises ConfigError naming the nearest one."""
+    """The entry of MODEL.NAME. Raises ConfigError, with the nearest known name, if there is none."""
     return _look_up(NETWORKS, config.MODEL.NAME, "MODEL.NAME")
 
 
 def find_method(config: Config) -> Method:
-    """The method of TRAIN.DA_METHOD, checked against the network. Raises ConfigError."""
+    """The method of TRAIN.DA_METHOD. Raises ConfigError if it is unknown or does not fit the network."""
     method = _look_up(METHODS, config.TRAIN.DA_METHOD, "TRAIN.DA_METHOD")(config)
     if method.needs_depth and not find_network(config).gives_depth:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""The training steps: batches and networks in, named losses out, gradients left in place.
+"""Training steps of all methods: forward and backward passes on batches, returning named losses.
 
-One adversarial step serves AdvEnt, DADA, DAF and IDA: they differ in the map that they hand to the discriminator.
-The loop, not the step, owns schedules, optimizers, logging and snapshots.
+A step leaves gradients on the parameters. AdvEnt, DADA, DAF and IDA share one adversarial step: they differ in the map
+that the discriminator receives. The trainer, not the step, owns schedules, optimizers, logging and snapshots.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Batch = Mapping[str, Tensor]
 
 
 class Prediction(NamedTuple):
-    """What a network says of a batch: logits (B, C, h, w), depth (B, 1, h', w'); None where it has no such head."""
+    """Network outputs of a batch: logits (B, C, h, w), depth (B, 1, h', w'); None for a head that it lacks."""
 
     aux: Tensor | None
     main: Tensor
     depth: Tensor | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Prediction:
-        """The same prediction with `change` applied to every output that there is."""
+        """A prediction with `change` applied to every output that is not None."""
         aux, depth = (None if x is None else change(x) for x in (self.aux, self.depth))
         return Prediction(aux, change(self.main), depth)
 
@@ -40,12 +40,12 @@ Supervised = Callable[[Prediction, Batch], Losses]
 
 
 def information_map(logits: Tensor, depth: Tensor | None) -> Tensor:
-    """AdvEnt's map: self-information alone, (B, C, H, W); the depth is not used."""
+    """AdvEnt's map: self-information, (B, C, H, W); depth is not used."""
     return self_information(logits.softmax(1))
 
 
 def segmentation_losses(prediction: Prediction, batch: Batch) -> Losses:
-    """Cross entropy of main (and auxiliary) logits, at label size, against `batch["label"]` (B, H, W)."""
+    """Cross entropy of main (and auxiliary) logits against `batch["label"]`, (B, H, W), at label size."""
     count = batch.get("label_count")
     losses = {"seg": cross_entropy_2d(prediction.main, batch["label"], count)}
     if prediction.aux is not None:
@@ -55,10 +55,10 @@ def segmentation_losses(prediction: Prediction, batch: Batch) -> Losses:
 
 @dataclass(frozen=True)
 class GlobalMaxLoss:
-    """Supervised losses that also depend on a maximum over the whole batch, of which a process may hold a part.
+    """Supervised losses that depend on a maximum over the whole batch, of which one process may hold a part.
 
-    `maximum` finds a part's; `losses` takes the whole batch's from the entry `global_key`, else its own batch's. Only
-    batches with the entry `key` have one.
+    `maximum` computes the maximum of a part. `losses` reads the global maximum from the batch entry `global_key`, or
+    computes it from its own batch if the entry is missing. Only batches with the entry `key` have a maximum.
     """
 
     losses: Supervised
@@ -67,11 +67,11 @@ class GlobalMaxLoss:
     global_key: str
 
     def needs_global_max(self, batch: Batch) -> bool:
-        """Whether the maximum over the whole batch is wanted and not yet known."""
+        """Whether the batch has a maximum and its global value is not yet stored."""
         return self.key in batch and self.global_key not in batch
 
     def __call__(self, prediction: Prediction, batch: Batch) -> Losses:
-        """The losses; of several processes, by the greatest of their maxima."""
+        """The losses; with several processes, computed with the maximum over all of them."""
         if distributed.world_size() > 1 and self.needs_global_max(batch):
             batch = {**batch, self.global_key: distributed.all_reduce_max(self.maximum(prediction, batch))}
         return self.losses(prediction, batch)
@@ -79,10 +79,12 @@ class GlobalMaxLoss:
 
 @dataclass(frozen=True)
 class Method:
-    """What one adaptation method is: a step, and what that step is told.
+    """An adaptation method: its step and the settings that the step reads.
 
-    `half_disc_loss`: each domain's discriminator loss counts half (AdvEnt, IDA) or in full (DADA, DAF).
-    `include_last_iter`: iterations run 0..EARLY_STOP, not 0..EARLY_STOP-1. `needs_depth`: only for networks with a depth head.
+    `source_map`, `target_map`: the discriminator's input of each domain; None for methods without a discriminator.
+    `half_disc_loss`: each domain's discriminator loss is halved (AdvEnt, IDA) or not (DADA, DAF).
+    `include_last_iter`: iterations run 0..EARLY_STOP instead of 0..EARLY_STOP-1.
+    `needs_depth`: requires a network with a depth head. `multi_level`: trains the auxiliary output.
     """
 
     name: str
@@ -101,16 +103,16 @@ class Method:
 
     @property
     def uses_target(self) -> bool:
-        """Whether the method looks at unlabelled target images."""
+        """Whether the method uses unlabelled target images."""
         return self.step is not supervised_step
 
 
 @dataclass
 class StepContext:
-    """The networks that a step works on, and how.
+    """Networks, loss weights and precision of a training step.
 
-    `weights`: loss name -> lambda, losses without one count 1. `scale` is applied to whatever `backward` is called on
-    (loss scaling of float16).
+    `weights`: loss name -> lambda; a loss without an entry has weight 1. `scale` is applied to every loss before
+    `backward` (float16 loss scaling). `amp_dtype`: autocast type, None for full precision.
     """
 
     net: nn.Module
@@ -122,13 +124,13 @@ class StepContext:
     scale: Callable[[Tensor], Tensor] = lambda loss: loss
 
     def predict(self, images: Tensor) -> Prediction:
-        """Forward pass (reduced precision where asked for), every output resized to the images, in full precision."""
+        """Forward pass under autocast (`amp_dtype`); outputs are resized to the images and cast to their precision."""
         with autocast(images.device, self.amp_dtype):
             outputs = self.net(images)
         return Prediction(*outputs).each(lambda x: self._at_size(x, images))
 
     def discriminate(self, level: str, domain_map: Tensor) -> Tensor:
-        """Domain logits of a map, in the map's precision."""
+        """The discriminator's domain logits of a map, in the map's precision."""
         with autocast(domain_map.device, self.amp_dtype):
             return self.discriminators[level](domain_map).to(domain_map.dtype)
 
@@ -146,7 +148,7 @@ Step = Callable[[StepContext, Batch, "Batch | None"], Losses]
 
 
 def supervised_backward(context: StepContext, source: Batch) -> tuple[Losses, Prediction]:
-    """Supervised forward and backward on labelled data; returns detached losses and predictions."""
+    """Supervised forward and backward pass on labelled data; returns detached losses and predictions."""
     prediction = context.predict(source["image"])
     losses = context.supervised(prediction, source)
     context.scale(context.weighted(losses)).backward()
@@ -154,16 +156,16 @@ def supervised_backward(context: StepContext, source: Batch) -> tuple[Losses, Pr
 
 
 def supervised_step(context: StepContext, source: Batch, target: Batch | None = None) -> Losses:
-    """Source-only training, and self-learning with pseudo labels in place of labels."""
+    """Supervised step: source-only training, or self-training on pseudo labels."""
     return supervised_backward(context, source)[0]
 
 
-# For networks that only predict: whichever method trained them, TRAIN.DA_METHOD need not fit them here.
+# For inference: TRAIN.DA_METHOD need not fit the network.
 PREDICT = Method("predict", supervised_step)
 
 
 def entropy_step(context: StepContext, source: Batch, target: Batch | None) -> Losses:
-    """MinEnt: source supervision plus minimal entropy of the target's predictions."""
+    """MinEnt step: source supervision plus entropy minimisation on target predictions."""
     assert target is not None
     losses, _ = supervised_backward(context, source)
     prediction = context.predict(target["image"])
@@ -175,11 +177,11 @@ def entropy_step(context: StepContext, source: Batch, target: Batch | None) -> L
 
 
 def adversarial_step(context: StepContext, source: Batch, target: Batch | None) -> Losses:
-    """Source supervision, a target that should look like source, and a discriminator that tells them apart."""
+    """Adversarial step: source supervision, generator loss on the target, and discriminator losses on both domains."""
     assert target is not None
     losses, on_source = supervised_backward(context, source)
     source_maps = domain_maps(on_source, context.method.source_map)
-    del on_source  # the maps are kept over the target's pass, the logits need not be
+    del on_source  # frees the logits before the target's pass; only the maps are needed
     on_target = context.predict(target["image"])
     target_maps = domain_maps(on_target, context.method.target_map)
     gradients = []
@@ -195,10 +197,10 @@ def adversarial_step(context: StepContext, source: Batch, target: Batch | None) 
 def discriminator_step(
     context: StepContext, level: str, source_map: Tensor, target_map: Tensor
 ) -> tuple[Losses, Tensor]:
-    """Both sides of the game on one pair of maps (B, C, H, W).
+    """Generator and discriminator losses on one pair of maps (B, C, H, W).
 
-    The discriminator judges the target map once: its one graph yields the generator's gradient with respect to the
-    map (returned, for the network's backward pass) and the discriminator's own gradients (left on its parameters).
+    The discriminator processes the target map once. Its graph gives the generator's gradient with respect to the map
+    (returned, for the network's backward pass) and the discriminator's own gradients (left on its parameters).
     """
     discriminator = context.discriminators[level]
     leaf = target_map.detach().requires_grad_()
@@ -215,12 +217,12 @@ def discriminator_step(
 
 
 def domain_maps(prediction: Prediction, to_map: MapFunction | None) -> dict[str, Tensor]:
-    """The map of each level that the network predicts: `main`, and `aux` when it is multi-level."""
+    """The discriminator input of each output level: `main`, and `aux` if the network is multi-level."""
     assert to_map is not None
     levels = {"main": prediction.main, "aux": prediction.aux}
     return {level: to_map(logits, prediction.depth) for level, logits in levels.items() if logits is not None}
 
 
 def detached(losses: Losses) -> Losses:
-    """The same losses without their graphs; still on the device."""
+    """The losses detached from their graphs; they stay on the device."""
     return {name: loss.detach() for name, loss in losses.items()}

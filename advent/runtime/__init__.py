@@ -1,1 +1,1 @@
-"""Processes, devices, signals, locks, progress."""
+"""Runtime: process groups, devices and seeds, signals, folder locks, progress bars."""

@@ -1,4 +1,4 @@
-"""Devices, seeds, and the settings that decide which kernels compute."""
+"""Device selection, seeds, random states, TF32 and determinism settings."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """`auto` takes CUDA, else Apple's MPS, else the CPU; any other name is a PyTorch device that must be there.
+    """The device of `name`: `auto` selects CUDA, else Apple's MPS, else the CPU; other names are PyTorch's.
 
-    Of several processes each takes the GPU of its own number on its machine.
+    With several processes, each uses the GPU of its local rank. Raises DeviceError if the device is not available.
     """
     if name == "auto":
-        other = "mps" if torch.backends.mps.is_available() else "cpu"
-        name = "cuda" if torch.cuda.is_available() else other
+        fallback = "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else fallback
     if distributed.world_size() > 1 and name.startswith("cuda") and torch.cuda.is_available():
         return _own_gpu(name)
     try:
@@ -40,7 +40,7 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def prepare_device(config: Config) -> torch.device:
-    """The device of DEVICE, with TRAIN.TF32 and TRAIN.DETERMINISTIC in force: for training, ranking and evaluation."""
+    """The device of DEVICE, after applying TRAIN.TF32 and TRAIN.DETERMINISTIC; for training, ranking, evaluation."""
     device = pick_device(config.DEVICE)
     set_deterministic(config.TRAIN.DETERMINISTIC)
     set_tf32(config.TRAIN.TF32)
@@ -50,13 +50,13 @@ def prepare_device(config: Config) -> torch.device:
 
 
 def set_tf32(mode: str) -> None:
-    """`default`: PyTorch's (convolutions in TF32 on Ampere and later GPUs, matrix products in float32); `off`, `on`."""
+    """Set TF32: `off`, `on`, or PyTorch's `default` (TF32 for convolutions on Ampere and later, float32 for matmul)."""
     torch.backends.cudnn.allow_tf32 = mode != "off"
     torch.backends.cuda.matmul.allow_tf32 = mode == "on"
 
 
 def set_deterministic(deterministic: bool) -> None:
-    """Ask PyTorch for kernels that give the same bits every time; it warns where a device has none."""
+    """Switch PyTorch's deterministic algorithms on or off; it warns about an operation that has none on the device."""
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS is first used
         torch.backends.cudnn.benchmark = False
@@ -77,7 +77,7 @@ def _tf32_convolutions(device: torch.device) -> bool:
 
 
 def _processor() -> str:
-    """The processor's name, as far as the system tells."""
+    """The processor's name, or its architecture if the system does not report a name."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -86,9 +86,9 @@ def _processor() -> str:
 
 
 def _own_gpu(name: str) -> torch.device:
-    """cuda:LOCAL_RANK, made the current one, as NCCL wants it."""
+    """cuda:LOCAL_RANK, set as the current device, as NCCL requires."""
     if name != "cuda":
-        raise DeviceError(f"--device {name}: is one GPU for several processes; with torchrun use --device cuda")
+        raise DeviceError(f"--device {name}: one GPU cannot serve several processes; with torchrun use --device cuda")
     index, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
     if index >= count:
         raise DeviceError(
@@ -100,7 +100,7 @@ def _own_gpu(name: str) -> torch.device:
 
 
 def seed_rank(seed: int) -> None:
-    """Random numbers of their own for every process but rank 0, which draws what a single process draws."""
+    """Give every process except rank 0 its own seed; rank 0 draws the same numbers as a single process."""
     if distributed.rank():
         seed_everything(seed + 1_000_003 * distributed.rank(), torch.are_deterministic_algorithms_enabled())
 
@@ -108,8 +108,8 @@ def seed_rank(seed: int) -> None:
 def seed_everything(seed: int, deterministic: bool = False) -> None:
     """Seed Python's, NumPy's and PyTorch's generators (all devices).
 
-    `deterministic` also asks PyTorch for operations that give the same bits every time; where a device has none it
-    warns and takes the other. On the CPU two equal runs give equal bits anyway.
+    `deterministic` also enables PyTorch's deterministic algorithms; an operation without one runs with a warning. On
+    the CPU, equal runs are bit-identical in any case.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -118,7 +118,7 @@ def seed_everything(seed: int, deterministic: bool = False) -> None:
 
 
 def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The state of PyTorch's generators: the CPU's, and the device's where it has its own."""
+    """State of PyTorch's random generators: the CPU's, and the device's if it has its own."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -128,7 +128,7 @@ def rng_state(device: torch.device) -> dict[str, torch.Tensor]:
 
 
 def set_rng_state(device: torch.device, states: dict[str, torch.Tensor]) -> None:
-    """Continue from `rng_state`; a device without a state of its own there keeps its seed."""
+    """Restore `rng_state`; a device that has no stored state keeps its seed."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

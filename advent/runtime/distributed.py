@@ -1,7 +1,7 @@
-"""More than one process: who this one is, and what all of them add up or decide together.
+"""Distributed runs: process group, rank and world size, collective operations, error reporting.
 
-`torchrun` starts the processes and tells each its rank and where they meet; `torch.distributed` carries the messages
-(gloo between CPUs, NCCL between GPUs). Without torchrun there is one process, and nothing here does anything.
+`torchrun` starts the processes and sets each one's rank and rendezvous address. `torch.distributed` sends the messages
+(gloo between CPUs, NCCL between GPUs). In a single process no messages are sent.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from advent.runtime.rendezvous import fresh_store, launcher_id
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 P = ParamSpec("P")
-# How long a process waits for another one that neither answers nor has ended (a machine that lost its power). One that
-# ends is noticed at once. Long, since the slowest machine's share of a ranking may come minutes after the fastest's.
+# Time that a process waits for a peer that neither answers nor has ended (a machine without power). A peer that ends
+# is noticed at once. The timeout is long because the slowest machine may finish its shard of a ranking minutes later.
 TIMEOUT = timedelta(minutes=30)
-SECONDS_FOR_TORCHRUN = 10.0  # to notice who died first, before the others end too
-ALIGNED = 16  # elements: where a tensor begins in a message, so that vectorised kernels can work on it in place
+SECONDS_FOR_TORCHRUN = 10.0  # time to detect which process failed first, before the others exit
+ALIGNED = 16  # elements: alignment of a tensor in a message, so that vectorised kernels can use it in place
 
 
 class LostPeer(Exception):
-    """Another process of the run ended or stopped answering; `exit_code` is this one's."""
+    """Another process of the run ended or stopped responding; `exit_code`: exit code of this process."""
 
     exit_code = 1
 
 
 class _World:
-    store: Any = None  # outlives the processes: torchrun holds it
-    launcher: str | None = None  # `launcher_id`, found once per `process_group`
-    single = False  # what `set_single` said
+    store: Any = None  # held by torchrun, so it outlives the processes
+    launcher: str | None = None  # `launcher_id`, determined once per `process_group`
+    single = False  # set by `set_single`
 
 
 def is_distributed_launch() -> bool:
@@ -53,15 +53,15 @@ def is_distributed_launch() -> bool:
 
 
 def set_single(single: bool) -> None:
-    """Let a program that works in one process (`single`) ignore WORLD_SIZE and RANK: clusters set them for each node.
+    """Let a single-process program (`single`) ignore WORLD_SIZE and RANK, which clusters set on each node.
 
-    But not where LOCAL_RANK is set, too: a launcher such as torchrun has then started it several times.
+    They are not ignored if LOCAL_RANK is set too: then a launcher such as torchrun has started several processes.
     """
     _World.single = single and "LOCAL_RANK" not in os.environ
 
 
 def launched_rank() -> int:
-    """The rank that this process was started as, also before it has met the others."""
+    """The rank that the launcher gave this process, available before `process_group`."""
     return int(os.environ["RANK"]) if is_distributed_launch() else 0
 
 
@@ -71,30 +71,33 @@ def under_torchrun() -> bool:
 
 
 def launcher() -> str | None:
-    """The torchrun start above this process, once `process_group`; equal before and after a restart. None without one."""
+    """Id of this process's torchrun launch, set by `process_group`, stable over restarts; None without torchrun."""
     return _World.launcher
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Meet the other processes, and leave them: together when the work inside has succeeded, else at once.
+    """Join the process group; leave it together with the others on success, or at once on an error.
 
-    The others notice that this one is gone. Raises ConfigError when they cannot be met.
+    The other processes notice when this one leaves. Raises ConfigError if the rendezvous fails.
     """
     with _rendezvous():
         _World.launcher = launcher_id() if under_torchrun() else None
     if not is_distributed_launch():
         yield
         return
-    # Its functions take the group of their import for a default: imported later (the first optimizer does), it would
-    # keep the group alive, whose threads abort a process that ends.
+    # Imported before the group exists: its functions store the current group as their default. A later import (by the
+    # first optimizer) would keep the group alive, and the group's threads abort an exiting process.
     importlib.import_module("torch.distributed.nn.functional")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     if not under_torchrun():
-        log.info("WORLD_SIZE is %s: waiting for the other processes; unset it to work alone", os.environ["WORLD_SIZE"])
+        log.info(
+            "WORLD_SIZE is %s: waiting for the other processes; unset it to run a single process",
+            os.environ["WORLD_SIZE"],
+        )
     with _rendezvous():
-        found, rank_, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
-        _World.store = fresh_store(found, rank_, size, TIMEOUT)
+        store, rank_, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+        _World.store = fresh_store(store, rank_, size, TIMEOUT)
         dist.init_process_group(backend, store=_World.store, rank=rank_, world_size=size, timeout=TIMEOUT)
     try:
         yield
@@ -106,35 +109,35 @@ def process_group() -> Iterator[None]:
 
 @contextmanager
 def _rendezvous() -> Iterator[None]:
-    """Turn a rendezvous that fails into a user's error."""
+    """Turn a failed rendezvous into a ConfigError."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ConfigError(
-            f"the processes do not meet at {place} ({first_line(error)}); check torchrun's --nnodes "
-            "and --rdzv-endpoint, and that the machines reach each other; without torchrun, unset WORLD_SIZE to work "
-            "alone"
+            f"the processes cannot connect at {place} ({first_line(error)}); check torchrun's --nnodes "
+            "and --rdzv-endpoint, and that the machines reach each other; without torchrun, unset WORLD_SIZE to run "
+            "a single process"
         ) from None
 
 
 def rank() -> int:
-    """This process's number among all, from 0."""
+    """Rank of this process, from 0; 0 without a process group."""
     return dist.get_rank() if _is_distributed() else 0
 
 
 def world_size() -> int:
-    """How many processes work together."""
+    """Number of processes; 1 without a process group."""
     return dist.get_world_size() if _is_distributed() else 1
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes what is shared."""
+    """Whether this is rank 0, which writes shared files."""
     return rank() == 0
 
 
 def main_only(function: Callable[P, None]) -> Callable[P, None]:
-    """Let only rank 0 do it; on the others the call does nothing."""
+    """Decorator: run the function on rank 0 only; on other ranks the call does nothing."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> None:
@@ -145,39 +148,39 @@ def main_only(function: Callable[P, None]) -> Callable[P, None]:
 
 
 def shard(items: Sequence[T]) -> Sequence[T]:
-    """This process's part of a list: every item belongs to exactly one process, whatever their numbers."""
+    """This process's items of a list; every item belongs to exactly one process."""
     return items[rank() :: world_size()]
 
 
 def barrier() -> None:
-    """Wait until all processes are here."""
+    """Wait until all processes reach this call."""
     all_reduce_max_int(0)
 
 
 def all_reduce_max_int(value: int) -> int:
-    """The highest of all processes' values."""
+    """The maximum of all processes' integers."""
     if not _is_distributed():
         return value
     return int(all_reduce_max(torch.tensor(value)))
 
 
 def all_reduce_max(value: Tensor) -> Tensor:
-    """The elementwise maximum of all processes' tensors; NaN where one of them has NaN."""
+    """Elementwise maximum of all processes' tensors; NaN where any of them is NaN."""
     if not _is_distributed():
         return value
     if not value.is_floating_point():
-        found = value.clone()
-        _all_reduce(found, dist.ReduceOp.MAX)
-        return found
-    # A maximum may lose a NaN on its way, and with it the reason to refuse the iteration: it travels as a flag.
-    spoilt = value.isnan()
-    both = torch.stack([value.masked_fill(spoilt, -torch.inf), spoilt.to(value.dtype)])
-    _all_reduce(both, dist.ReduceOp.MAX)
-    return both[0].masked_fill(both[1] > 0, torch.nan)
+        maximum = value.clone()
+        _all_reduce(maximum, dist.ReduceOp.MAX)
+        return maximum
+    # A MAX reduction may lose a NaN, and with it the reason to skip the iteration, so NaNs are sent as a flag.
+    is_nan = value.isnan()
+    stacked = torch.stack([value.masked_fill(is_nan, -torch.inf), is_nan.to(value.dtype)])
+    _all_reduce(stacked, dist.ReduceOp.MAX)
+    return stacked[0].masked_fill(stacked[1] > 0, torch.nan)
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """The sum of all processes' tensors, a new one; integers stay exact."""
+    """Sum of all processes' tensors, as a new tensor; integers stay exact."""
     if not _is_distributed():
         return value
     total = value.clone()
@@ -187,10 +190,10 @@ def all_reduce_sum(value: Tensor) -> Tensor:
 
 @torch.no_grad()
 def all_reduce_mean(tensors: Sequence[Tensor], like: Sequence[Tensor], count: int) -> list[Tensor]:
-    """Every tensor summed over all processes and divided by `count`, all in one message.
+    """Sum every tensor over all processes and divide by `count`, in one message.
 
-    The results are new and lie in memory as `like` does (fused optimizers want gradients laid out as their
-    parameters), in the first tensor's precision.
+    The results are new tensors with the memory layout of `like` (fused optimizers require gradients with the layout of
+    their parameters) and, with several processes, the dtype of the first tensor.
     """
     if not _is_distributed():
         return [tensor / count for tensor in tensors]
@@ -199,7 +202,8 @@ def all_reduce_mean(tensors: Sequence[Tensor], like: Sequence[Tensor], count: in
         offsets.append(end)
         end += -(-tensor.numel() // ALIGNED) * ALIGNED
     message = tensors[0].new_zeros(end)
-    views = [message.as_strided(one.shape, one.stride(), at) for one, at in zip(like, offsets, strict=True)]
+    layouts = zip(like, offsets, strict=True)
+    views = [message.as_strided(tensor.shape, tensor.stride(), offset) for tensor, offset in layouts]
     for view, tensor in zip(views, tensors, strict=True):
         view.copy_(tensor)
     _all_reduce(message, dist.ReduceOp.SUM)
@@ -209,7 +213,7 @@ def all_reduce_mean(tensors: Sequence[Tensor], like: Sequence[Tensor], count: in
 
 @torch.no_grad()
 def broadcast(tensors: Sequence[Tensor]) -> None:
-    """Give every process rank 0's values."""
+    """Copy rank 0's values into the tensors of every process."""
     if not _is_distributed():
         return
     for tensor in tensors:
@@ -220,53 +224,53 @@ def broadcast(tensors: Sequence[Tensor]) -> None:
 
 
 def broadcast_object(decide: Callable[[], T]) -> T:
-    """What rank 0 finds; nobody else looks. For what depends on files, which others may see later."""
+    """The result of `decide` on rank 0, sent to every process. For decisions on files, which others may see later."""
     if not _is_distributed():
         return decide()
-    found: list[Any] = [decide() if is_main() else None]
+    objects: list[Any] = [decide() if is_main() else None]
     with _peer_errors():
-        dist.broadcast_object_list(found, src=0, device=torch.device("cpu"))
-    return found[0]
+        dist.broadcast_object_list(objects, src=0, device=torch.device("cpu"))
+    return objects[0]
 
 
 def all_gather(value: T) -> list[T]:
-    """All processes' values, by rank."""
+    """The values of all processes, ordered by rank."""
     if not _is_distributed():
         return [value]
-    found: list[Any] = [None] * world_size()
+    values: list[Any] = [None] * world_size()
     with _peer_errors():
-        dist.all_gather_object(found, value)
-    return found
+        dist.all_gather_object(values, value)
+    return values
 
 
 def require_same(**facts: str) -> None:
-    """Refuse to go on where machines were started with different things. Raises ConfigError naming which."""
+    """Raise ConfigError, naming the fact, if any of `facts` differs between the processes."""
     everywhere = all_gather(facts)
     for name in facts:
-        if len({one[name] for one in everywhere}) > 1:
+        if len({values[name] for values in everywhere}) > 1:
             raise ConfigError(
-                f"the {name} differs between the processes; start every machine with the same command, on the same data"
+                f"the {name} differs between the processes; start every machine with the same command and the same data"
             )
 
 
 def interleave(shares: Sequence[Sequence[T]]) -> list[T]:
-    """The list whose `shard`s these are, by rank."""
+    """Inverse of `shard`: the full list from the shards, ordered by rank."""
     length = max(map(len, shares), default=0)
-    return [one[at] for at in range(length) for one in shares if at < len(one)]
+    return [share[index] for index in range(length) for share in shares if index < len(share)]
 
 
 def is_error_reporter() -> bool:
-    """Whether this process is the one to say why the run ended: the first that asks."""
+    """Whether this process should print why the run ended: true for the first process that asks."""
     if not is_distributed_launch():
         return True
     try:
         return _World.store.add("said", 1) == 1
-    except (RuntimeError, AttributeError):  # the store is gone, or was never reached
+    except (RuntimeError, AttributeError):  # the store is gone or was never connected
         return launched_rank() == 0
 
 
 def wait_for_torchrun() -> None:
-    """Having lost a peer, wait a moment for torchrun to end this process: so it sees who was first to die."""
+    """After a lost peer, wait for torchrun to end this process, so that it reports the process that failed first."""
     until = time.monotonic() + SECONDS_FOR_TORCHRUN
     while time.monotonic() < until and not signals.is_requested():
         time.sleep(0.05)
@@ -278,16 +282,16 @@ def _is_distributed() -> bool:
 
 @contextmanager
 def _peer_errors() -> Iterator[None]:
-    """Around a message: when it fails, a peer is gone."""
+    """Turn a failed collective operation into LostPeer."""
     try:
         yield
     except RuntimeError as error:
         why = first_line(error)
-        raise LostPeer(f"another process of this run ended or does not answer ({why})") from error
+        raise LostPeer(f"another process of this run ended or does not respond ({why})") from error
 
 
 def _reachable(tensor: Tensor) -> Tensor:
-    """The tensor where messages can take it from: no backend reaches an Apple GPU."""
+    """The tensor on a device that a backend supports: none supports an Apple GPU, so that is copied to the CPU."""
     return tensor if tensor.device.type in ("cpu", "cuda") else tensor.cpu()
 
 

@@ -1,4 +1,4 @@
-"""One run per folder: a lock that a crash releases by itself."""
+"""Folder lock: one run per folder; the operating system releases it after a crash."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ except ImportError:  # everywhere else
 
 log = logging.getLogger(__name__)
 NAME = "run.lock"
-# Windows refuses to read what another process has locked: a byte far behind the text is locked instead of all.
+# Windows refuses reads of a locked range, so one byte far beyond the text is locked instead of the whole file.
 LOCKED_BYTE = 2**30
-HELD = (errno.EACCES, errno.EAGAIN)  # what systems say when another process has the lock
+HELD = (errno.EACCES, errno.EAGAIN)  # error codes when another process holds the lock
 
 
 class FolderLock:
-    """Holds `run.lock` in a folder as long as this process lives, or until `release`.
+    """Lock file `run.lock` in a folder, held until `release` or the end of this process.
 
-    The system's record lock decides: it dies with its process, however that ends, is not inherited by data workers,
-    and reaches across machines where the file system does. The file's text only tells who holds it. (filelock would
-    not do: its `flock` belongs to the open file, which forked data workers share and keep after a kill.)
+    It is a POSIX record lock: the system releases it when the process ends for any reason, data workers do not inherit
+    it, and it works across machines if the file system supports that. The file's text only names the holder. filelock
+    is not used: its `flock` belongs to the open file, which forked data workers share and keep after a kill.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,7 +45,7 @@ class FolderLock:
         self._handle: int | None = None
 
     def acquire(self) -> FolderLock:
-        """Take the lock, of several processes rank 0 for all. Raises FolderInUse naming who holds it."""
+        """Take the lock; with several processes, rank 0 takes it. Raises FolderInUse naming the holder."""
         if not distributed.is_main():
             return self
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class FolderLock:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 _lock(handle, self.path)
-                if _is_at(handle, self.path):  # else its last holder removed it after we had opened it
+                if _is_at(handle, self.path):  # else the last holder removed the file after it was opened here
                     self._handle = handle
             finally:
                 if self._handle is None:
@@ -70,23 +70,23 @@ class FolderLock:
         return self
 
     def release(self) -> None:
-        """Give the lock back and remove its file; harmless when it is not held."""
+        """Release the lock and remove its file; does nothing if it is not held."""
         if self._handle is None:
             return
         handle, self._handle = self._handle, None
         if fcntl is not None:
-            self.path.unlink(missing_ok=True)  # before closing: no other process can hold it now
+            self.path.unlink(missing_ok=True)  # before closing, so that no other process can hold it yet
             os.close(handle)
             return
-        with suppress(OSError):  # not locked, where the file system keeps no locks
+        with suppress(OSError):  # not locked if the file system does not support locks
             _unlock(handle)
         os.close(handle)
-        with suppress(OSError):  # Windows removes no open file: then another process has taken it since
+        with suppress(OSError):  # Windows does not remove an open file: then another process holds it
             self.path.unlink(missing_ok=True)
 
 
 def holder(folder: Path) -> str | None:
-    """Who works in a folder, or None; what a dead process left behind does not count."""
+    """Description of the process that holds a folder's lock, or None; a lock file of a dead process is ignored."""
     try:
         handle = os.open(folder / NAME, os.O_RDWR)
     except OSError:
@@ -97,11 +97,11 @@ def holder(folder: Path) -> str | None:
     except OSError as error:
         return _holder(handle) if error.errno in HELD else None
     finally:
-        os.close(handle)  # gives the lock back
+        os.close(handle)  # also releases the lock
 
 
 def _try_lock(handle: int) -> None:
-    """Lock an open file for this process until it is closed. Raises OSError, with one of HELD where another has it."""
+    """Lock an open file for this process until it is closed. Raises OSError, with an errno in HELD if it is taken."""
     if fcntl is not None:
         fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     elif msvcrt is not None:
@@ -112,7 +112,7 @@ def _try_lock(handle: int) -> None:
 
 
 def _unlock(handle: int) -> None:
-    """Give back what `_try_lock` took on Windows, which may be slow to do so for a file that is just closed."""
+    """Release the lock of `_try_lock` on Windows, where closing the file may release it late."""
     if msvcrt is not None:
         os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
         msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
@@ -123,7 +123,9 @@ def _lock(handle: int, path: Path) -> None:
         _try_lock(handle)
     except OSError as error:
         if error.errno not in HELD:
-            log.warning("%s: this file system keeps no locks (%s); one run per folder is up to you", path.parent, error)
+            log.warning(
+                "%s: this file system supports no locks (%s); start only one run per folder", path.parent, error
+            )
             return
         raise FolderInUse(
             f"{path.parent}: another run works here ({_holder(handle)}); wait for it, stop it, or choose another "
@@ -137,7 +139,7 @@ def _holder(handle: int) -> str:
         facts = json.loads(os.read(handle, 65536))
         return f"process {facts['process']} on {facts['host']} since {facts['since']}: {facts['command'][:200]}"
     except (ValueError, TypeError, KeyError):
-        return "it has just begun"
+        return "it has just started"
 
 
 def _is_at(handle: int, path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line every so often elsewhere."""
+"""Progress of long work: a bar on a terminal, otherwise a log line every 20 seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class Progress:
-    """Counts steps of a known total; shows rate and time to go. Use as a context manager."""
+    """Context manager that counts steps of a known total and shows rate and remaining time."""
 
     def __init__(self, what: str, total: int, done: int = 0) -> None:
         self.what, self.total, self.done = what, total, done
@@ -36,7 +36,7 @@ class Progress:
             self._bar.close()
 
     def step(self, note: str = "") -> None:
-        """Count one; `note` is shown beside it (the last one given stays)."""
+        """Count one step; `note` is shown beside the bar until the next note."""
         self.done += 1
         if self._bar is not None:
             if note:
@@ -52,7 +52,7 @@ class Progress:
 
 
 def with_progress(items: Iterable[T], what: str, total: int) -> Iterator[T]:
-    """The same items, with progress."""
+    """Yield the items of an iterable and show progress."""
     with Progress(what, total) as progress:
         for item in items:
             yield item

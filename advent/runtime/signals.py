@@ -1,8 +1,8 @@
-"""Being asked to stop: SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (a scheduler's warning) end a run at a good place.
+"""Graceful shutdown on SIGTERM, SIGINT (Ctrl-C) and SIGUSR1 (a scheduler's warning).
 
-While an iteration runs, the first signal is only remembered and the loop stops after it; elsewhere nothing has to be
-finished, since every file appears whole, and the signal acts at once. A SIGINT after the first signal always acts at
-once.
+During a training iteration the first signal is deferred, and the trainer stops after the iteration. Elsewhere the
+signal interrupts at once: nothing has to be finished, since all files are written atomically. A SIGINT after the first
+signal always interrupts at once.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-# On Ctrl-C the terminal and torchrun both tell a process; a person who presses it twice takes longer.
+# One Ctrl-C reaches a process twice, from the terminal and from torchrun, within less time than two key presses.
 SECONDS_OF_ONE_CTRL_C = 1.0
 SIGNALS = [getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name)]
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and has. `exit_code` is the shell's: 128 plus the signal's number."""
+    """A signal interrupted the run. `exit_code` follows the shell: 128 plus the signal number."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -29,17 +29,17 @@ class Interrupted(Exception):
 
 
 class _State:
-    owner = 0  # the process that listens; children inherit the handlers, not the duty
+    owner = 0  # process id that handles signals; children inherit the handlers but do not handle signals
     deferred = False
     received: int | None = None
-    at = 0.0  # when, monotonic
-    ending = False  # the last words are being said
-    speaks = True  # of several processes a single one says that it stops
+    at = 0.0  # monotonic time of the first signal
+    ending = False  # the final message is being printed
+    speaks = True  # whether this process (one of several) prints that it stops
 
 
 @contextmanager
 def handle_signals(speaks: bool = True) -> Iterator[None]:
-    """Handle the signals meanwhile, and say so if it `speaks`; the handlers that were there come back afterwards."""
+    """Handle the signals inside the context, then restore the previous handlers; `speaks`: print when one arrives."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -55,7 +55,7 @@ def handle_signals(speaks: bool = True) -> Iterator[None]:
 
 @contextmanager
 def defer_signals(yes: bool = True) -> Iterator[None]:
-    """Only remember signals meanwhile (`yes`), or let them act at once again inside such a stretch."""
+    """Defer signals inside the context (`yes`), or let them interrupt at once again inside a deferring context."""
     before, _State.deferred = _State.deferred, yes
     try:
         if not yes:
@@ -66,34 +66,34 @@ def defer_signals(yes: bool = True) -> Iterator[None]:
 
 
 def ignore_from_now() -> None:
-    """Let no further signal disturb the last words of a run that has stopped."""
+    """Ignore further signals while a stopped run prints its final message."""
     _State.ending = True
 
 
 def is_requested() -> bool:
-    """Whether a signal has been remembered."""
+    """Whether a signal has been received."""
     return _State.received is not None
 
 
 def pending_signal() -> int:
-    """The remembered signal's number, or 0."""
+    """Number of the received signal, or 0."""
     return _State.received or 0
 
 
 def check() -> None:
-    """Raise Stopped if a signal has been remembered."""
+    """Raise Interrupted if a signal has been received."""
     if _State.received is not None:
         raise Interrupted(_State.received)
 
 
 def ignore_in_worker(_: int = 0) -> None:
-    """For a worker process: the parent decides when to stop, also where a scheduler signals the whole group."""
+    """Ignore signals in a data worker: its parent decides when to stop, even if the whole group is signalled."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
-    if os.getpid() != _State.owner:  # a forked child: the parent decides, and ends its children by SIGTERM
+    if os.getpid() != _State.owner:  # a forked child: the parent ends its children with SIGTERM
         if number == signal.SIGTERM:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -109,5 +109,5 @@ def _handle(number: int, frame: FrameType | None) -> None:
     if not _State.deferred:
         raise Interrupted(number)
     if _State.speaks:
-        # os.write, since a handler may interrupt a write to the buffered stream.
+        # os.write, because the handler may have interrupted a write to the buffered stream.
         os.write(2, f"\n{signal.Signals(number).name}: stopping after this iteration; Ctrl-C stops at once\n".encode())

@@ -1,4 +1,4 @@
-"""The batch that an iteration really learns from, over all processes: said, recorded, and kept when a run goes on."""
+"""Effective batch size over processes and accumulation: logged, recorded, and checked on resume."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ log = logging.getLogger(__name__)
 
 
 def effective_batch(config: Config, uses_target: bool = True) -> dict[str, Any]:
-    """Processes, micro-batches, images of an iteration, and the rates, which nothing scales; said in the log."""
+    """Log and return processes, accumulation steps, images per iteration and learning rates (never scaled).
+
+    `target_images` is 0 when the method does not use the target.
+    """
     train, processes = config.TRAIN, distributed.world_size()
     parts = processes * train.ACCUMULATE
     source = parts * train.BATCH_SIZE_SOURCE
     target = parts * train.BATCH_SIZE_TARGET if uses_target else 0
     log.info(
-        "an iteration: %d source%s images (%d process%s x TRAIN.ACCUMULATE %d x batch %d); "
+        "effective batch: %d source%s images per iteration (%d process%s x TRAIN.ACCUMULATE %d x batch %d); "
         "TRAIN.LEARNING_RATE %g as configured, not scaled",
         source,
         f" + {target} target" if target else "",
@@ -42,17 +45,17 @@ def effective_batch(config: Config, uses_target: bool = True) -> dict[str, Any]:
 
 
 def with_recorded_accumulation(config: Config, parts: tuple[int, int], path: Path) -> Any:
-    """The config with TRAIN.ACCUMULATE as a run began with it, in `parts` (processes, ACCUMULATE).
+    """A copy of the config with the TRAIN.ACCUMULATE that the run started with; `parts`: its (processes, ACCUMULATE).
 
-    The rule for continuing on another number of processes: the product of both stays, and with it every batch. Raises
-    ConfigError, naming the resume state at `path`, where it does not.
+    A run may resume on another number of processes if processes x ACCUMULATE, and so every batch, stays the same.
+    Raises ConfigError, naming the resume state at `path`, if the product differs.
     """
     processes, accumulate = distributed.world_size(), config.TRAIN.ACCUMULATE
     if processes * accumulate != parts[0] * parts[1]:
         raise ConfigError(
-            f"{path}: the run began with {parts[0]} processes x TRAIN.ACCUMULATE {parts[1]}, now it is {processes} x "
-            f"{accumulate}, another batch; continue with processes x ACCUMULATE = {parts[0] * parts[1]}"
+            f"{path}: the run started with {parts[0]} processes x TRAIN.ACCUMULATE {parts[1]}, now {processes} x "
+            f"{accumulate}: a different effective batch; resume with processes x ACCUMULATE = {parts[0] * parts[1]}"
         )
-    began = config.model_copy(deep=True)
-    began.TRAIN.ACCUMULATE = parts[1]
-    return began
+    recorded = config.model_copy(deep=True)
+    recorded.TRAIN.ACCUMULATE = parts[1]
+    return recorded

@@ -1,4 +1,4 @@
-"""Everything that changes while training: networks and optimizers, and one iteration of them."""
+"""Learner: the networks and optimizers under training, and one training iteration."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ LAMBDAS = {
     "ent": "LAMBDA_ENT_MAIN",
     "ent_aux": "LAMBDA_ENT_AUX",
 }
-# What the gradient norms of each optimizer are called in the metrics.
+# Optimizer -> name of its gradient norm in the metrics.
 GRADIENTS = {"net": "gradient", "discriminator_main": "gradient_d", "discriminator_aux": "gradient_d_aux"}
 
 
 class Learner:
     """A network under training by one method.
 
-    `train` is the config's TRAIN section; `supervised` the losses on labelled data. The learner knows neither data
-    nor folders: the loop brings batches and keeps what the learner leaves.
+    `train` is the config's TRAIN section. `supervised` computes the losses on labelled data. The learner has no access
+    to data sets or folders: the trainer passes batches in and stores the results.
     """
 
     def __init__(
@@ -67,10 +67,12 @@ class Learner:
         self.optimizers: dict[str, torch.optim.Optimizer] = {"net": network_optimizer(net, train)}
         for level, discriminator in discriminators.items():
             self.optimizers[f"discriminator_{level}"] = discriminator_optimizer(discriminator, train)
-        self._guard = Guard(net, {GRADIENTS[name]: one for name, one in self.optimizers.items()}, self.scale)
+        self._guard = Guard(
+            net, {GRADIENTS[name]: optimizer for name, optimizer in self.optimizers.items()}, self.scale
+        )
 
     def rates(self, iteration: int) -> dict[str, float]:
-        """Set and return the poly rates of an iteration: `lr` of the backbone, `lr_d` of the discriminators."""
+        """Set and return the poly learning rates of an iteration: `lr` (backbone), `lr_d` (discriminators, if any)."""
         train = self.train_config
         lr = poly_rate(train.LEARNING_RATE, iteration, train.MAX_ITERS, train.POWER)
         lr_d = poly_rate(train.LEARNING_RATE_D, iteration, train.MAX_ITERS, train.POWER)
@@ -81,10 +83,10 @@ class Learner:
     def update(
         self, iteration: int, source: Batch | Sequence[Batch], target: Batch | Sequence[Batch] | None = None
     ) -> Losses:
-        """One whole iteration; returns named losses and gradient norms as tensors on the device, without a wait.
+        """Run one training iteration; returns named losses and gradient norms as device tensors, without a sync.
 
-        Of each domain one batch, or several micro-batches that count as one (TRAIN.ACCUMULATE). An iteration in which
-        one of them is not finite changes nothing.
+        Each domain gives one batch, or several micro-batches that form one (TRAIN.ACCUMULATE). If a loss or gradient
+        norm is not finite, the iteration changes no weights, optimizer states or statistics.
         """
         self.rates(iteration)
         for optimizer in self.optimizers.values():
@@ -100,12 +102,12 @@ class Learner:
         return accumulated_step(self.context, self.net, self.optimizers, sources, targets or [None] * len(sources))
 
     def broadcast_weights(self) -> None:
-        """Give every process rank 0's networks."""
+        """Copy rank 0's network and discriminator weights to every process."""
         networks = (self.net, self.context.discriminators)
-        distributed.broadcast([tensor for one in networks for tensor in one.state_dict().values()])
+        distributed.broadcast([tensor for network in networks for tensor in network.state_dict().values()])
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact continuation needs of networks and optimizers."""
+        """State for an exact resume: networks, discriminators, optimizers and loss scale."""
         return {
             "net": self.net.state_dict(),
             "discriminators": self.context.discriminators.state_dict(),
@@ -114,7 +116,7 @@ class Learner:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict()` of a learner with the same config."""
+        """Restore the `state_dict()` of a learner with the same config."""
         self.net.load_state_dict(state["net"])
         self.context.discriminators.load_state_dict(state["discriminators"])
         for name, optimizer in self.optimizers.items():

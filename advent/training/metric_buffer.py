@@ -1,4 +1,4 @@
-"""The iterations since the last log: what was measured in each, on the device, until a log fetches it at once."""
+"""Buffer of the metrics since the last log: kept on the device, and copied to the host in one transfer per log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHOWN_FILES = 8
 
 @dataclass
 class MetricBuffer:
-    """Values of consecutive iterations, one row each; all rows have the same names."""
+    """Metrics of consecutive iterations, one row per iteration; all rows have the same names."""
 
     names: list[str] = field(default_factory=list)
     rows: list[Tensor] = field(default_factory=list)
@@ -22,14 +22,14 @@ class MetricBuffer:
     files: list[list[str]] = field(default_factory=list)
 
     def add(self, iteration: int, values: Mapping[str, Tensor], files: Sequence[str]) -> None:
-        """Remember one iteration; nothing is copied to the host."""
+        """Store one iteration's values and file names; nothing is copied to the host."""
         self.names = list(values)
         self.rows.append(torch.stack([value.float() for value in values.values()]))
         self.iterations.append(iteration)
         self.files.append(list(files))
 
     def fetch(self) -> MetricSummary:
-        """All rows on the host: the only place where a run waits for its device."""
+        """Copy all rows to the host and summarise them: the only place where training waits for the device."""
         rows = torch.stack(self.rows).cpu().double()  # an Apple GPU has no float64
         finite = torch.isfinite(rows).all(1)
         means = rows[finite].mean(0).tolist() if finite.any() else []
@@ -40,18 +40,18 @@ class MetricBuffer:
         return MetricSummary(dict(zip(self.names, means, strict=bool(means))), bad)
 
     def state_dict(self) -> dict[str, Any]:
-        """What an exact continuation needs."""
+        """State for an exact resume."""
         return {"names": self.names, "rows": self.rows, "iterations": self.iterations, "files": self.files}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any], device: torch.device) -> MetricBuffer:
-        """The window of `state_dict()`, on a device."""
+        """Restore a buffer from its `state_dict()`, with rows on `device`."""
         return cls(state["names"], [r.to(device) for r in state["rows"]], state["iterations"], state["files"])
 
 
 @dataclass(frozen=True)
 class NonFinite:
-    """An iteration that was skipped: its values and the files of its batches."""
+    """A skipped iteration: its number, its values, and the files of its batches."""
 
     iteration: int
     values: dict[str, float]
@@ -60,14 +60,14 @@ class NonFinite:
     def __str__(self) -> str:
         bad = ", ".join(f"{name} {value}" for name, value in self.values.items() if not abs(value) < float("inf"))
         rest = ", ".join(f"{name} {value:.4g}" for name, value in self.values.items() if abs(value) < float("inf"))
-        more = f" and {len(self.files) - SHOWN_FILES} more" if len(self.files) > SHOWN_FILES else ""
-        files = ", ".join(self.files[:SHOWN_FILES]) + more
+        suffix = f" and {len(self.files) - SHOWN_FILES} more" if len(self.files) > SHOWN_FILES else ""
+        files = ", ".join(self.files[:SHOWN_FILES]) + suffix
         return f"iteration {self.iteration}: not finite: {bad}; finite: {rest or 'nothing'}; images: {files}"
 
 
 @dataclass(frozen=True)
 class MetricSummary:
-    """Means over the finite iterations of a window (empty without one), and the ones that were skipped."""
+    """Means over the finite iterations of a buffer (empty if there are none), and the skipped iterations."""
 
     means: dict[str, float]
     skipped: list[NonFinite]

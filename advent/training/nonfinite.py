@@ -1,4 +1,4 @@
-"""The guard against numbers that are not finite. It decides on the device: no step waits for the host."""
+"""Guard against non-finite losses and gradients. It decides on the device, so no step waits for the host."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from advent.model.precision import LossScale
 
 
 class Guard:
-    """Makes an iteration with a loss or gradient that is not finite leave no trace.
+    """Skips an iteration whose loss or gradient is not finite.
 
-    `snapshot_buffers` the step, `unscale_and_check` after it, then `step_if_finite`: weights, optimizer states and batch-norm statistics stay as
-    they were when the verdict is bad. Gradient norms are measured on the way and reported with the losses.
+    Call `snapshot_buffers` before the forward pass, `unscale_and_check` after the backward passes, then
+    `step_if_finite`. A skipped iteration leaves weights, optimizer states and batch-norm statistics unchanged. Gradient
+    norms are computed for the check and reported with the losses.
     """
 
     def __init__(
@@ -25,15 +26,16 @@ class Guard:
 
     @torch.no_grad()
     def snapshot_buffers(self) -> None:
-        """Remember the batch-norm statistics, which the forward pass is going to move."""
+        """Save the batch-norm statistics, which the forward pass updates."""
         self._statistics = [(buffer, buffer.clone()) for buffer in self.net.buffers()]
 
     @torch.no_grad()
     def unscale_and_check(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The losses, and the L2 norm of every optimizer's gradients as `gradient`, `gradient_d`, `gradient_d_aux`.
 
-        With loss scaling also its factor, and `overflow`: 1 where gradients are not finite although the losses are.
-        That is how the factor finds its size, so their norms then count as 0, until the factor is down to 1.
+        With loss scaling the result also has `loss_scale`, the factor, and `overflow`: 1 where gradients are not finite
+        although the losses are. An overflow is how the factor adapts, so the norms then count as 0, as long as the
+        factor is above 1.
         """
         norms = {}
         for name, optimizer in self.optimizers.items():
@@ -51,18 +53,18 @@ class Guard:
 
     @torch.no_grad()
     def step_if_finite(self, values: Mapping[str, Tensor]) -> None:
-        """Let every optimizer step if all is finite and nothing overflowed; else undo what the forward pass moved."""
+        """Step every optimizer if all values are finite without overflow; else restore the batch-norm statistics."""
         good = _all_finite(values)
         if "overflow" in values:
             good = good & (values["overflow"] == 0)
         skip = (~good).float()
         for optimizer in self.optimizers.values():
             if optimizer.defaults["fused"]:
-                # The fused kernels read this flag on the device and leave everything as it is when it is 1: the way
-                # that PyTorch's own GradScaler has for it.
+                # The fused kernels read this flag on the device and change nothing when it is 1, as PyTorch's
+                # GradScaler does.
                 optimizer.found_inf = skip  # type: ignore[attr-defined]
                 optimizer.step()
-            elif good:  # waits for the device: only where PyTorch has no fused kernel
+            elif good:  # a device sync, only where PyTorch has no fused kernel
                 optimizer.step()
         for buffer, kept in self._statistics:
             torch.where(good, buffer, kept, out=buffer)

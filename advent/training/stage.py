@@ -1,4 +1,4 @@
-"""A training stage from config to snapshots."""
+"""Run one training stage: from config to snapshots."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def train_stage(config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
-    """Train TRAIN.DA_METHOD on SOURCE -> TARGET; leaves snapshots, metrics and config in the stage's folder."""
+    """Train TRAIN.DA_METHOD on SOURCE -> TARGET; writes snapshots, metrics and config to the stage's run directory."""
     method = find_method(config)
     source = source_data(config)
     target = target_data(config) if method.uses_target else None
@@ -45,7 +45,7 @@ def train_stage(config: Config, *, resume: bool = False, overwrite: bool = False
 
 
 def run_to_end(trainer: Trainer, source: Any, target: Any | None, until: int | None = None, final: bool = True) -> None:
-    """Run a loop over two data sets from where it stands; with `final` also mark the stage as finished."""
+    """Run a trainer from its current iteration over both data sets; `final` also marks the stage as finished."""
     config, train, device = trainer.config, trainer.config.TRAIN, trainer.learner.device
     started = time.monotonic()
     if train.EVAL_EVERY and not trainer.hooks:
@@ -56,7 +56,7 @@ def run_to_end(trainer: Trainer, source: Any, target: Any | None, until: int | N
     batches_src = infinite_batches(source, train.BATCH_SIZE_SOURCE, train.RANDOM_SEED, *where)
     batches_trg = None
     if target is not None:
-        seed_trg = train.RANDOM_SEED + 1  # or two sets of one size would be visited in one order
+        seed_trg = train.RANDOM_SEED + 1  # else two data sets of one size would be read in the same order
         batches_trg = infinite_batches(target, train.BATCH_SIZE_TARGET, seed_trg, *where)
     trainer.run(batches_src, batches_trg, until)
     if final:
@@ -64,7 +64,7 @@ def run_to_end(trainer: Trainer, source: Any, target: Any | None, until: int | N
 
 
 def finish(trainer: Trainer, seconds: float) -> None:
-    """Mark a stage as complete."""
+    """Mark a stage as finished: write its completion record and log the duration."""
     snapshots = trainer.run_dir.snapshots()
     waited = min(1.0, trainer.waited / seconds) if seconds > 0 else 0.0
     trainer.run_dir.mark_done(
@@ -88,14 +88,14 @@ def create_trainer(
     start: Path | None = None,
     inputs: Mapping[str, Path] | None = None,
 ) -> Trainer:
-    """Network, optimizers, locked folder and loop of a training stage, seeded; nothing is written before all checks.
+    """A seeded trainer of one stage: network, optimizers and locked run directory. All checks run before any write.
 
-    `data`: role (source, target) -> data set. `start`: the trained checkpoint that a later stage starts from (fresh
-    optimizers); without it the start is TRAIN.RESTORE_FROM (ImageNet weights) or random. `inputs`: role -> further
-    file to record in the provenance. A continued run needs neither: all it needs lies in its folder.
+    `data`: role (source, target) -> data set. `start`: the trained checkpoint that a later stage starts from, with
+    fresh optimizers; without it weights come from TRAIN.RESTORE_FROM (ImageNet) or are random. `inputs`: role ->
+    further file to record in the provenance. A resumed run ignores `start` and `inputs`: its state is in its folder.
     """
     names = {role: dataset.names for role, dataset in data.items()}
-    digests = {role: names_digest(listed) for role, listed in names.items()}
+    digests = {role: names_digest(image_names) for role, image_names in names.items()}
     distributed.require_same(config=config_digest(config), **{f"{role}'s images": d for role, d in digests.items()})
     sanity_check(data, config.DATA_CHECK)
     device = prepare_device(config)
@@ -109,7 +109,7 @@ def create_trainer(
             load_pretrained(net, config.TRAIN.RESTORE_FROM, config.TRAIN.IMG_MEAN)
             start = None if config.TRAIN.RESTORE_FROM == TORCHVISION_WEIGHTS else Path(config.TRAIN.RESTORE_FROM)
     learner = Learner(net, method, find_network(config).supervised, config.TRAIN, device)
-    seed_rank(config.TRAIN.RANDOM_SEED)  # only now: all start from the same networks
+    seed_rank(config.TRAIN.RANDOM_SEED)  # after the networks are built, so that all ranks start from the same weights
     trainer = Trainer(config, learner, run_dir, resume=resume, overwrite=overwrite, data=digests)
     if is_resuming(config, resume):
         run_dir.record_resume(trainer.iteration, batch=effective_batch(config, method.uses_target))
@@ -121,12 +121,12 @@ def create_trainer(
 
 
 def is_resuming(config: Config, resume: bool) -> bool:
-    """Whether `--resume` finds a run to continue."""
+    """Whether `--resume` is given and the run directory holds a resume state."""
     return resume and RunDir.of(config).has_resume_state()
 
 
 def resolve_seed(config: Config, resume: bool) -> None:
-    """With RANDOM_TRAIN, replace the fixed seed by a drawn one, which is recorded; a continued run keeps its own."""
+    """With TRAIN.RANDOM_TRAIN, replace the fixed seed by a random one (recorded); a resumed run keeps its seed."""
     if not config.TRAIN.RANDOM_TRAIN:
         return
     record = read_provenance(RunDir.of(config).path) if is_resuming(config, resume) else None

@@ -1,4 +1,4 @@
-"""The training loop: schedules, logging, snapshots and resuming. It does not know which method it runs."""
+"""Training loop: schedules, logging, snapshots and resuming; independent of the method."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Batches = Iterator[dict[str, Any]]
 
 
 class Trainer:
-    """Drives a learner from `iteration` (the next one to run) on; holds the folder's lock until `close`.
+    """Runs a learner's iterations from `iteration` (the next one) on; holds the run directory's lock until `close`.
 
-    Everything that an exact continuation needs beside the config lies in `resume.pth`; data order follows from seed
-    and iteration. `data`: name -> digest of each data set's file names; a run is only continued on the same files.
+    `resume.pth` stores everything that an exact resume needs beside the config; data order follows from seed and
+    iteration. `data`: role -> digest of each data set's file names; a run resumes only on the same files.
     """
 
     def __init__(
@@ -50,24 +50,23 @@ class Trainer:
         self.end = train.EARLY_STOP + (1 if learner.method.include_last_iter else 0)  # first iteration that is not run
         if not train.SAVE_LAST and self.end - 1 < train.SAVE_PRED_EVERY:
             raise ConfigError(
-                f"TRAIN.SAVE_PRED_EVERY: {train.SAVE_PRED_EVERY}: iterations 0 to {self.end - 1} reach no multiple of "
-                "it, so no snapshot would be left; lower it, or set TRAIN.SAVE_LAST=true"
+                f"TRAIN.SAVE_PRED_EVERY: {train.SAVE_PRED_EVERY}: iterations 0 to {self.end - 1} contain no multiple "
+                "of it, so no snapshot would be saved; lower it, or set TRAIN.SAVE_LAST=true"
             )
         self.iteration = 0
         self.digest = config_digest(config)
-        self.batch_parts = (distributed.world_size(), train.ACCUMULATE)  # of a batch, as the run began
-        # Called after an iteration; what they return (evaluation) goes into the metrics.
+        self.batch_parts = (distributed.world_size(), train.ACCUMULATE)  # (processes, ACCUMULATE) at the run's start
+        # Called after an iteration; their return values (evaluation scores) are written to the metrics.
         self.hooks: list[Callable[[int], dict[str, float]]] = []
-        self.image_loggers: list[
-            ImageLogger
-        ] = []  # called after an iteration when there is a board; they leave nothing else behind
-        self.notes: dict[str, str] = {}  # what a stage wants to find again when it continues
+        # Called after an iteration when TensorBoard is on; they write images only.
+        self.image_loggers: list[ImageLogger] = []
+        self.notes: dict[str, str] = {}  # facts that a stage stores for its resume
         self._hooks_due = False
         self._buffer = MetricBuffer()
         self._skipped = 0
-        self.waited = 0.0  # seconds for data, since this start; of clock times nothing goes into the metrics
+        self.waited = 0.0  # seconds spent waiting for data since this start; the metrics hold no clock times
         self._tensorboard: TensorBoardWriter | None = None
-        self._saved: list[int] = []  # iterations of our snapshots, ascending: what TRAIN.KEEP may remove
+        self._saved: list[int] = []  # iterations of this run's snapshots, ascending; TRAIN.KEEP removes from these
         self.metrics = MetricsFile(run_dir.path / "metrics.jsonl")
         self._lock = FolderLock(run_dir.path).acquire()
         try:
@@ -75,7 +74,7 @@ class Trainer:
                 self._restore()
             else:
                 run_dir.prepare(overwrite)
-            distributed.barrier()  # rank 0 has the lock, and has made room
+            distributed.barrier()  # rank 0 has taken the lock and prepared the folder
         except BaseException:
             self.close()
             raise
@@ -90,11 +89,11 @@ class Trainer:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to run."""
+        """Whether all iterations and hooks have run."""
         return self.iteration >= self.end and not self._hooks_due
 
     def close(self) -> None:
-        """Give the folder's lock back."""
+        """Close TensorBoard and release the run directory's lock."""
         if self._tensorboard is not None:
             self._tensorboard.close()
         self._lock.release()
@@ -102,8 +101,8 @@ class Trainer:
     def run(self, source: Batches, target: Batches | None = None, until: int | None = None) -> None:
         """Run iterations up to, not including, `until` (default: the method's last).
 
-        Asked to stop, it finishes the iteration, saves and raises Stopped. Raises NotFinite when more iterations
-        were skipped than TRAIN.SKIP_NONFINITE allows.
+        On a stop signal it finishes the iteration, writes the resume state and raises Interrupted. Raises NotFinite
+        when more iterations were skipped than TRAIN.SKIP_NONFINITE allows.
         """
         until = self.end if until is None else min(until, self.end)
         if self.config.TRAIN.TENSORBOARD and self._tensorboard is None and distributed.is_main():
@@ -114,21 +113,21 @@ class Trainer:
                 self._run_hooks()
                 self._log_images()
                 progress.step(note)
-                # All processes agree, by way of their CPUs: whoever was told to stop stops all after one iteration.
+                # A CPU all-reduce: a signal to any process stops all of them after the same iteration.
                 if signal := distributed.all_reduce_max_int(signals.pending_signal()):
                     self.checkpoint()
                     raise signals.Interrupted(signal)
 
     def _fetch(self, source: Batches, target: Batches | None) -> list[list[dict[str, Any]]]:
-        """The next batches of each domain, and how long they were waited for."""
-        began = time.monotonic()
+        """The next ACCUMULATE batches of each domain; adds the waiting time to `waited`."""
+        started = time.monotonic()
         domains = [source, target] if target else [source]
         batches = [[next(domain) for _ in range(self.config.TRAIN.ACCUMULATE)] for domain in domains]
-        self.waited += time.monotonic() - began
+        self.waited += time.monotonic() - started
         return batches
 
     def _iterate(self, source: Sequence[dict[str, Any]], target: Sequence[dict[str, Any]] = ()) -> str:
-        """One iteration with all that it leaves on disk; returns the losses to show, if they were fetched."""
+        """Run one iteration, its log and its snapshot; returns the losses for the progress bar, if fetched."""
         values = self.learner.update(self.iteration, source, target or None)
         files = [f"source {name}" for batch in source for name in batch.get("name", ())]
         files += [f"target {name}" for batch in target for name in batch.get("name", ())]
@@ -140,29 +139,30 @@ class Trainer:
         return note
 
     def _run_hooks(self) -> None:
-        """Hooks may take minutes: a signal acts at once there, and they are run again when the run continues.
+        """Run the hooks of the last iteration and write their values to the metrics.
 
-        But where other processes take part in them, since they may not have been told.
+        Hooks may take minutes, so a signal interrupts them at once, and the resumed run runs them again. With several
+        processes the signal is deferred: the other processes take part in the hooks and may not have received it.
         """
         if not self._hooks_due:
             return
         try:
             with signals.defer_signals(distributed.world_size() > 1):
-                found = [hook(self.iteration - 1) for hook in self.hooks]
+                results = [hook(self.iteration - 1) for hook in self.hooks]
         except signals.Interrupted:
             self.checkpoint()
             raise
         self._hooks_due = False
-        for values in found:
+        for values in results:
             self._record(self.iteration - 1, values)
 
     def _log_images(self) -> None:
         if self._tensorboard is not None:
-            for view in self.image_loggers:
-                view(self._tensorboard, self.iteration - 1)
+            for log_images in self.image_loggers:
+                log_images(self._tensorboard, self.iteration - 1)
 
     def _log(self) -> str:
-        """Every LOG_EVERY iterations, and after the last one, fetch the window, write its means and clear it."""
+        """Every LOG_EVERY iterations and after the last one, fetch the metric buffer, write its means and clear it."""
         if (self.iteration + 1) % self.config.TRAIN.LOG_EVERY and self.iteration + 1 < self.end:
             return ""
         summary = self._buffer.fetch()
@@ -173,18 +173,18 @@ class Trainer:
         if self._tensorboard is not None:
             self._tensorboard.data_wait(self.iteration, self.waited)
         if summary.skipped:
-            self._refuse([replace(one, files=_of_all(one.files)) for one in summary.skipped])
+            self._refuse([replace(skip, files=_of_all(skip.files)) for skip in summary.skipped])
         return " ".join(f"{name} {value:.3g}" for name, value in summary.means.items())
 
     def _refuse(self, skipped: list[NonFinite]) -> None:
-        for one in skipped:
-            log.warning("%s: skipped %s", self.run_dir.path, one)
+        for skip in skipped:
+            log.warning("%s: skipped %s", self.run_dir.path, skip)
         allowed = self.config.TRAIN.SKIP_NONFINITE
         if self._skipped > allowed:
             raise NotFinite(
                 f"{self.run_dir.path}: {skipped[0]}; {self._skipped} iterations skipped, TRAIN.SKIP_NONFINITE allows "
-                f"{allowed}: look at these images, lower TRAIN.LEARNING_RATE, or raise it and continue with --resume "
-                "(weights and snapshots are those before)"
+                f"{allowed}: check these images, lower TRAIN.LEARNING_RATE, or raise TRAIN.SKIP_NONFINITE and continue "
+                "with --resume (skipped iterations change no weights)"
             )
 
     def _record(self, iteration: int, values: Mapping[str, float]) -> None:
@@ -195,19 +195,19 @@ class Trainer:
             self._tensorboard.scalars(iteration, values)
 
     def _save(self, iteration: int) -> None:
-        """`model_i` is saved after iteration i, for every multiple of SAVE_PRED_EVERY but 0."""
+        """Save `model_i` after iteration i: every multiple of SAVE_PRED_EVERY but 0, and the last with SAVE_LAST."""
         train = self.config.TRAIN
         scheduled = iteration and iteration % train.SAVE_PRED_EVERY == 0
         if not scheduled and not (train.SAVE_LAST and iteration + 1 == self.end):
             return
-        # The resume state comes first: killed in between, the continued run makes up for the rest (`_sync_snapshots`), while
-        # a snapshot without one would look like somebody else's.
+        # The resume state is written first. If the run is killed in between, the resumed run writes the snapshot
+        # (`_sync_snapshots`), while a snapshot without a resume state would look like another run's result.
         self._saved.append(iteration)
         self.checkpoint()
         self._sync_snapshots()
 
     def _sync_snapshots(self) -> None:
-        """Bring the snapshots on disk to what the resume state says: write the newest, remove those beyond KEEP."""
+        """Match the snapshots on disk to the resume state: write the newest, remove those beyond TRAIN.KEEP."""
         if not distributed.is_main():
             return
         if self._saved and self._saved[-1] == self.iteration - 1:
@@ -217,7 +217,7 @@ class Trainer:
             (self.run_dir.path / f"model_{iteration}.pth").unlink(missing_ok=True)
 
     def checkpoint(self) -> None:
-        """Write `resume.pth`: from here a run continues as if it had never stopped."""
+        """Write `resume.pth`, from which the run resumes exactly."""
         rng = distributed.all_gather(rng_state(self.learner.device))
         if not distributed.is_main():
             return
@@ -249,23 +249,23 @@ class Trainer:
         if not isinstance(state, dict) or not state.keys() >= STATE:
             raise CheckpointError(f"{path}: not a resume state of this project; remove it or start with --overwrite")
         self.batch_parts = tuple(state.get("parts", (1, 1)))
-        began = with_recorded_accumulation(self.config, self.batch_parts, path)
-        if not self.run_dir.has_config(began, state["config"]):
+        recorded = with_recorded_accumulation(self.config, self.batch_parts, path)
+        if not self.run_dir.has_config(recorded, state["config"]):
             raise ConfigError(
-                f"{path}: was written under another config (see config.yml beside it); resume with that one, or start "
+                f"{path}: was written with another config (see config.yml beside it); resume with that one, or start "
                 "anew with --overwrite or --exp-suffix NAME"
             )
         for name, digest in self.data.items():
             if state["data"].get(name) != digest:
                 raise ConfigError(
-                    f"{path}: the {name}'s images are other ones than when this run began; put them back, or start "
+                    f"{path}: the {name}'s images differ from those this run started with; restore them, or start "
                     "anew with --overwrite or --exp-suffix NAME"
                 )
         self.learner.load_state_dict(state["learner"])
         self.iteration, self._hooks_due = state["iteration"], state["hooks_due"]
         self._buffer = MetricBuffer.from_state(state["window"], self.learner.device)
         self._skipped, self._saved, self.notes = state["skipped"], state["saved"], state["notes"]
-        self.digest = config_digest(began)
+        self.digest = config_digest(recorded)
         self.metrics.truncate(state["metrics"])
         rng = [state["rng"], *state.get("rng_of_others", [])]
         if distributed.rank() < len(rng):
@@ -275,11 +275,11 @@ class Trainer:
 
 
 def _of_all(files: list[str]) -> list[str]:
-    """The images of all processes."""
+    """File names of all processes, without duplicates."""
     return list(dict.fromkeys(name for part in distributed.all_gather(files) for name in part))
 
 
-# What resume.pth holds.
+# Required keys of resume.pth.
 STATE = {
     "iteration",
     "config",

@@ -220,7 +220,7 @@ def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
     (other / "exp/quick/isl/finished.json").unlink()
     code, _, said = two.alone(run_script, "train_isl", [*line, "--resume"])
     assert code == 2
-    assert "began with 2 processes x TRAIN.ACCUMULATE 1, now it is 1 x 1" in said
+    assert "started with 2 processes x TRAIN.ACCUMULATE 1, now 1 x 1" in said
     assert two.alone(run_script, "train_isl", [*line, "--resume", "TRAIN.ACCUMULATE=2"])[0] == 0
     assert two.run(run_script, "train_isl", [*line, "--resume"])[0][0] == 0
 

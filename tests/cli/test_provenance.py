@@ -73,7 +73,7 @@ def test_a_ranking_by_another_network_is_refused(copy, capsys, caplog):
     assert intra(copy) == 2
     refused(capsys, "rank: was made with", "another network", "entropy.py --cfg quick:rank", "CHECK_PROVENANCE=false")
     assert intra(copy, "STAGE.CHECK_PROVENANCE=false") == 0
-    assert "taken as it is" in caplog.text
+    assert "accepted, since STAGE.CHECK_PROVENANCE is false" in caplog.text
 
 
 def test_a_ranking_of_other_images_is_refused(copy, capsys):

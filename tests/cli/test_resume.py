@@ -99,7 +99,7 @@ def test_results_without_a_resume_state_are_not_trained_over(trained, tmp_path, 
 def test_a_run_is_continued_on_the_same_images_only(copy, capsys):
     (copy / "CamVid/train/0007.png").rename(copy / "CamVid/train/0009.png")
     assert train.main(tiny_data.command_line(copy, "quick:daf", "--resume")) == 2
-    assert "the target's images are other ones" in capsys.readouterr().err
+    assert "the target's images differ" in capsys.readouterr().err
 
 
 def test_a_run_of_an_earlier_version_goes_on(copy):

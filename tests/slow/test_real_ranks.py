@@ -117,7 +117,7 @@ def test_a_process_that_dies_ends_all(data, how, cause):
     assert time.monotonic() - began < 120
     assert cause in said
     assert "Root Cause" in said
-    assert said.count("ended or does not answer") <= 1
+    assert said.count("ended or does not respond") <= 1
     assert not (data / "exp/quick/daf/run.lock").exists()
 
 

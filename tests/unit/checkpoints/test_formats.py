@@ -78,7 +78,7 @@ def test_what_stands_beside_the_weights_is_named(tmp_path):
         (
             ("DeepLabv2", True, 7),
             ("DeepLabv2", False, 7),
-            ["multi-level", "8 left over", "MODEL.MULTI_LEVEL=true", "..."],
+            ["multi-level", "8 unexpected", "MODEL.MULTI_LEVEL=true", "..."],
         ),
         (("DeepLabv2", False, 19), ("DeepLabv2", False, 7), ["(19 classes)", "(7 classes)", "NUM_CLASSES=19"]),
     ],
@@ -102,8 +102,8 @@ def test_other_widths_are_told(tmp_path):
     ("names", "words", "not_words"),
     [
         (["backbone.conv1.weight", "decoder.dec1.weight", "head_seg.conv2d_list.0.weight"], "CTRL's network", None),
-        (["decoder.weight"], "its names are of no network that is loaded here", "CTRL"),
-        (["Scale.conv1.weight", "Scale.layer5.weight"], "a start for training", "CTRL"),
+        (["decoder.weight"], "its names belong to none of the supported networks", "CTRL"),
+        (["Scale.conv1.weight", "Scale.layer5.weight"], "ImageNet weights to start training from", "CTRL"),
     ],
 )
 def test_a_network_of_others_is_refused_by_what_its_names_say(tmp_path, names, words, not_words):

@@ -254,7 +254,7 @@ def test_a_damaged_mapping_of_classes_is_refused(change: dict[str, Any]) -> None
 
 def test_two_data_sets_with_different_classes_must_be_reconciled(tmp_path: Path) -> None:
     (tmp_path / "other.yml").write_text((BINARY % ("png", "", "")).replace("mine", "other"))
-    with pytest.raises(ConfigError, match=r"SOURCE and TARGET bring two class sets, mine and other"):
+    with pytest.raises(ConfigError, match=r"SOURCE and TARGET define two class sets, mine and other"):
         config_of(tmp_path, f"TARGET={tmp_path / 'other.yml'}")
     assert class_set(config_of(tmp_path, f"TARGET={tmp_path / 'other.yml'}", "CLASSES=street7", "NUM_CLASSES=7")) == C7
 

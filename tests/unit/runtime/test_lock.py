@@ -122,7 +122,7 @@ def test_a_system_without_locks_warns_and_works(
     monkeypatch.setattr(lock, "fcntl", None)
     monkeypatch.setattr(lock, "msvcrt", None)
     taken = FolderLock(tmp_path).acquire()
-    assert "keeps no locks" in caplog.text
+    assert "supports no locks" in caplog.text
     taken.release()
     assert list(tmp_path.iterdir()) == []
 
