@@ -1,4 +1,4 @@
-"""A user's mistakes: one line that names the thing and the mend, exit code 2, no traceback, nothing left behind."""
+"""User errors: one line with the cause and the fix, exit code 2, no traceback, no files written."""
 # ruff: noqa: E501  (a row of the table is one line, however long)
 
 import json
@@ -147,7 +147,7 @@ CASES = {
     "list is a picture": (train, "quick:daf", ["DATA_LIST_TARGET={root}/streets/RGB/0000000.png"], nothing, ["0000000.png", "text file"]),
     "list is a folder": (train, "quick:daf", ["DATA_LIST_SOURCE={root}/streets"], nothing, ["streets", "cannot be read"]),
     "no labels to score": (test_script, "quick:daf", [], remove("CamVid", "valannot"), ["valannot"]),
-    # What earlier stages leave.
+    # Results of earlier stages.
     "results lie there": (train, "quick:daf", [], earlier_results, ["--resume", "--overwrite", "--exp-suffix"]),
     "split leaves the folder": (train_intra, "quick:ida", ["TRAIN.RESTORE_FROM={root}/weights.pth"],
                                 split_files("../x.png\n", "0001.png\n"), ["../x.png", "leaves"]),
@@ -214,10 +214,10 @@ def test_bad_input_of_a_tool(case, data, capsys):
 
 
 def refused(script, arguments, capsys, wanted):
-    """Exit code 2 and one line with all the words that are wanted."""
+    """Assert exit code 2 and one error line that contains all the words."""
     try:
         code = script.main(arguments)
-    except SystemExit as stop:  # argparse's own way out
+    except SystemExit as stop:  # raised by argparse
         code = stop.code
     error = capsys.readouterr().err
     assert code == 2
@@ -246,7 +246,7 @@ def test_bad_input(case, data, capsys):
     assert not {p for p in data.rglob("*") if p.is_file()} - before
 
 
-# What the sample before a stage missed shows when it is read: the run has begun then, but leaves no snapshot.
+# Files that the sanity check did not sample fail when they are read: the run has started but writes no checkpoint.
 LATE = ("unreadable image", "label id outside", "label in colours", "depth of 8 bits", "truncated label", "image bomb",
         "zero-byte image", "image of 16 bits", "label with id 200")  # fmt: skip
 

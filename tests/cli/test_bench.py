@@ -1,4 +1,4 @@
-"""scripts/bench.py: its cheapest sections run, the JSON is whole, the plot is drawn, mistakes are one line."""
+"""scripts/bench.py: the cheapest sections, the JSON record, the plot, one-line errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_cheap_sections_leave_a_table_and_a_json(tmp_path: Path, capsys: pytest.
     record = json.loads(out.read_text())
     assert set(record["results"]) == {"labels", "machine"}
     (label,) = record["results"]["labels"]
-    assert label["share"] < 0.01  # a pseudo label takes at most a hundredth of the release's int64 array
+    assert label["share"] < 0.01  # a pseudo label takes at most a hundredth of the int64 array in the authors' code
     assert all(one["low"] <= one["seconds"] <= one["high"] for one in record["results"]["machine"])
 
 
@@ -119,4 +119,4 @@ def test_scaling_from_one_process_to_two() -> None:
     one, _, two, _, message = scaling(torch.device("cpu"), 1, overrides=small)
     assert two["times"] == pytest.approx(2 * one["seconds"] / two["seconds"])
     assert 0 < message["seconds"] < two["seconds"]
-    assert message["bytes"] > 1e6  # the discriminator alone has as much
+    assert message["bytes"] > 1e6  # the gradients of the discriminator alone are larger

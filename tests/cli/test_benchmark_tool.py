@@ -1,4 +1,4 @@
-"""scripts/benchmark.py on tiny data: what is there is skipped, what is gone is made again; pages come from files."""
+"""scripts/benchmark.py on tiny data: existing results are skipped, missing ones run again; the page is generated."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert ranking["easy"] + ranking["hard"] == tiny_data.COUNT
     assert ranking["spearman"] is None or -1 <= ranking["spearman"] <= 1
     plain, half = record(place, "isl")["labels"], record(place, "half")["labels"]
-    assert plain["kept"] == half["kept"] == 100  # tiny's threshold of 0.1 lies under 1 / 7: no class can be lowered
+    assert plain["kept"] == half["kept"] == 100  # the threshold 0.1 is below 1 / 7: no class threshold can be lowered
     assert set(plain["coverage"]) == set(plain["precision"])
 
-    # The weights are gone, one result as well: its ancestors are trained again, nothing else is.
+    # Without the weights and one result, only the stages before that result are trained again.
     before = record(place, "ida")
     shutil.rmtree(place / "exp")
     (place / "results/seed1/ida.json").unlink()

@@ -1,4 +1,4 @@
-"""scripts/checkpoint.py: says what a file is, converts between the forms, refuses in one line."""
+"""scripts/checkpoint.py: description of a file, conversion between formats, one-line errors."""
 
 import hashlib
 
@@ -17,7 +17,7 @@ from daf.model.deeplabv2_depth import get_deeplab_v2_depth
 
 @pytest.fixture(scope="module")
 def daf_file(tmp_path_factory):
-    """A full-size network of DAF in the release's wrapper, from several GPUs."""
+    """A full-size DAF checkpoint in the authors' wrapper, with `module.` prefixes."""
     path = tmp_path_factory.mktemp("daf") / "model_88000_3.pth"
     state = {f"module.{name}": tensor for name, tensor in get_deeplab_v2_depth(16).state_dict().items()}
     torch.save({"model_state_dict": state, "optimizer_state_dict": {"state": {}}}, path)
@@ -111,7 +111,7 @@ def test_a_hint_without_a_shipped_config_names_every_key(tmp_path, capsys):
         "MODEL.LAYERS=[1,1,2,1] MODEL.WIDTH=8"
     )
     keys = said_of(tmp_path / "x.pth", capsys)["loads with"].removeprefix("a config with ").split()
-    build_network(tiny_config("MODEL.OUTPUT_STRIDE=8", *keys), tmp_path / "x.pth")  # the hint can be pasted
+    build_network(tiny_config("MODEL.OUTPUT_STRIDE=8", *keys), tmp_path / "x.pth")  # the hint works as overrides
 
 
 def test_the_config_beside_a_checkpoint_is_the_one_to_load_it_with(tmp_path, capsys):
@@ -122,13 +122,13 @@ def test_the_config_beside_a_checkpoint_is_the_one_to_load_it_with(tmp_path, cap
     assert said_of(tmp_path / "x.pth", capsys)["loads with"].startswith(
         f"python test.py --cfg {tmp_path / 'config.yml'} TEST.MODE=single"
     )
-    config.MODEL.WIDTH = 16  # of another network
+    config.MODEL.WIDTH = 16  # the config of another network
     (tmp_path / "config.yml").write_text(dump_config(config))
     assert "MODEL.WIDTH=8" in said_of(tmp_path / "x.pth", capsys)["loads with"]
 
 
 def test_a_timm_encoder_is_named(tmp_path, capsys, monkeypatch):
-    """Few of timm's backbones stand in for all: each takes a fraction of a second."""
+    """Only a few timm backbones are listed, because each takes a fraction of a second."""
     few = ["resnet18", "resnet34", "resnet26d", "resnetblur18", "vit_tiny_patch16_224", "tf_efficientnet_lite0"]
     monkeypatch.setattr(timm, "list_models", lambda: few)
     config = tiny_config("MODEL.ENCODER=timm:resnet18")

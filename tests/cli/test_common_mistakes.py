@@ -1,4 +1,4 @@
-"""scripts/doctor.py recognises the wrong turns that people take with the published data sets."""
+"""scripts/doctor.py detects common mistakes with the published data sets."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_wrong_turns_are_recognised(turn, tmp_path: Path, capsys: pytest.Capture
 
 
 def test_original_labels_with_their_colours_are_one_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """GT/COLOR lies beside GT/LABELS in the download; alone it is another mistake."""
+    """The download has GT/COLOR beside GT/LABELS; GT/COLOR alone is another mistake."""
     name, root = original_labels(tmp_path)
     (root / "GT/COLOR").mkdir()
     code, text = on_dataset(capsys, name, root)
@@ -154,7 +154,7 @@ def test_original_labels_with_their_colours_are_one_finding(tmp_path: Path, caps
 
 
 def test_labels_for_scoring_may_be_of_the_wrong_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As a target, the same data are good to train on."""
+    """The same data are valid as a target for training."""
     train_ids(tmp_path)
     shutil.copytree(tmp_path / "Cityscapes/leftImg8bit/train", tmp_path / "Cityscapes/leftImg8bit/val")
     tiny_data.make_source(tmp_path / "streets")

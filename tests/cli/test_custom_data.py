@@ -1,6 +1,6 @@
-"""docs/own-data.md, executed from its own code blocks: every file is written, every command run, as a reader would.
+"""docs/own-data.md: all code blocks are executed; every file is written and every command is run.
 
-What is changed: fewer and smaller scenes, a tiny network, a few iterations. The commands' own arguments stay.
+Changed: fewer and smaller scenes, a tiny network, a few iterations. The commands keep their other arguments.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SMALL = [*tiny_data.NETWORK, *tiny_data.SIZES, *tiny_data.SHORT, "DEVICE=cpu"]
 
 
 def run(line: str) -> None:
-    """One line of a shell block; this project's commands are called in process."""
+    """Run one line of a shell block; this project's commands are called in process."""
     words = shlex.split(line)
     if words[0] != "python":
         subprocess.run(["bash", "-ec", line], check=True)
@@ -51,7 +51,7 @@ def run(line: str) -> None:
 
 @pytest.fixture(scope="module")
 def walked(tmp_path_factory):
-    """The folder that a reader has at the end of the page."""
+    """The folder after all code blocks have run."""
     root = tmp_path_factory.mktemp("reader")
     photographs = root / "data/my_photos/holiday"
     photographs.mkdir(parents=True)
@@ -92,7 +92,7 @@ def test_two_classes(walked):
     assert ids <= {0, 1}
     assert (walked / "road_predictions/classes.csv").read_text().splitlines()[2] == "1,road,128,64,128"
     config = (walked / "experiments/roads/advent/config.yml").read_text()
-    assert "- road" in config  # the names travel with the checkpoint
+    assert "- road" in config  # the class names are stored in the config
 
 
 def test_several_folders_are_scored(walked):
@@ -102,7 +102,7 @@ def test_several_folders_are_scored(walked):
 
 
 def test_classes_travel_with_the_config(walked, monkeypatch, tmp_path, capsys):
-    """The checkpoint's config alone knows the classes: the source's file and pictures may be gone."""
+    """The checkpoint's config stores the classes: the source's spec and images are not needed."""
     monkeypatch.chdir(walked)
     config = tmp_path / "config.yml"
     config.write_text((walked / "experiments/roads_drives/advent/config.yml").read_text())

@@ -1,4 +1,4 @@
-"""Two processes do what one does: the same gradients, files and scores; what goes wrong is said once."""
+"""Distributed runs: two processes give the gradients, files and scores of one; an error is printed once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXACT = 1e-10
 
 @pytest.fixture(scope="module")
 def two():
-    """Two processes; a test that leaves them out of step makes the rest of this module fail."""
+    """Pool of two processes; a test that leaves them out of step makes the rest of this module fail."""
     pool = ProcessPool(2)
     yield pool
     pool.close()
@@ -55,7 +55,7 @@ def test_two_processes_and_two_micro_batches_are_one_batch_of_two(two, method):
 
 @pytest.mark.parametrize("method", ["DAF", "ISL"])
 def test_processes_and_micro_batches_are_the_same_with_statistics_too(two, method):
-    """Batch norm in training mode: each part by itself, running statistics the mean over the parts."""
+    """Batch norm in training mode: statistics per micro-batch, running statistics averaged over micro-batches."""
     both = two.run(ddp_equivalence.together, "train", method, 4, 1, True)
     accumulated = two.alone(ddp_equivalence.train, method, 4, 2, True)
     mixed = two.run(ddp_equivalence.together, "train", method, 4, 2, True)
@@ -69,7 +69,7 @@ def test_processes_and_micro_batches_are_the_same_with_statistics_too(two, metho
 
 
 def wrapped(method: str) -> bool:
-    """Whether DistributedDataParallel under `no_sync` leaves the same gradients, bit for bit, as no wrapper."""
+    """Whether DistributedDataParallel under `no_sync` gives bit-identical gradients to no wrapper."""
     from torch.nn.parallel import DistributedDataParallel
 
     gradients = []
@@ -99,7 +99,7 @@ def test_distributed_data_parallel_would_add_nothing(two):
 
 
 def poisoned(rank_: int) -> tuple[bool, bool]:
-    """(all losses finite, weights moved) of a step in which one process's image is not finite."""
+    """(all losses finite, weights changed) of a step in which the image of rank `rank_` contains a NaN."""
     with distributed.process_group():
         made = ddp_equivalence.learner("AdvEnt", statistics=True)
         before = [tensor.clone() for tensor in made.net.state_dict().values()]
@@ -117,7 +117,7 @@ def test_a_number_that_is_not_finite_on_one_process_stops_all(two):
 
 
 def test_the_living_do_not_meet_the_dead():
-    """torchrun keeps its store over restarts: a second start finds what the first one wrote."""
+    """torchrun keeps its store over restarts, with keys of dead processes; every start needs a fresh store."""
     store, names = torch.distributed.HashStore(), []
     for start in range(3):
         with ThreadPoolExecutor(3) as pool:  # rank 2 comes first, rank 0 last
@@ -158,7 +158,7 @@ def test_an_iteration_has_the_images_of_one_process(images, batch, processes, ac
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """What all stages have left, with a number of images that two processes cannot share evenly."""
+    """Copy of the trained folder with seven images, which two processes cannot share evenly."""
     root = shutil.copytree(trained, tmp_path / "copy")
     for folder in ("CamVid/train", "CamVid/val", "CamVid/valannot"):
         (root / folder / "0007.png").unlink()
@@ -181,25 +181,25 @@ def test_shared_work_leaves_the_files_of_one_process(two, copy, tmp_path, stage)
     both = two.run(run_script, name, tiny_data.command_line(other, cfg, *more))
     assert alone[0] == both[0][0] == both[1][0] == 0, (alone, both)
     assert both[0][1] == alone[1].replace(str(copy), str(other))
-    assert both[1][1] == ""  # one table, not two
+    assert both[1][1] == ""  # the table is printed once
     ours, theirs = (files(root / "exp/quick" / folder, root) for root in (other, copy))
     assert ours == theirs
     assert len(ours) > 5
 
 
 def files(folder: Path, root: Path) -> dict:
-    """Every file's content without clock times and the root's own path."""
+    """Content of every file without clock times and the root's path."""
     found = json.loads(
         json.dumps(kill_resume_stress.contents(folder), default=lambda b: b.hex()).replace(str(root), "ROOT")
     )
-    found.pop("config.yml", None)  # bytes; it names the root
+    found.pop("config.yml", None)  # contains the root's path
     if "scores.json" in found:
         found["scores.json"] = list(found["scores.json"].values())  # the keys depend on the root
     return found
 
 
 def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
-    """Labels equal byte for byte; then a run that began with two processes goes on with one, by the stated rule."""
+    """Pseudo labels are byte-identical; two processes resume as one only with the same number of micro-batches."""
     other = shutil.copytree(copy, tmp_path / "other")
     for root in (copy, other):
         shutil.rmtree(root / "exp/quick/isl")
@@ -245,7 +245,7 @@ def test_a_mistake_is_said_once(two, copy, name, more, words):
 
 
 def test_a_file_that_one_process_cannot_read_ends_both(two, copy):
-    for index in range(1, 7, 2):  # of batches of one image the second process has these
+    for index in range(1, 7, 2):  # with batches of one image, the second process reads these
         (copy / f"CamVid/val/{index:04d}.png").write_bytes(b"no picture")
     line = tiny_data.command_line(copy, "quick:daf", "DATA_CHECK=0", "TEST.BATCH_SIZE_TARGET=1")
     (copy / "exp/quick/daf/scores.json").unlink(missing_ok=True)
@@ -256,7 +256,7 @@ def test_a_file_that_one_process_cannot_read_ends_both(two, copy):
 
 
 def naps_until_finished(argv: list[str], naps: int) -> tuple[int, list[str]]:
-    """(how often this process slept, what is then scored) while TEST.WAIT_MODEL waits; the stage ends after `naps`."""
+    """(number of sleeps, scored checkpoints) with TEST.WAIT_MODEL; the stage is marked done after `naps` sleeps."""
     options = make_parser("test.py", "", "quick:daf").parse_args(argv)
     slept = []
 
@@ -276,7 +276,7 @@ def naps_until_finished(argv: list[str], naps: int) -> tuple[int, list[str]]:
 
 
 def test_waiting_for_a_stage_leaves_no_process_waiting_for_another(two, tmp_path):
-    """Rank 0 asleep would leave the others in a broadcast, which fails after half an hour."""
+    """If only rank 0 slept, the others would wait in a broadcast, which times out after half an hour."""
     root = tiny_data.make_data(tmp_path)
     (root / "exp/quick/daf").mkdir(parents=True)
     (root / "exp/quick/daf/model_6.pth").touch()
@@ -285,13 +285,13 @@ def test_waiting_for_a_stage_leaves_no_process_waiting_for_another(two, tmp_path
 
 
 def impatient(name: str, argv: list[str]) -> tuple[int, str, str]:
-    """A door where no torchrun is there to end it when a peer is lost."""
+    """Run a script with a short wait for torchrun, which is not there to end it when a peer is lost."""
     distributed.SECONDS_FOR_TORCHRUN = 0.5
     return run_script(name, argv)
 
 
 def test_under_the_real_torchrun(data):
-    """Two processes with workers of their own; an error then comes once, and torchrun ends with a code."""
+    """Two processes with one data worker each: one log line for both, the expected checkpoints, no lock left."""
     line = tiny_data.command_line(data, "quick:daf", "NUM_WORKERS=1", "TRAIN.BATCH_SIZE_SOURCE=1")
     run = torchrun("train.py", line)
     _, said = run.communicate(timeout=200)

@@ -1,4 +1,4 @@
-"""scripts/doctor.py: what it says of good data and of planted faults."""
+"""scripts/doctor.py: report on valid data and on planted faults."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_each_fault_alone_decides_the_exit_code(tmp_path: Path, capsys: pytest.C
 
 
 def test_labels_may_be_larger_than_their_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Pictures that somebody scaled down, labels at full size: they fit each other, and it is said."""
+    """Downscaled images with full-size labels have the same aspect; this is a note, not an error."""
     root = tiny_data.make_source(tmp_path / "streets")
     save(root / "parsed_LABELS/0000002.png", gray(3, (128, 96)))
     code, text = on_dataset(capsys, "streets", root)
@@ -126,7 +126,7 @@ def turned(path: Path, orientation: int = 6) -> None:
 
 
 def test_turned_photographs(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a target without labels it is a note; with labels or depth, which are not turned, a problem."""
+    """An EXIF orientation is a note for a target without labels; with unturned labels or depth it is an error."""
     turned(data / "CamVid/train/0002.png")
     code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 0
@@ -165,7 +165,7 @@ def test_the_published_gta5_has_62_unequal_pairs() -> None:
 
 
 def test_little_is_kept_of_each_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Depth only of as many maps as the guess takes, and of labels the ids that occur, also of 16-bit ones."""
+    """Depth values are kept for the unit guess only (24 maps); of a label only its ids are kept, also with 16 bits."""
     root = tiny_data.make_source(tmp_path / "streets", 40)
     cv2.imwrite(str(root / "parsed_LABELS/0000000.png"), np.full((48, 64), 60_000, np.uint16))
     kept = []
@@ -205,11 +205,11 @@ def test_what_is_scored_should_not_be_trained_on(data: Path, capsys: pytest.Capt
     assert "images that stand in target CamVid, train, too (1): 0005.png = 0003.png" in text
 
 
-# --- wrong turns
+# --- common mistakes
 
 
 def test_depth_in_another_unit_is_guessed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A road in perspective, 6 m away at the bottom, 60 m in the middle: in cm as due, in mm, and as an inverse."""
+    """A road in perspective, 6 m at the bottom, 60 m in the middle: in cm (correct), in mm, and as inverse depth."""
     root = tiny_data.make_source(tmp_path / "streets")
     metres = np.repeat(np.concatenate([np.full(24, 60.0), np.linspace(60, 6, 24)])[:, None], 64, 1)
     looks = {"a distance in cm": 100 * metres, "a distance in mm": 1000 * metres, "an inverse depth": 60000 / metres}

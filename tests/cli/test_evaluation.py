@@ -1,4 +1,4 @@
-"""Evaluation through the doors: what it leaves, what it remembers, ensembles, predictions for the official tool."""
+"""Evaluation through the scripts: result files, cached scores, ensembles, predictions for Cityscapes' official tool."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ from helpers import tiny_data
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """What all stages have left, to be changed."""
+    """Writable copy of the trained folder."""
     return shutil.copytree(trained, tmp_path / "copy")
 
 
@@ -82,7 +82,7 @@ def predictions_in(folder):
 
 
 def test_the_best_snapshots_predictions_are_kept_and_new_labels_scored(copy):
-    """The best is made to be another one than the last: its predictions become the labels, under the same names."""
+    """An earlier checkpoint is made the best: its predictions replace the labels under the same names."""
     first = copy / "exp/quick/daf/model_3.pth"
     evaluate(copy, "TEST.MODE=best")
     evaluate(copy, "TEST.MODE=single", f"TEST.RESTORE_FROM={first}", f"--save-preds={copy / 'first'}")
@@ -123,7 +123,7 @@ def test_stages_do_not_share_a_folder_of_predictions(trained, tmp_path, capsys):
 
 @pytest.fixture
 def spoilt(copy):
-    """A copy whose last snapshot of stage 0 says NaN of every image."""
+    """Copy whose last checkpoint of stage 0 predicts NaN for every image."""
     file = copy / "exp/quick/daf/model_6.pth"
     state = torch.load(file, weights_only=True)
     state["layer6.conv2d_list.0.bias"] *= float("nan")
@@ -133,7 +133,7 @@ def spoilt(copy):
 
 @pytest.mark.parametrize("select", ["oracle", "entropy"])
 def test_a_snapshot_without_finite_predictions_is_no_candidate(spoilt, capsys, select):
-    """Its argmax would be class 0 everywhere, its entropy a NaN, which min and max pass over or keep by their order."""
+    """Its argmax would be class 0 everywhere; min and max of a NaN entropy depend on the order."""
     line = tiny_data.command_line(spoilt, "quick:daf", "TEST.MODE=best", f"TEST.SELECT={select}")
     assert test_script.main(line) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -191,7 +191,7 @@ def test_label_ids_above_255_are_written_with_16_bits(copy):
 def test_an_ensemble(copy):
     folder = copy / "exp/quick/daf"
     files = [folder / "one.pth", folder / "other.pth"]
-    for seed, file in enumerate(files):  # six iterations teach too little to disagree: other classifiers do
+    for seed, file in enumerate(files):  # after six iterations the checkpoints agree; random classifiers do not
         state = torch.load(folder / "model_6.pth", weights_only=True)
         torch.manual_seed(seed)
         torch.save({n: torch.randn_like(t) if n.startswith("layer6") else t for n, t in state.items()}, file)
@@ -213,7 +213,7 @@ def test_flip_and_scales_average_logits():
 
     images = torch.rand(1, 3, 64, 96)
     plain = Predictor([Sum()])(images)
-    torch.testing.assert_close(Predictor([Sum()], flip=True)(images), plain)  # the sum of a mirror is the mirrored sum
+    torch.testing.assert_close(Predictor([Sum()], flip=True)(images), plain)  # the sum is invariant to mirroring
     ramp = torch.linspace(0, 1, 96).expand(1, 3, 64, 96)
     scaled = Predictor([Sum()], scales=[1.0, 2.0])(ramp)
     torch.testing.assert_close(scaled, Predictor([Sum()])(ramp), atol=0.05, rtol=0)
@@ -233,7 +233,7 @@ def test_a_choice_without_labels_stands_beside_oracle_and_last(copy, capsys):
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory):
-    """Rendered streets in Cityscapes' layout."""
+    """Root of rendered streets in Cityscapes' layout."""
     root = tmp_path_factory.mktemp("city")
     common = ["--size", "160x96", "--workers", "1"]
     assert make_streets.main(["--out", str(root / "streets"), *common, "--count", "2"]) == 0
@@ -243,7 +243,7 @@ def city(tmp_path_factory):
 
 
 class HalfRight:
-    """Stands for a network: the truth of one image after the other, half of its blocks replaced by any class."""
+    """Stand-in for a network: the ground truth image by image, with half of its blocks set to random classes."""
 
     amp = "off"
 
@@ -267,7 +267,7 @@ class HalfRight:
 
 
 def our_scores(city, classes, folder):
-    """Our scores of a prediction, and its files in the official form."""
+    """Our IoU by class; the predictions are also written in the official format."""
     spec = load_spec("streets_real")
     dataset = StreetDataset(spec, city / "Cityscapes", "val", load_classes(classes), size=(96, 64), with_labels=True)
     found = PredictionFolder(folder, dataset)
@@ -281,7 +281,7 @@ def our_scores(city, classes, folder):
 
 
 def official_scores(folder, truths):
-    """Class name -> IoU as the official tool's own code has it."""
+    """Class name -> IoU computed by the official tool's code."""
     tool = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
     tool.args.quiet, tool.args.JSONOutput, tool.args.evalInstLevelScore = True, False, False
     files = [next((folder / "labelIds").rglob(f"{t.name.split('_gtFine')[0]}*.png")) for t in truths]
@@ -306,7 +306,7 @@ def test_nineteen_classes_equal_the_official_tools(city, tmp_path):
 
 
 def test_sixteen_classes_equal_the_official_tools_where_other_ids_are_void(city, tmp_path):
-    """The tool counts what is predicted on truck, train and terrain as wrong; the protocol ignores those pixels."""
+    """The tool counts predictions on truck, train and terrain as errors; the protocol ignores those pixels."""
     ours, table = our_scores(city, "street16", tmp_path)
     kept = [label_id for ids in table.values() for label_id in ids]
     truths = []
@@ -319,7 +319,7 @@ def test_sixteen_classes_equal_the_official_tools_where_other_ids_are_void(city,
 
 @pytest.fixture(scope="module")
 def on_city(city):
-    """The command line of stage 0 on rendered Cityscapes, trained a little."""
+    """Command line of stage 0 on rendered Cityscapes; the stage has been trained for a few iterations."""
     line = [
         "--cfg",
         "dg",

@@ -1,4 +1,4 @@
-"""scripts/export.py: the file computes what PyTorch does at any size, and says what goes in and what comes out."""
+"""scripts/export.py: the ONNX file equals PyTorch at any size; its metadata describes inputs and outputs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_equal_to_pytorch_at_two_sizes_and_batches(trained: Path, tmp_path: Path
 def test_a_difference_that_is_no_number_is_refused(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`max` of a number and a NaN is the number, where it comes first."""
+    """`max` of a number and a NaN is the number if it comes first."""
     monkeypatch.setattr("daf.export.compare", lambda *_: {"96x64 logits": 0.0, "96x64 depth": float("nan")})
     line = ["--checkpoint", str(trained / "exp/quick/daf/model_6.pth"), "--out", str(tmp_path / "daf.onnx")]
     assert export.main(line) == 2

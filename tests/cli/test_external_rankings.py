@@ -1,4 +1,4 @@
-"""What others made: splits and pseudo labels in the release's and IntraDA's forms, AdaptSegNet's network."""
+"""External inputs: splits and pseudo labels as of the authors' code and IntraDA, and AdaptSegNet's network."""
 
 import shutil
 from pathlib import PurePosixPath
@@ -16,7 +16,7 @@ from helpers import tiny_data
 
 @pytest.fixture
 def elsewhere(trained, tmp_path):
-    """A folder as IntraDA leaves it: two lists, and pseudo labels by base name."""
+    """Folder in IntraDA's format: two lists, and pseudo labels by base name."""
     ours = trained / "exp/quick/rank"
     folder = tmp_path / "intrada"
     (folder / "color_masks").mkdir(parents=True)
@@ -82,7 +82,7 @@ def test_adaptsegnets_network_is_never_scored_silently(trained, tmp_path, adapts
     table, warnings = scored()
     assert len(warnings) == 1
     assert "MODEL.DILATIONS=[6,12]" in warnings[0]
-    assert scored() == (table, warnings)  # a score from the cache is no excuse
+    assert scored() == (table, warnings)  # a cached score does not suppress the warning
     other, warnings = scored("MODEL.DILATIONS=[6,12]")
     assert warnings == []
     assert other != table

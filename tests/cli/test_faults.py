@@ -1,4 +1,4 @@
-"""What can befall a run: signals, a second run in its folder, a full disk, numbers that are not finite."""
+"""Faults during a run: signals, a second run in the folder, a full disk, non-finite losses."""
 
 import errno
 import json
@@ -19,13 +19,13 @@ from helpers import kill_resume_stress, tiny_data
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """What all stages have left, to be changed."""
+    """Writable copy of the trained folder."""
     return shutil.copytree(trained, tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")
 def long_run(trained, tmp_path_factory):
-    """A run of thirty iterations that nothing disturbed, and what starts it."""
+    """Uninterrupted run of thirty iterations: (kill runner, arguments, run folder, reference folder)."""
     root = shutil.copytree(trained, tmp_path_factory.mktemp("long") / "copy")
     killer = kill_resume_stress.Killer(root, 0)
     arguments = tiny_data.command_line(
@@ -71,7 +71,7 @@ def test_a_signal_ends_the_run_well(long_run, numbers, code):
 
 
 def test_a_signal_to_the_whole_group_spares_the_data_workers(long_run):
-    """A scheduler signals every process of a job; a worker that dies of it would take the run down with a traceback."""
+    """A scheduler signals every process of a job; a data worker that died of it would end the run with a traceback."""
     killer, arguments, folder, reference = long_run
     children = Path("/proc/self/task") / str(os.getpid()) / "children"
     if not children.exists():
@@ -96,7 +96,7 @@ def test_a_signal_to_the_whole_group_spares_the_data_workers(long_run):
     assert "Traceback" not in log.read_text()
     killer.must_end("train", [*with_workers, "--resume"])
     ours, theirs = kill_resume_stress.contents(folder), kill_resume_stress.contents(reference)
-    assert {name for name in ours if ours[name] != theirs.get(name)} == {"config.yml"}  # it names the workers
+    assert {name for name in ours if ours[name] != theirs.get(name)} == {"config.yml"}  # contains NUM_WORKERS
 
 
 def hold(folder, ready):
@@ -127,7 +127,7 @@ def test_one_run_per_folder_and_a_dead_holder_is_recognised(data, capsys):
 
 
 class FullDisk:
-    """Files of serialization.py take so many bytes together, then the disk is full."""
+    """Simulates a full disk: files of serialization.py take `room` bytes together, then ENOSPC is raised."""
 
     def __init__(self, room):
         self.room = room
@@ -192,7 +192,7 @@ def test_numbers_that_are_not_finite_end_the_run(data, capsys):
         assert words in error
     rows = [json.loads(line) for line in (data / "exp/quick/daf/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["skipped"] == 1
-    assert rows[-1]["seg"] < 10  # the mean over what was finite
+    assert rows[-1]["seg"] < 10  # the mean over finite values
     assert train.main([*arguments, "--resume", "TRAIN.SKIP_NONFINITE=100"]) == 0
     rows = [json.loads(line) for line in (data / "exp/quick/daf/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["skipped"] == 6

@@ -1,4 +1,4 @@
-"""scripts/predict.py and `from daf import load_model, predict`: the same numbers as evaluation, on any file."""
+"""Inference with scripts/predict.py and `daf.predict`: results equal evaluation; images, folders and videos."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_class_map_is_that_of_evaluation(trained: Path, checkpoint: Path, mo
         f"EXP_ROOT={tmp_path}",
     ]
     assert test_script.main(tiny_data.command_line(trained, "quick:daf", *more)) == 0
-    # CamVid's label ids of the 7 classes, as configs/datasets/camvid.yml lists them first.
+    # CamVid's first label id of each of the 7 classes, from configs/datasets/camvid.yml.
     ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
     files = sorted((trained / "CamVid/val").glob("*.png"))
     assert len(files) == tiny_data.COUNT
@@ -71,7 +71,7 @@ def test_the_class_map_is_that_of_evaluation(trained: Path, checkpoint: Path, mo
 
 
 def test_turned_photographs_are_predicted_as_in_evaluation(checkpoint: Path, model: Model, data: Path) -> None:
-    """`test.py --no-labels --save-preds` writes the turned image's size, and the same classes."""
+    """`test.py --no-labels --save-preds` writes the upright image's size and the same classes."""
     exif = Image.Exif()
     exif[0x0112] = 6
     shutil.rmtree(data / "CamVid/valannot")
@@ -122,7 +122,7 @@ def test_padding_keeps_the_aspect_and_is_cut_off(checkpoint: Path) -> None:
 
 @pytest.fixture
 def padding_target(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint whose target keeps the aspect, by a spec that is named relative to a folder we are no more in."""
+    """Checkpoint of a target with geometry `pad`; its spec's path is relative to another working directory."""
     spec = tmp_path / "there/mine.yml"
     spec.parent.mkdir()
     spec.write_text("base: camvid\nname: Mine\nfolder: mine\ngeometry: pad\n")
@@ -167,7 +167,7 @@ def test_an_earlier_config_yml_asks_the_spec_or_is_refused(
 def test_a_batch_is_its_images_one_by_one(model: Model) -> None:
     images = [photo(64, 48, 1), photo(100, 30, 2), photo(20, 90, 3)]
     for one, other in zip(predict(model, images, batch_size=3), predict(model, images), strict=True):
-        assert (one.classes == other.classes).mean() > 0.99  # rounding may differ where two classes are equal
+        assert (one.classes == other.classes).mean() > 0.99  # rounding may decide between two equal classes
         np.testing.assert_allclose(one.depth, other.depth, rtol=1e-3, atol=1e-3)
 
 
@@ -192,7 +192,7 @@ def test_a_folder_with_an_unreadable_file(checkpoint: Path, tmp_path: Path, caps
     for key, (width, height) in (("a", (64, 48)), ("deep/b.jpg", (90, 40)), ("deep/b.png", (30, 30))):
         for product in ("classes", "color", "depth", "depth_color", "entropy", "map"):
             assert Image.open(out / product / f"{key}.png").size == (width, height), product
-        assert Image.open(out / "overlay" / f"{key}.jpg").height > height  # the legend lies beneath
+        assert Image.open(out / "overlay" / f"{key}.jpg").height > height  # the legend is below the image
         assert np.load(out / "entropy" / f"{key}.npy").shape == (height, width)
         assert np.asarray(Image.open(out / "classes" / f"{key}.png")).max() < CLASSES
         assert cv2.imread(str(out / "depth" / f"{key}.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
@@ -203,7 +203,7 @@ def test_a_folder_with_an_unreadable_file(checkpoint: Path, tmp_path: Path, caps
 def test_damaged_exif_does_not_end_a_folder(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The pixels are fine: predicted as they are stored, with a warning that names the file; the others come, too."""
+    """Files with damaged EXIF are predicted as stored, with a warning that names the file; other files follow."""
     random = np.random.RandomState(5)
     source = tmp_path / "photos"
     source.mkdir()
@@ -223,7 +223,7 @@ def test_damaged_exif_does_not_end_a_folder(
 def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HEIC without its package by a stand-in, which holds where the package is installed, too."""
+    """A missing HEIC package is simulated, so that the test also works where it is installed."""
     monkeypatch.setattr("advent.dataset.image_io.has_heif", lambda: False)
     monkeypatch.setattr("advent.dataset.image_io.decoded_formats", lambda: ("PNG", "JPEG", "GIF", "JPEG2000", "AVIF"))
     source = tmp_path / "photos"
@@ -233,7 +233,7 @@ def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
     for name, kind in kinds.items():
         Image.fromarray(photo(64, 48)).save(source / name, kind)
     (source / "f.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
-    Image.fromarray(photo(16, 12)).save(source / "g.dng", "TIFF")  # a raw file with its thumbnail
+    Image.fromarray(photo(16, 12)).save(source / "g.dng", "TIFF")  # a raw file contains a TIFF thumbnail
     for name in ("notes.txt", "deep/more.txt", "no_suffix"):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text("x")
@@ -248,13 +248,13 @@ def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
         assert Image.open(tmp_path / f"out/classes/{name[0]}.png").size == (64, 48)
     for name in ("f.heic", "g.dng"):
         (source / name).unlink()
-    assert run_predict(checkpoint, source, tmp_path / "out", "--no-depth") == 0  # a text file is no failure
+    assert run_predict(checkpoint, source, tmp_path / "out", "--no-depth") == 0  # a text file is not an error
     assert "notes.txt" in capsys.readouterr().err
 
 
 @pytest.mark.timeout(60)
 def test_a_hundred_thousand_frames_are_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compared one by one with each other they took minutes; only their names are made here."""
+    """Pairwise comparison of the names took minutes; no files are created here."""
     names = [f"{index:06d}.{'png' if index % 2 else 'jpg'}" for index in range(100_000)]
     monkeypatch.setattr(predict_files, "walk", lambda folder: names)
     keys, others = predict_files._keys(tmp_path, tmp_path / "out")
@@ -263,7 +263,7 @@ def test_a_hundred_thousand_frames_are_named_at_once(tmp_path: Path, monkeypatch
 
 
 def test_a_link_to_an_input_among_the_products_is_not_followed(checkpoint: Path, tmp_path: Path) -> None:
-    """A product takes the link's place; what it led to stays as it was."""
+    """An output file replaces the link; the link's target is unchanged."""
     tiny_data.write_png(tmp_path / "photos/a.png", photo(64, 48))
     before = (tmp_path / "photos/a.png").read_bytes()
     (tmp_path / "out/classes").mkdir(parents=True)
@@ -274,7 +274,7 @@ def test_a_link_to_an_input_among_the_products_is_not_followed(checkpoint: Path,
 
 
 def test_depth_files_are_centimetres_as_in_synthia() -> None:
-    # 65536 / (cm + 1): 1 m, 10 m, the farthest that 16 bits hold, and what is farther or no depth at all.
+    # 65536 / (cm + 1): 1 m, 10 m, the 16-bit maximum, a larger distance, and an invalid value.
     inverse = np.array([65536 / 101, 65536 / 1001, 1.0, 0.5, -3.0], np.float32)
     np.testing.assert_array_equal(centimetres(inverse), [100, 1000, 65535, 65535, 65535])
 

@@ -1,4 +1,4 @@
-"""scripts/prepare.py on a config: stages read the cache to the same bytes, and whatever stops it harms nothing."""
+"""scripts/prepare.py on a config: stages train to the same bytes from the cache; interruption does no harm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts/prepare.py"
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """Everything that a run left, but for clock times."""
+    """Checkpoints and metrics of all runs: relative path -> bytes."""
     kept = [p for p in sorted(root.rglob("*")) if p.is_file() and p.suffix in (".pth", ".jsonl")]
     return {str(p.relative_to(root)): p.read_bytes() for p in kept}
 

@@ -1,4 +1,4 @@
-"""What a stage leaves says what it was made from, and a later stage refuses what does not belong."""
+"""Provenance: every stage records its inputs; a later stage refuses inputs that do not match."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from helpers import tiny_data
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """What all stages have left, to be changed; IDA's own results are gone."""
+    """Writable copy of the trained folder without IDA's results."""
     root = shutil.copytree(trained, tmp_path / "copy")
     shutil.rmtree(root / "exp/quick/ida")
     return root
@@ -114,7 +114,7 @@ def test_a_continued_ida_notices_another_ranking(copy, capsys):
 def test_a_pipeline_refuses_a_chain_that_does_not_hold(copy, capsys):
     arguments = tiny_data.command_line(copy, "quick", "--no-test")
     assert pipeline.main(arguments) == 0
-    # Stage 0 again, differently: what was made from it no longer belongs to it.
+    # Stage 0 is trained again with another seed: later results no longer match it.
     again = tiny_data.command_line(copy, "quick:daf", "--overwrite", "TRAIN.RANDOM_SEED=7")
     assert train.main(again) == 0
     capsys.readouterr()

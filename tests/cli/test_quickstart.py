@@ -1,4 +1,4 @@
-"""What scripts/quickstart.sh hands to the pipeline. Its Python and its environment are stand-ins: nothing is run."""
+"""Arguments that scripts/quickstart.sh passes to the pipeline; Python and the environment are stubs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""scripts/report.py: the page of a real (tiny) run, of several, of one whose data are gone; and in a real browser."""
+"""scripts/report.py: page of a tiny run, of several, and of one without its data; rendering in a real browser."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STAGES = ["source_only:TRAIN.EARLY_STOP=6", "TEST.MODE=best", "TRAIN.EVAL_EVERY=
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All stages of the quick run on tiny data whose training images have labels, too; every snapshot scored."""
+    """Root with all stages of the quick protocol; training images have labels, and every checkpoint is scored."""
     root = tiny_data.make_data(tmp_path_factory.mktemp("report"))
     for index in range(tiny_data.COUNT):
         labels = np.asarray(tiny_data.CAMVID_IDS, np.uint8)[tiny_data.picture(index, 1)[1]]
@@ -45,7 +45,7 @@ def page(place: Path) -> Path:
 
 
 class Seen(HTMLParser):
-    """What a page loads or links to, its images' alternative texts, its text."""
+    """Parsed page: addresses that it loads or links to, images without alternative text, tags, text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def test_a_finished_pipeline_keeps_its_gallery(place: Path) -> None:
     before = file.stat().st_mtime_ns
     assert pipeline.main(tiny_data.command_line(place, "quick", *STAGES)) == 0
     assert file.stat().st_mtime_ns == before
-    os.utime(place / "CamVid/trainannot/0000.png")  # by which its pseudo labels are judged: may have been replaced
+    os.utime(place / "CamVid/trainannot/0000.png")  # ground truth of the pseudo labels: may have changed
     assert pipeline.main(tiny_data.command_line(place, "quick", *STAGES)) == 0
     assert file.stat().st_mtime_ns > before
 
@@ -121,7 +121,7 @@ def test_the_page_says_everything_and_loads_nothing(page: Path, place: Path) -> 
         "coverage",
     ):
         assert words in found.text
-    assert str(place) not in page.read_text()  # no folder of the machine
+    assert str(place) not in page.read_text()  # no local path
 
 
 def test_figures_and_table_for_a_paper(page: Path, place: Path) -> None:
@@ -143,7 +143,7 @@ def test_several_experiments_side_by_side(page: Path, place: Path, tmp_path: Pat
     text = seen(out).text
     assert "ida: TRAIN.LAMBDA_ADV_MAIN" in text
     assert "0.002" in text
-    assert text.count("ground truth") == 2  # the same two images, once each
+    assert text.count("ground truth") == 2  # two images, each shown once
     assert "other: DAF+IDA" in text
 
 
@@ -189,7 +189,7 @@ def test_a_folder_given_twice_is_refused(place: Path, tmp_path: Path, capsys: py
 
 
 def test_a_ranking_without_numbers_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Earlier versions sorted NaN scores, which sorts nothing."""
+    """Earlier versions sorted NaN scores, which gives no order."""
     copy = tmp_path / "quick"
     shutil.copytree(place / "exp/quick", copy, ignore=shutil.ignore_patterns("*.pth", "gallery"))
     table = (copy / "rank/ranking.csv").read_text().splitlines()
@@ -247,7 +247,7 @@ def luminance(color: str) -> float:
 
 
 def test_colours_have_contrast_in_light_and_dark() -> None:
-    """WCAG 2.2: 4.5 to 1 for text."""
+    """WCAG 2.2: contrast of at least 4.5:1 for text and 3:1 for lines and bars."""
     from reporting import figures
     from reporting.page import TEMPLATES
 
@@ -290,7 +290,7 @@ def browser(tmp_path: Path) -> list[str]:
 
 
 def test_in_a_browser_without_network(page: Path, browser: list[str], tmp_path: Path) -> None:
-    """No word on the console, no request to any host, and nothing wider than the window at three widths."""
+    """No console message, no network request, and no horizontal overflow at three widths."""
     frames = "".join(f'<iframe src="{page.as_uri()}" width="{width}" height="900"></iframe>' for width in WIDTHS)
     measure = (
         "<script>addEventListener('load', () => {"
@@ -310,6 +310,6 @@ def test_in_a_browser_without_network(page: Path, browser: list[str], tmp_path: 
         assert asked == width
         assert scroll <= width
         assert broken == 0
-    # What the browser asks for on its own account has no origin; of the page there may be nothing.
+    # The browser's own requests have no origin; the page must make none.
     asked_for = re.findall(r'"initiator":"([^"]*)"[^{}]*"url":"(https?:[^"]*)"', log.read_text())
     assert [url for initiator, url in asked_for if initiator != "not an origin"] == []

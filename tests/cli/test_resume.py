@@ -1,4 +1,4 @@
-"""A run that is stopped and continued ends in the bytes of one that was not; a run that cannot go on harms nothing."""
+"""Resuming: a resumed run writes the bytes of an uninterrupted one; a refused resume changes nothing."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ RUNS = [
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """What all stages have left, to be changed."""
+    """Writable copy of the trained folder."""
     return shutil.copytree(trained, tmp_path / "copy")
 
 
@@ -52,7 +52,7 @@ def test_stopped_and_continued(copy, monkeypatch, run):
 
         monkeypatch.setattr(Learner, "update", update)
 
-    for iteration in (2, 8, 11):  # before the first resume state, between two, after the last but one
+    for iteration in (2, 8, 11):  # before the first resume state, between two, after the second to last
         fail_at(iteration)
         assert script.main(arguments) == 130
     monkeypatch.setattr(Learner, "update", really)
@@ -61,7 +61,7 @@ def test_stopped_and_continued(copy, monkeypatch, run):
 
 
 def test_five_kills(copy):
-    """Three of the many kills: slow has twenty, `python tests/helpers/kill_resume_stress.py` a hundred."""
+    """Five kills; tests/slow has twenty, `python tests/helpers/kill_resume_stress.py` a hundred."""
     tally = kill_resume_stress.kill_everything(copy, {"DAF, 2 workers": 2, "ISL": 2, "IDA": 1}, seed=5, prepared=True)
     assert tally.differing == []
     assert tally.survived == tally.tried == 5
@@ -103,7 +103,7 @@ def test_a_run_is_continued_on_the_same_images_only(copy, capsys):
 
 
 def test_a_run_of_an_earlier_version_goes_on(copy):
-    """A version that knew fewer keys wrote another digest; its config.yml, read again, is the same config."""
+    """A version with fewer keys wrote another digest; its config.yml still loads to the same config."""
     folder = copy / "exp/quick/daf"
     written = yaml.safe_load((folder / "config.yml").read_text())
     del written["TRAIN"]["SKIP_NONFINITE"], written["MODEL"]["STRIDE_IN"]
@@ -119,7 +119,7 @@ def test_a_run_of_an_earlier_version_goes_on(copy):
 
 @pytest.fixture
 def stopped_isl(copy, monkeypatch):
-    """ISL stopped amid the round that began at iteration 5."""
+    """(resume arguments, label folder) of an ISL run interrupted in the round that started at iteration 5."""
     shutil.rmtree(copy / "exp/quick/isl")
     arguments = tiny_data.command_line(copy, "quick:isl", *kill_resume_stress.LONG, "ISL.REFRESH_EVERY=4")
     really = Learner.update
@@ -155,10 +155,10 @@ def test_equal_runs_give_equal_bytes(data):
     for suffix, more in (("one", []), ("two", []), ("three", ["--deterministic"])):
         assert train.main(tiny_data.command_line(data, "quick:daf", f"--exp-suffix={suffix}", *more)) == 0
     assert torch.are_deterministic_algorithms_enabled()
-    seed_everything(0)  # for the tests that follow
+    seed_everything(0)  # resets determinism for the other tests
     assert not torch.are_deterministic_algorithms_enabled()
     one, two, three = (
         kill_resume_stress.contents(data / f"exp/quick_{suffix}/daf") for suffix in ("one", "two", "three")
     )
     for other in (two, three):
-        assert {name for name in one if one[name] != other[name]} == {"config.yml"}  # it names the folder
+        assert {name for name in one if one[name] != other[name]} == {"config.yml"}  # contains the folder's name

@@ -1,4 +1,4 @@
-"""What makes a run faster must not make it another one: workers, cache, recomputed activations; and it compiles."""
+"""Speed options: reduced precision with resume, compilation, the share of time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_recomputed_activations_leave_the_same_weights(data: Path) -> None:
     assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
 
 
-@pytest.mark.parametrize("amp", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])  # float16 crawls on a CPU
+@pytest.mark.parametrize("amp", ["bf16", pytest.param("fp16", marks=pytest.mark.slow)])  # float16 is very slow on a CPU
 def test_reduced_precision_runs_and_continues_to_the_same_bytes(data: Path, amp: str) -> None:
     plain = run(data, f"TRAIN.AMP={amp}")
     shutil.rmtree(data / "exp")

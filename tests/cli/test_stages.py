@@ -1,4 +1,4 @@
-"""The stages through their command lines, on tiny data: what each leaves, resumes and refuses."""
+"""Stages through their command lines on tiny data: files, options, resuming and refusals."""
 
 import csv
 import json
@@ -59,7 +59,7 @@ def test_stage_0_runs_every_method(data, method):
         train.main(tiny_data.command_line(data, "quick:daf", f"TRAIN.DA_METHOD={method}", f"MODEL.NAME={network}")) == 0
     )
     row = rows(data / "exp/quick/daf/metrics.jsonl")[-1]
-    # DAF, DADA and source-only run iteration EARLY_STOP too, the others stop before it.
+    # DAF, DADA and source-only include iteration EARLY_STOP; the others stop before it.
     assert row["iteration"] == (5 if method in ("AdvEnt", "MinEnt") else 6)
     assert ("adv" in row) == (method in ("DAF", "DADA", "AdvEnt"))
     assert ("depth" in row) == (method in ("DAF", "DADA"))
@@ -184,7 +184,7 @@ def test_stages_start_where_a_flag_says(trained, tmp_path):
 
 
 def test_self_learning_does_not_ask_which_method_came_before(data):
-    """A network without depth head learns from its own labels whatever TRAIN.DA_METHOD says."""
+    """ISL of a network without depth head runs with any TRAIN.DA_METHOD."""
     network = ["MODEL.NAME=DeepLabv2"]
     assert train.main(tiny_data.command_line(data, "quick:daf", *network, "TRAIN.DA_METHOD=SourceOnly")) == 0
     assert train_isl.main(tiny_data.command_line(data, "quick:isl", *network)) == 0

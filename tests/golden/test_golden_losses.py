@@ -1,4 +1,4 @@
-"""Losses, schedule, repeated update, metrics and pseudo labels against golden numbers."""
+"""Losses, schedule, repeated update, metrics and pseudo labels against golden values."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Networks against golden numbers: names, shapes, eval- and train-mode outputs in float64."""
+"""Networks against golden values: parameter names, shapes, eval- and train-mode outputs in float64."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A data set of one's own as the tests describe it."""
+"""Custom data set specs: written to a file, loaded and read."""
 
 from __future__ import annotations
 

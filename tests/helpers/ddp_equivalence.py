@@ -1,4 +1,4 @@
-"""One training on parts and on the whole: what processes and micro-batches leave behind, for tests and figures.
+"""Equivalence of processes, micro-batches and one large batch: gradients, weights, statistics and losses.
 
 python tests/helpers/ddp_equivalence.py --processes 4
 """
@@ -21,7 +21,7 @@ STEPS = 5
 
 
 def learner(method: str, statistics: bool = False) -> Any:
-    """A tiny network in float64 under a method; without `statistics`, batch norm is in eval mode."""
+    """Learner of a tiny float64 network; batch norm is in eval mode unless `statistics` is set."""
     import daf.methods  # noqa: F401
     from advent.config.loading import default_config
     from advent.methods.registry import find_method, find_network
@@ -55,7 +55,7 @@ def learner(method: str, statistics: bool = False) -> Any:
 
 
 def batches(method: str, step: int, count: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The whole batch of a step: `count` images of each domain, every one with another share of valid pixels."""
+    """The full batch of a step: `count` images per domain, each with a different share of valid pixels."""
     random = torch.Generator().manual_seed(1000 + step)
 
     def normal(*shape: int) -> Any:
@@ -78,7 +78,7 @@ def cut(batch: dict[str, Any], first: int, last: int) -> dict[str, Any]:
 
 
 def train(method: str, images: int, micro: int = 1, statistics: bool = False, steps: int = STEPS) -> dict[str, Any]:
-    """Train on batches of `images`, of which this process takes its share in `micro` micro-batches.
+    """Train on batches of `images` images; this process takes its share in `micro` micro-batches.
 
     Returns the gradients of the first STEPS steps, the losses of all, and the weights and statistics at the end.
     """
@@ -106,7 +106,7 @@ def parameters(made: Any) -> list[tuple[str, Any]]:
 
 
 def together(function: str, *arguments: Any) -> Any:
-    """Call one of this module's functions amid the other processes."""
+    """Call a function of this module inside the process group."""
     from advent.runtime import distributed
 
     with distributed.process_group():
@@ -114,7 +114,7 @@ def together(function: str, *arguments: Any) -> Any:
 
 
 def largest_difference(one: dict[str, Any], other: dict[str, Any], what: str) -> float:
-    """The largest of |a - b| / max(|b|), tensor by tensor; both hold the same names."""
+    """Largest |a - b| / max(|b|) over the tensors of one key; both dictionaries have the same names."""
     assert one[what].keys() == other[what].keys()
     differences = [0.0]
     for name, wanted in other[what].items():
@@ -124,13 +124,13 @@ def largest_difference(one: dict[str, Any], other: dict[str, Any], what: str) ->
 
 
 def loss_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """The same of the logged losses and gradient norms."""
+    """Largest relative difference of the logged losses and gradient norms."""
     pairs = zip(one["losses"], other["losses"], strict=True)
     return max(abs(a[name] - b[name]) / max(abs(b[name]), 1e-30) for a, b in pairs for name in b)
 
 
 def main() -> int:
-    """Command line: the table of errors."""
+    """Command line: print the table of errors per method."""
     from helpers.process_pool import ProcessPool
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

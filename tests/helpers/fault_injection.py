@@ -1,8 +1,8 @@
-"""A door that fails on purpose, to be started by torchrun: `fault_injection.py HOW RANK ITERATION SCRIPT ARGUMENTS`.
+"""Stage script with an injected fault, started by torchrun: `fault_injection.py HOW RANK ITERATION SCRIPT ARGUMENTS`.
 
 HOW: kill (SIGKILL), raise (a bug), term (SIGTERM to this process alone), hang (no answer), or spawn (no fault; data
-workers are spawned). Only the first start fails: what torchrun starts again works. `NOTE` in the environment names a
-file that gets every iteration that rank 0 begins.
+workers are spawned). Only the first start fails; a restart by torchrun runs without the fault. `NOTE` in the
+environment names a file to which rank 0 appends every iteration that it begins.
 """
 
 from __future__ import annotations

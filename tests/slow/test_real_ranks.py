@@ -1,4 +1,4 @@
-"""Real torchrun, real deaths: four processes, fifty steps, restarts, signals, spawned workers."""
+"""Real torchrun with killed processes: four ranks, fifty steps, restarts, signals, spawned workers."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def ended(run, seconds: float = 600) -> tuple[int, str]:
     try:
         said = run.communicate(timeout=seconds)[1]
     except subprocess.TimeoutExpired:
-        run.terminate()  # torchrun ends its processes; killed, it would leave them
+        run.terminate()  # SIGTERM, not SIGKILL: torchrun then ends its processes
         said = run.communicate(timeout=90)[1]
         raise AssertionError(f"it hangs: {said}") from None
     return run.returncode, said
@@ -150,7 +150,7 @@ def test_a_signal_stops_all_after_one_iteration(data, tmp_path, who):
 
 @pytest.mark.slow
 def test_overwrite_is_obeyed_once(data):
-    """A restart goes on with what this torchrun began; it does not go on with what lay there before."""
+    """A restart resumes the run of the same torchrun; it does not resume earlier results."""
     assert ended(started(data, "none", 0, 0))[0] == 0
     assert ended(started(data, "kill", 1, 8, "--overwrite", "TRAIN.POWER=0.5", restarts=1))[0] == 0
     assert "POWER: 0.5" in (data / "exp/quick/daf/config.yml").read_text()
@@ -159,7 +159,7 @@ def test_overwrite_is_obeyed_once(data):
 
 
 def in_container(command: list[str]) -> tuple[int, str]:
-    """Run a command as a fresh container would: the first process of its namespace, on a host of a fixed name."""
+    """Run a command as in a new container: first process of its PID namespace, fixed host name."""
     shell = ["sh", "-c", 'hostname localhost && exec "$@"', "sh"]
     done = subprocess.run(
         ["unshare", "--pid", "--fork", "--mount-proc", "--uts", *shell, *command],
@@ -185,7 +185,7 @@ def containers_work() -> bool:
     ids=["static", "c10d"],
 )
 def test_a_second_start_in_an_equal_container_is_not_a_restart(data, rendezvous, processes):
-    """Host, process ids and run id (`none`) repeat. The second start once trained nothing, despite --overwrite."""
+    """Host, process ids and run id (`none`) repeat. The second start once trained nothing despite --overwrite."""
     if not containers_work():
         pytest.skip("needs Linux, unshare and the right to make namespaces")
     launcher = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", *rendezvous]
@@ -199,13 +199,13 @@ def test_a_second_start_in_an_equal_container_is_not_a_restart(data, rendezvous,
     assert records[0]["launcher"] != records[1]["launcher"]
     assert all("continued" not in record for record in records)
     code, said = in_container([*launcher, "--max-restarts=1", "train.py", *tiny_data.command_line(data, "quick:daf")])
-    assert code != 0  # nor does a restart resume what its own first start refused
+    assert code != 0  # a restart does not resume results that its own first start refused
     assert "holds the results of an earlier run" in said
 
 
 @pytest.mark.slow
 def test_spawned_workers(data):
-    """As on macOS and Windows: each worker imports everything anew and must not take itself for a rank."""
+    """Spawned workers (macOS, Windows) import everything again and must not act as a rank."""
     for suffix, how, workers in (("fork", "none", 0), ("spawn", "spawn", 2)):
         run = started(data, how, 0, 0, f"--exp-suffix={suffix}", f"NUM_WORKERS={workers}", "TRAIN.EARLY_STOP=6")
         code, said = ended(run)

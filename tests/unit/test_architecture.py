@@ -1,4 +1,4 @@
-"""Dependencies point one way: advent <- daf <- ida <- scripts, and inside advent from layer to layer."""
+"""Import rules: advent <- daf <- ida <- scripts, and the layers inside advent."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ PACKAGES = {
     "ida": {"advent", "daf", "ida"},
     "scripts": {"advent", "daf", "ida", *TOOLS},
 }
-# Inside advent a module imports from its own folder and from the rows above it, not from its neighbours in a row.
+# A module of advent imports from its own folder and from rows above it, not from the other folders in its row.
 LAYERS = [
     ["errors"],
     ["utils", "runtime"],
@@ -33,7 +33,7 @@ LAYERS = [
     ["domain_adaptation"],
     ["cli"],
 ]
-# Neighbours that do import each other's modules: (importing folder, imported folder).
+# Allowed imports within a row: (importing folder, imported folder).
 NEIGHBOURS: set[tuple[str, str]] = set()
 
 
@@ -54,7 +54,7 @@ def layer_of(name: str) -> str:
     """The folder (or top-level module) of advent that a dotted name belongs to."""
     parts = name.split(".")
     if parts[:2] == ["advent", "domain_adaptation"] and parts[2:3] in (["config"], ["config_defaults"]):
-        return "config"  # ADVENT's name of the config module: the lowest that the whole package needs
+        return "config"  # ADVENT's name for the config module; it is imported by the whole package
     return parts[1]
 
 
@@ -84,7 +84,7 @@ def test_layers_of_advent_depend_one_way():
         if own == "advent.__init__":
             continue
         for name in imported(file):
-            # `import advent` alone (its version) is free to all.
+            # Every module may `import advent` for its version.
             if not name.startswith("advent.") or name == "advent.__version__":
                 continue
             here, there = layer_of(own), layer_of(name)

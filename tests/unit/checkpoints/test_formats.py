@@ -1,4 +1,4 @@
-"""Checkpoints are recognised by what they hold; each form of the line loads, each mismatch names both sides."""
+"""Checkpoint formats: detected from content; every format of the ADVENT family loads, a mismatch names both sides."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ KINDS = [("DeepLabv2", False), ("DeepLabv2", True), ("DeepLabv2_depth", False), 
 
 
 class Config:
-    """As much of a config as a network is built from."""
+    """The part of a config that builds a network."""
 
     def __init__(self, classes, multi_level, dilations=ASPP_DILATIONS):
         self.NUM_CLASSES = classes
@@ -132,7 +132,7 @@ def test_names_of_a_network_over_odd_tensors_are_refused(tmp_path, names):
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_checkpoint_from_before_pytorch_0_4_1_loads(tmp_path, kind):
-    """Batch norms had no num_batches_tracked then."""
+    """Batch norms had no num_batches_tracked before 0.4.1."""
     net, other = network(kind), network(kind, seed=1)
     old = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     assert len(old) < len(net.state_dict())
@@ -143,7 +143,7 @@ def test_a_checkpoint_from_before_pytorch_0_4_1_loads(tmp_path, kind):
 
 
 def adaptsegnet(tmp_path, trained=(0, 1)):
-    """A file in AdaptSegNet's form: ADVENT's names and shapes, of the classifiers' convolutions only two trained."""
+    """A checkpoint as of AdaptSegNet: ADVENT's names and shapes, only two of the classifiers' convolutions trained."""
     state = network(("DeepLabv2", True)).state_dict()
     for name, tensor in state.items():
         if "conv2d_list" in name and int(name.split(".")[2]) in trained:
@@ -195,7 +195,7 @@ def test_another_choice_of_dilations_than_the_weights_suggest_is_said(tmp_path, 
 
 
 def test_advents_imagenet_start(tmp_path):
-    """`Scale.` goes, the old classifier `layer5` with it; new heads keep their random start."""
+    """The prefix `Scale.` and the old classifier `layer5` are dropped; new heads keep their random initialisation."""
     state = network(("DeepLabv2", True), 21).state_dict()
     state = {f"Scale.{n}": t for n, t in state.items() if not n.startswith("layer6")}
     torch.save(state, tmp_path / "x.pth")

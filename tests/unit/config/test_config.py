@@ -163,7 +163,7 @@ def test_every_path_key_knows_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     texts = {key for key, value in module.flat(module.default_config()) if value is None or isinstance(value, str)}
-    names = {  # keys of text that are no paths; any other expands ~
+    names = {  # string keys that are not paths; all others expand ~
         "DEVICE", "EXP_NAME", "EXP_SUFFIX", "STAGE.NAME", "STAGE.AFTER", "STAGE.PROTOCOL", "STAGE.RANKING",
         "MODEL.NAME", "MODEL.ENCODER", "TRAIN.DA_METHOD", "TRAIN.SET_SOURCE",
         "TRAIN.SET_TARGET", "TEST.SET_TARGET", *CHOICES,
@@ -218,7 +218,7 @@ def test_digest_ignores_what_has_no_effect():
 
 
 def test_digests_of_earlier_runs_hold():
-    """As version 37b627a wrote them. A key that came later needs an entry in SINCE, or runs count as changed."""
+    """Digests as written by version 37b627a. A newer key needs an entry in SINCE, or the digest of old runs changes."""
     assert config_digest(load_config("dg")).startswith("4c1db22dd79e6342")
     assert config_digest(load_config("dg", ["MODEL.DILATIONS=[6,12]"])) != config_digest(load_config("dg"))
     assert config_digest(load_config("quick/isl")).startswith("c8e57255da4c34de")

@@ -1,4 +1,4 @@
-"""Depth measures: closed forms."""
+"""Depth metrics: closed forms."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""SYNTHIA's original labels: the channel of class ids is found by content, and the ids survive exactly."""
+"""Conversion of SYNTHIA's original labels: the class-id channel is detected from its content, ids are preserved."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def cut(file: Path) -> None:
     ],
 )
 def test_files_that_are_no_labels_are_named(tmp_path: Path, spoil: Any, message: str) -> None:
-    root = make(tmp_path, count=60)  # the sample does not hold the second file
+    root = make(tmp_path, count=60)  # the sample does not include the second file
     bad = root / "GT/LABELS/0000001.png"
     spoil(bad)
     with pytest.raises(DataError, match=message) as error:
@@ -125,7 +125,7 @@ def test_folders_without_class_ids_are_refused(tmp_path: Path) -> None:
 def test_two_channels_that_fit_equally_well_are_refused_unless_identical(tmp_path: Path) -> None:
     (tmp_path / "GT/LABELS").mkdir(parents=True)
     file, ids = tmp_path / "GT/LABELS/a.png", ids_of(0)
-    cv2.imwrite(str(file), np.stack([ids, ids[::-1], np.zeros_like(ids)], 2))  # as many zeros, elsewhere
+    cv2.imwrite(str(file), np.stack([ids, ids[::-1], np.zeros_like(ids)], 2))  # as many zeros at other pixels
     with pytest.raises(DataError, match="GT/LABELS: channels 0 and 1 differ") as error:
         convert_labels(tmp_path)
     assert "\n" not in str(error.value)
@@ -137,7 +137,7 @@ def test_two_channels_that_fit_equally_well_are_refused_unless_identical(tmp_pat
 
 
 def test_a_later_file_without_the_channel_is_named(tmp_path: Path) -> None:
-    root = make(tmp_path, "icz", count=60)  # the sample does not hold the second file
+    root = make(tmp_path, "icz", count=60)  # the sample does not include the second file
     bad = root / "GT/LABELS/0000001.png"
     cv2.imwrite(str(bad), ids_of(1))
     with pytest.raises(DataError, match=r"0000001\.png: has no channel 1, .* \(channels: 1\)"):
@@ -158,7 +158,7 @@ def test_an_error_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def refuse(file: Path, channel: int, folder: Path) -> None:
         started.append(file)
-        time.sleep(0.01)  # the main thread hears of the first error before the pool gets through the rest
+        time.sleep(0.01)  # the main thread receives the first error before the pool has processed the other files
         raise DataError(f"{file}: refused")
 
     monkeypatch.setattr(synthia_labels, "_convert", refuse)

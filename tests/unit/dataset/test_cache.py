@@ -1,4 +1,4 @@
-"""The cache of decoded images: the same items, used when it fits, ignored aloud when it does not, safe to interrupt."""
+"""Cache of decoded images: identical items, ignored with a log line if settings differ, interruptible."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_cached_items_are_the_same_to_the_bit(
         assert filled.made == len(make(root))
         cached = make(root, cache_dir=tmp_path / "cache")
         with monkeypatch.context() as patch:
-            patch.setattr(StreetDataset, "decode", None)  # pictures are not opened
+            patch.setattr(StreetDataset, "decode", None)  # no image file is opened
             items = [cached[i] for i in range(len(cached))]
         assert len(items) == filled.made
         equal(cached, make(root))

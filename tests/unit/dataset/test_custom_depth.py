@@ -1,4 +1,4 @@
-"""Depth of one's own data: any unit and meaning, gaps, damaged files."""
+"""Depth of custom data sets: units, distance or inverse, unknown pixels, damaged files."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def depth_of(tmp_path: Path, form: str, values: np.ndarray, suffix: str = "npy")
 def test_every_unit_and_meaning_gives_the_same_inverse_depth(
     tmp_path: Path, form: str, value: float, suffix: str, kind: type
 ) -> None:
-    """2.55 m are 65536 / 256 = 256."""
+    """Inverse depth of 2.55 m = 255 cm is 65536 / 256 = 256."""
     item = depth_of(tmp_path, form, np.full((16, 24), value, kind), suffix)[0]
     torch.testing.assert_close(item["depth"], torch.full((4, 6), 256.0))
     assert "depth_known" not in item
@@ -60,7 +60,7 @@ def test_pixels_without_depth_are_named_and_do_not_count(tmp_path: Path) -> None
     item = depth_of(tmp_path, "{kind: distance, unit: m, unknown: [.nan, 0]}", values)[0]
     assert item["depth_known"].tolist() == [[False] * 6, [False] * 6, [True] * 6, [True] * 6]
     assert item["depth"][0].tolist() == item["depth"][1].tolist() == [0] * 6
-    assert item["depth"][2].max() < 1e-30  # infinitely far is known, and nearly nothing
+    assert item["depth"][2].max() < 1e-30  # infinite distance is known, its inverse depth is nearly 0
     torch.testing.assert_close(item["depth"][3], torch.full((6,), 256.0))
 
 

@@ -1,4 +1,4 @@
-"""Data sets of one's own: patterns with folders, own classes, colours as labels, list files."""
+"""Custom data set specs: patterns with folders, custom classes, colour labels, list files."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_labels_in_colours(tmp_path: Path, palette: str) -> None:
     data = read(spec, tmp_path, with_labels=True)
     expected = torch.tensor([1, 1, 0, 0], dtype=torch.uint8)[:, None].expand(4, 6)
     assert torch.equal(data[0]["label"], expected)
-    Image.fromarray(colours).quantize(2).save(tmp_path / "masks/1.png")  # a palette picture, whatever its indices
+    Image.fromarray(colours).quantize(2).save(tmp_path / "masks/1.png")  # a palette image; its indices do not matter
     assert torch.equal(data[0]["label"], expected)
     colours[0, 0] = (127, 64, 128)
     save(tmp_path / "masks/1.png", colours)
@@ -260,7 +260,7 @@ def test_two_data_sets_with_different_classes_must_be_reconciled(tmp_path: Path)
 
 
 def _new(folder: Path) -> Path:
-    """A folder of its own: a spec is remembered by its path."""
+    """Create a new folder: loaded specs are cached by path."""
     made = folder / str(len(list(folder.iterdir())))
     made.mkdir()
     return made
@@ -271,7 +271,7 @@ PLAIN = 'name: mine\nfolder: mine\nlayouts: [{images: "{name}.png"}]\n'
 
 @pytest.mark.timeout(30)
 def test_every_id_of_16_bits_is_checked_at_once(tmp_path: Path) -> None:
-    """Compared with each other, 65,536 ids took minutes; one that is given twice is still found."""
+    """Pairwise comparison of 65,536 ids took minutes; a duplicate id is still detected."""
     spec = spec_of(_new(tmp_path), PLAIN + "ids: {a: {x: [0-65534], y: [65535]}}\n")
     assert len(spec.ids["a"]["x"]) == 65535
     with pytest.raises(ConfigError, match="label id 7 belongs to two classes"):

@@ -1,4 +1,4 @@
-"""StreetDataset on small folders in the published layouts: which files it takes, and what it refuses."""
+"""StreetDataset on small folders in the published layouts: file selection and refused files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_loops_of_links_end_and_other_links_are_followed(cityscapes: Path) -> No
 
 
 def test_folders_and_files_without_permission_are_named(cityscapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Injected: the superuser may read everything."""
+    """The errors are injected because root may read everything."""
     data, locked, scandir = city_data(cityscapes), str(cityscapes / "leftImg8bit/train/bonn"), os.scandir
 
     def refuse(path: object) -> object:

@@ -1,4 +1,4 @@
-"""Pictures that say how they are turned (EXIF): one reader turns them, and labels must be turned alike."""
+"""EXIF orientation: images are turned upright when read; labels must have the same orientation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from advent.evaluation.evaluate import native_size
 from helpers.dataset_layouts import C16, gray, save
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-# What the EXIF standard says of the stored rows and columns, for each of its orientations.
+# Stored pixels -> upright pixels for each orientation of the EXIF standard.
 UPRIGHT = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -58,7 +58,7 @@ def write(path: Path, orientation: int | None = None, **more: Any) -> Path:
 
 
 def behind_the_pixels(path: Path) -> None:
-    """Move a PNG's EXIF chunk behind its pixels, where ImageMagick writes it."""
+    """Move a PNG's EXIF chunk behind its pixel data, where ImageMagick writes it."""
     data = path.read_bytes()
     start = data.index(b"eXIf") - 4
     end = start + 12 + int.from_bytes(data[start : start + 4], "big")
@@ -79,7 +79,7 @@ def test_every_orientation_is_turned_upright(tmp_path: Path, suffix: str, orient
 
 
 def test_other_places_of_the_tag(tmp_path: Path) -> None:
-    """Big-endian EXIF, EXIF behind a PNG's pixels, and XMP alone."""
+    """Big-endian EXIF, EXIF behind a PNG's pixel data, and XMP alone."""
     big = tmp_path / "big.jpg"
     Image.fromarray(STORED).save(big, exif=tag(6, ">"))
     late = write(tmp_path / "late.png", 6)
@@ -97,7 +97,7 @@ def test_the_size_of_a_plain_picture_takes_its_header_alone(tmp_path: Path, monk
 
 
 def test_heic_comes_upright(tmp_path: Path) -> None:
-    """pillow-heif gives it upright; the copy of its turn in EXIF is not applied a second time."""
+    """pillow-heif returns an upright image; its EXIF orientation is not applied a second time."""
     pytest.importorskip("pillow_heif").register_heif_opener()
     path = write(tmp_path / "phone.heic", 6, quality=95)
     assert read_image(path).size == picture_size(path) == (16, 24)
@@ -120,7 +120,7 @@ def test_any_bytes_are_an_orientation_or_a_value_error(block: bytes) -> None:
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_any_damage_leaves_the_pixels(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Random bytes as the EXIF block, or in it, or a cut block: the pixels come, turned only as a whole tag says."""
+    """Random bytes as or in the EXIF block, or a truncated block: pixels are read, and turned only by an intact tag."""
     good = tag(data.draw(st.sampled_from([1, 6])))
     kind = data.draw(st.sampled_from(["random", "spliced", "cut"]))
     if kind == "random":
@@ -154,7 +154,7 @@ def test_a_damaged_block_is_reported_with_the_files_name_once(tmp_path: Path, ca
 
 
 def test_no_warning_of_another_library_reaches_standard_error(tmp_path: Path) -> None:
-    """Pillow's on EXIF and PyTorch's on worker processes name neither file nor key; ours do."""
+    """Pillow's EXIF warning and PyTorch's worker warning name no file or key; ours do."""
     entries = b"\x02\0" + b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\x0f\x01\x02\0\xff\x00\0\0\xf0\xff\0\0"
     Image.fromarray(STORED).save(tmp_path / "odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0" + entries)
     Image.fromarray(STORED).save(tmp_path / "bad.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0rest")
@@ -162,15 +162,15 @@ def test_no_warning_of_another_library_reaches_standard_error(tmp_path: Path) ->
 from pathlib import Path
 from PIL import Image
 from advent.dataset.image_io import read_image
-from advent.engine import streams
+from advent.dataset import loader
 import torch
 class Data(torch.utils.data.Dataset):
     mean = (0, 0, 0)
-    def compact(self, index):
+    def get_uint8(self, index):
         return {{"image": torch.zeros(2, 2, 3, dtype=torch.uint8), "name": "x"}}
 for name in ("odd.jpg", "bad.jpg"):
     read_image(Path({str(tmp_path)!r}) / name)
-list(streams.loader(Data(), {len(__import__("os").sched_getaffinity(0)) + 1}, torch.device("cpu"), [range(1)]))
+list(loader.load_batches(Data(), {len(__import__("os").sched_getaffinity(0)) + 1}, torch.device("cpu"), [range(1)]))
 """
     root = Path(__file__).parents[3]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=root)
@@ -185,7 +185,7 @@ list(streams.loader(Data(), {len(__import__("os").sched_getaffinity(0)) + 1}, to
 
 
 def streets(root: Path, orientation: int = 6, **more: Any) -> StreetDataset:
-    """SYNTHIA's layout with one image that says that it is turned; its label and depth do not."""
+    """SYNTHIA's layout with one image that has an EXIF orientation; its label and depth have none."""
     write(root / "RGB/0000000.png", orientation)
     save(root / "parsed_LABELS/0000000.png", gray(3, (24, 16)))
     save(root / "Depth/0000000.png", np.full((16, 24), 900, np.uint16))
@@ -204,7 +204,7 @@ def test_without_label_files_images_are_turned(tmp_path: Path) -> None:
 
 
 def _mask(root: Path) -> bool:
-    """A pseudo label, made in the frame of the network's input, that is of the turned image."""
+    """Write a pseudo label in the coordinates of the network's input, that is of the upright image."""
     return save(root / "masks/0000000.png", np.full((8, 10), 5, np.uint8)).is_file()
 
 
@@ -239,7 +239,7 @@ def test_image_and_label_that_are_turned_alike_fit(tmp_path: Path) -> None:
 
 
 def test_a_cache_of_unturned_images_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache of the format before images were turned has another key."""
+    """A cache written before images were turned upright has another key."""
     monkeypatch.setattr("advent.dataset.cache.FORMAT", 1)
     filled = fill_cache(streets(tmp_path, cache_dir=tmp_path / "cache"))
     monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""Class sets and label tables, against the tables of the method; mistakes in a spec are named."""
+"""Class sets and label tables against the papers' tables; errors in a spec name file and key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALL_SPECS = ["SYNTHIA", "Cityscapes", "Mapillary", "GTA5", "CamVid", "streets", 
 
 
 def ids_of(dataset: str, class_set: str) -> list[list[int]]:
-    """Label ids of every train id, as the lookup table has them."""
+    """Label ids of every train id, read from the lookup table."""
     classes = load_classes(class_set)
     table = load_spec(dataset).table(classes)
     assert table.dtype == np.uint8

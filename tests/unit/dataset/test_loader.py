@@ -1,4 +1,4 @@
-"""Batches in order and in groups: what workers read together changes neither order nor content."""
+"""Data loading: batch order, groups of batches per worker, identical content for any number of workers."""
 
 from __future__ import annotations
 
@@ -80,12 +80,12 @@ def test_a_damaged_file_stops_at_its_batch(data: Path, workers: int) -> None:
 def test_a_list_file_may_lie_in_this_project(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     more = [f"DATA_ROOT={data}", "DATA_LIST_TARGET=configs/lists/camvid_without_dusk.txt"]
     monkeypatch.chdir(data)
-    with pytest.raises(DataError, match=r"0006R0_f00930\.png"):  # found from elsewhere; its images are not in tiny data
+    with pytest.raises(DataError, match=r"0006R0_f00930\.png"):  # found; its images are not in tiny data
         target_data(load_config("quick:daf", more))
     own = data / "configs/lists/camvid_without_dusk.txt"
     own.parent.mkdir(parents=True)
     own.write_text("0002.png\n")
-    assert target_data(load_config("quick:daf", more)).names == ["0002.png"]  # the user's own goes before it
+    assert target_data(load_config("quick:daf", more)).names == ["0002.png"]  # the user's file has precedence
 
 
 def test_pairs_may_follow_a_flag_of_several_values() -> None:
@@ -115,7 +115,7 @@ def test_a_flags_value_may_begin_with_the_home_folder(monkeypatch: pytest.Monkey
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     parser = OneLineParser(prog="x")
     parser.add_argument("--output", type=Path)
-    assert parser.parse_args(["--output=~/out"]).output == tmp_path / "out"  # no shell expands it there
+    assert parser.parse_args(["--output=~/out"]).output == tmp_path / "out"  # a shell does not expand ~ after =
     args = make_parser("x", "x", "dg.yml").parse_args(["--exp_root_dir=~/exp", "--data-root", "~/set #1"])
     config = load_config("dg", overrides_from_args(args))
     assert (f"{tmp_path}/exp", f"{tmp_path}/set #1") == (config.EXP_ROOT, config.DATA_ROOT)

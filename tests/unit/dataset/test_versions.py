@@ -1,4 +1,4 @@
-"""Mapillary's versions: v2.0's table against v1.2's and its page, and which version a folder is found to hold."""
+"""Mapillary Vistas v1.2 and v2.0: label tables, their documentation page, and detection of a folder's version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ V1, V2 = load_spec("mapillary"), load_spec("mapillary_v2")
 
 # --- the table of v2.0
 
-# New names of v2.0, as patterns, the first that fits counts -> the label of v1.2 that they were part of, if any.
+# Pattern of new v2.0 names (the first match counts) -> the v1.2 label that they were part of, if any.
 PART_OF = {
     "Ambiguous Barrier|Concrete Block|Road Median|Road Side|Lane Separator|Temporary Barrier": "Barrier",
     "Driveway": "Service Lane",
@@ -46,7 +46,7 @@ OLD_CLASS = dict(
 
 
 def derived(name: str) -> tuple[str, str]:
-    """The class of a label of v2.0 as it follows from v1.2's table, and why; the page's last two columns."""
+    """(class, reason) of a v2.0 label, derived from v1.2's table; the last two columns of the page."""
     if name in OLD_CLASS:
         return OLD_CLASS[name], "as in v1.2"
     part = next(part for pattern, part in PART_OF.items() if re.fullmatch(pattern, name))
@@ -81,7 +81,7 @@ def test_a_new_label_has_the_class_of_what_it_was_part_of() -> None:
 
 
 def test_a_new_label_with_a_class_shares_it_with_the_nearest_old_label_on_one_side() -> None:
-    """Mapillary's order goes by groups."""
+    """Mapillary orders its labels by groups."""
     old = [i for i, name in enumerate(V2.label_names) if name in OLD_CLASS]
     for label_id in sorted(set(range(124)) - set(old)):
         around = {class_of(max(i for i in old if i < label_id)), class_of(min(i for i in old if i > label_id))}
@@ -95,15 +95,15 @@ def test_the_page_says_what_the_table_holds() -> None:
     assert [row[2:] for row in rows] == [list(derived(name)) for name in V2.label_names]
 
 
-# --- which version lies there
+# --- detection of the version
 
 OLD, NEW, EITHER = (13, 65), (21, 118), (13, 27)
 
 
 def relabel(root: Path, folders: dict[str, Sequence[int]]) -> Path:
-    """make_mapillary's two images with labels in these folders instead: tall.PNG of the one id, wide.png of the other.
+    """Replace make_mapillary's labels: per folder, tall.PNG has the first id and wide.png the second.
 
-    The ids of `EITHER` could be those of both versions.
+    The ids of `EITHER` are valid in both versions.
     """
     shutil.rmtree(root / "training" / "labels")
     for folder, (tall, wide) in folders.items():
@@ -163,7 +163,7 @@ def test_the_catalogue_tells_where_the_ids_fit_both(mapillary: Path, named: str)
     assert told(mapillary, named) == "Mapillary_v2"
     catalogue(mapillary, V1.label_names)
     assert told(mapillary, named) == "Mapillary"
-    catalogue(mapillary, V2.label_names[::-1])  # nobody's
+    catalogue(mapillary, V2.label_names[::-1])  # matches no version
     assert told(mapillary, named) == "Mapillary"
 
 
@@ -198,7 +198,7 @@ def test_a_truncated_or_missing_label_file_does_not_stop_the_detection(mapillary
     assert told(mapillary, "mapillary") == "Mapillary_v2"
 
 
-# --- the whole chain
+# --- end to end
 
 
 @pytest.mark.parametrize("folder", ["labels", "v2.0/labels"])

@@ -1,4 +1,4 @@
-"""A remembered score's key: whatever the score depends on changes it, what only says where things are does not."""
+"""Keys of cached scores: settings that affect a score change the key, paths do not."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def test_every_key_of_the_config_belongs_to_it_but_for_those_named(config: Any) 
 def test_an_image_or_label_replaced_under_its_name_changes_the_key(config: Any, tmp_path: Path, folder: str) -> None:
     before, file = key(config), tmp_path / "CamVid" / folder / "0000.png"
     content, status = file.read_bytes(), file.stat()
-    file.write_bytes(content + b" ")  # another size at the same time
+    file.write_bytes(content + b" ")  # another size, same modification time
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     longer = key(config)
-    file.write_bytes(content)  # the same size at another time
+    file.write_bytes(content)  # same size, another modification time
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     later = key(config)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))

@@ -109,7 +109,7 @@ def test_heads_may_learn_at_another_rate():
 
 
 def test_one_judgement_of_the_target_gives_what_two_would():
-    """The step's single discriminator pass on the target equals the textbook's two separate ones."""
+    """A single discriminator pass on the target gives the gradients of two separate passes."""
     learner = small_learner()
     context = StepContext(
         learner.net.double(),
@@ -117,7 +117,7 @@ def test_one_judgement_of_the_target_gives_what_two_would():
         discriminators=learner.context.discriminators.double(),
         weights=learner.context.weights,
     )
-    context.net.eval()  # batch statistics would move between the two computations
+    context.net.eval()  # batch statistics would differ between the two computations
     source, target = ({k: v.double() if v.is_floating_point() else v for k, v in b.items()} for b in batches())
     adversarial_step(context, source, target)
     got = {
@@ -150,7 +150,7 @@ def test_one_judgement_of_the_target_gives_what_two_would():
 
 
 def test_depth_head_without_gradient_is_left_alone():
-    """With the plain map nothing reaches convR0, bnR0 and convR2: no update, no decay."""
+    """Without a depth-aware map no gradient reaches convR0, bnR0 and convR2: no update, no weight decay."""
     learner = small_learner("AdvEnt", "DeepLabv2_depth")
     before = {n: p.detach().clone() for n, p in learner.net.named_parameters()}
     learner.update(0, *batches())

@@ -1,4 +1,4 @@
-"""Reduced precision, recomputed activations, compilation, and no wait for the device inside a step."""
+"""Reduced precision, activation checkpointing, compilation, and no device synchronisation inside a step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def with_depth() -> Any:
 
 
 class ScalarReads(TorchDispatchMode):
-    """Counts what would make a host wait for its device: a number read from a tensor, or a boolean made of one."""
+    """Records operations that synchronise with the device: reading a number or a boolean from a tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,8 +108,8 @@ def test_losses_maps_and_statistics_stay_in_float32(amp: str) -> None:
     )
     values = learner.update(0, *with_depth())
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
-    assert seen[0] == seen[1] == half  # the network runs in it
-    assert set(seen[2:]) == {torch.float32}  # the maps do not
+    assert seen[0] == seen[1] == half  # the network runs in reduced precision
+    assert set(seen[2:]) == {torch.float32}  # the discriminator's input maps do not
     assert {value.dtype for value in values.values()} == {torch.float32}
     assert {v.dtype for v in learner.net.state_dict().values() if v.is_floating_point()} == {torch.float32}
 
@@ -130,9 +130,9 @@ def test_reduced_precision_is_near_full_precision(amp: str) -> None:
 def test_the_depth_of_the_nearest_pixel_fits_into_reduced_precision(
     method: str, network: str, last: str, amp: str
 ) -> None:
-    """Inverse depth reaches 65536 (0 cm). float16 ends at 65504, and bfloat16 holds no odd number of that size."""
+    """Inverse depth reaches 65536 (0 cm). float16 ends at 65504; bfloat16 has no odd numbers of that size."""
     net = small_learner(method, network).net.eval()
-    for name, value in ((last, 65535.0), ("dec4", 1.0)):  # layers that return their bias, whatever comes in
+    for name, value in ((last, 65535.0), ("dec4", 1.0)):  # with zero weights a layer returns its bias
         layer = net.get_submodule(name)
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.constant_(layer.bias, value)
@@ -151,7 +151,7 @@ def test_an_overflow_halves_the_scale_and_changes_nothing_else() -> None:
     values = learner.update(1, *batches())
     handle.remove()
     assert values["overflow"] == 1
-    assert all(torch.isfinite(value) for value in values.values())  # no reason to end a run
+    assert all(torch.isfinite(value) for value in values.values())  # an overflow does not end a run
     assert all(torch.equal(a, b) for a, b in zip(before, learner.net.state_dict().values(), strict=True))
     after = learner.update(2, *batches())
     assert after["loss_scale"] == FIRST_SCALE / 2
@@ -186,12 +186,12 @@ def test_the_scale_survives_a_round_trip() -> None:
     assert other.update(1, *batches())["loss_scale"] == FIRST_SCALE / 2
 
 
-# --- recomputed activations
+# --- activation checkpointing
 
 
 @pytest.mark.parametrize(("method", "network"), METHODS)
 def test_recomputed_activations_change_no_bit(method: str, network: str) -> None:
-    """Without a depth head: with one, a map's two gradients are added in another order."""
+    """Exact without a depth head; with one, the two gradients of a map are added in another order."""
     plain, recomputing = (small_learner(method, network, CHECKPOINT_ACTIVATIONS=on) for on in (False, True))
     for iteration in range(2):
         for learner in (plain, recomputing):
@@ -205,7 +205,7 @@ def test_recomputed_activations_change_no_bit(method: str, network: str) -> None
 
 @pytest.mark.parametrize("more", [{}, {"ACCUMULATE": 2}, {"AMP": "fp16"}], ids=str)
 def test_recomputed_activations_go_with_synchronised_batch_norms(more: dict[str, Any]) -> None:
-    """In one process they are plain ones, of a class that insists on counting its batches."""
+    """In one process SyncBatchNorm acts as plain batch norm, but it requires num_batches_tracked."""
     states = []
     for on in (False, True):
         learner = small_learner("AdvEnt", SYNC_BN=True, CHECKPOINT_ACTIVATIONS=on, **more)
@@ -216,7 +216,7 @@ def test_recomputed_activations_go_with_synchronised_batch_norms(more: dict[str,
         states.append(learner.net.state_dict())
     for name, tensor in states[0].items():
         assert torch.equal(states[1][name], tensor), name
-    # Of each iteration a source and a target batch, however often they are recomputed; parts start from one state.
+    # Per iteration one source and one target batch count, despite recomputation; micro-batches start from one state.
     assert {int(count) for name, count in states[1].items() if name.endswith("num_batches_tracked")} == {4}
 
 

@@ -1,4 +1,4 @@
-"""torchvision's ImageNet weights, converted: our trunk equals torchvision's network."""
+"""Conversion of torchvision's ImageNet weights: the backbone's features equal torchvision's."""
 
 from urllib.error import URLError
 
@@ -14,19 +14,19 @@ from advent.model.deeplabv2 import DeeplabV2
 from advent.model.encoder import ResNetEncoder
 from advent.model.pretrained import MEAN, STD, convert
 
-EQUAL_MEAN = [255 * value for value in MEAN[::-1]]  # the BGR mean that leaves no shift
+EQUAL_MEAN = [255 * value for value in MEAN[::-1]]  # BGR mean equal to torchvision's: no shift
 RELEASED_MEAN = [104.00698793, 116.66876762, 122.67891434]
 
 
 @pytest.fixture(scope="module")
 def theirs():
-    """torchvision's ResNet-101, dilated as ours: also in the first blocks of layer3 and layer4, where it is not."""
+    """torchvision's ResNet-101 with our dilation: also in the first blocks of layer3 and layer4."""
     torch.manual_seed(3)
     net = resnet101(replace_stride_with_dilation=[False, True, True]).double().eval()
     for layer, dilation in ((net.layer3, 2), (net.layer4, 4)):
         layer[0].conv2.dilation = layer[0].conv2.padding = (dilation, dilation)
     for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # statistics of no network, so that every one of them counts
+        if isinstance(module, torch.nn.BatchNorm2d):  # random statistics, so that every tensor has an effect
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 1.5)
             module.weight.data.uniform_(0.5, 1.0)
@@ -35,7 +35,7 @@ def theirs():
 
 
 def pictures(size):
-    """The same random picture in both conventions: (torchvision's input, RGB 0..255)."""
+    """The same random image in both conventions: (torchvision's input, RGB 0..255)."""
     rgb = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 255
     mean, std = (torch.tensor(value, dtype=torch.float64)[:, None, None] for value in (MEAN, STD))
     return (rgb / 255 - mean) / std, rgb
@@ -57,7 +57,7 @@ def maps(net, x):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", [(65, 97), (129, 65)])  # odd: torchvision's pool rounds down, ours up
+@pytest.mark.parametrize("size", [(65, 97), (129, 65)])  # odd sizes: torchvision's pooling rounds down, ours up
 def test_our_trunk_equals_torchvisions(theirs, size):
     normalised, rgb = pictures(size)
     net = ours(theirs, EQUAL_MEAN)
@@ -69,7 +69,7 @@ def test_our_trunk_equals_torchvisions(theirs, size):
 
 @torch.no_grad()
 def test_the_released_mean_differs_at_the_border_alone(theirs):
-    """The stem's output: equal where no padding is seen, less than a grey value's worth apart where it is."""
+    """Stem output: equal in the interior; at the padded border the difference is below that of one grey value."""
     normalised, rgb = pictures((65, 65))
     net = ours(theirs, RELEASED_MEAN)
     bgr = rgb.flip(1) - torch.tensor(RELEASED_MEAN, dtype=torch.float64)[:, None, None]
@@ -82,7 +82,7 @@ def test_the_released_mean_differs_at_the_border_alone(theirs):
 
 
 def test_a_file_of_torchvisions_is_recognised(tmp_path, caplog):
-    """No flag needed: the old classifier `fc` and the names tell."""
+    """Detected without a flag, from the classifier `fc` and the parameter names."""
     torch.manual_seed(0)
     state = {**resnet101().state_dict()}
     torch.save(state, tmp_path / "resnet.pth")

@@ -1,4 +1,4 @@
-"""Devices: what decides the kernels, and what is recorded of it. CUDA's parts by patched functions of torch.cuda."""
+"""Device settings (TF32, determinism) and their provenance; CUDA is replaced by patched torch.cuda functions."""
 
 import json
 import logging

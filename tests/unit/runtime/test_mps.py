@@ -1,6 +1,6 @@
-"""An Apple GPU has no float64, compares equal integer types only, and its fused optimizers skip no step.
+"""MPS (Apple GPU) restrictions: no float64, `isin` on equal integer types only, no skipped steps in fused optimizers.
 
-No Mac is needed: a dispatch mode refuses on the CPU what MPS refuses. What it cannot show: that the rest works there.
+No Mac is needed: a dispatch mode on the CPU raises the errors of MPS. It cannot show that everything else works.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MPS = torch.device("mps")
 
 
 class Mps(TorchDispatchMode):
-    """Every tensor counts as the GPU's, but those that `Tensor.cpu` returned."""
+    """Treats every tensor as on the GPU, except those returned by `Tensor.cpu`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ def test_prediction_scores_and_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
         half = normaliser(ids, rare)
     assert counts[0].sum() == 50 * 70
     assert labels.shape[0] == 2
-    assert half == 1.0  # one of two rare classes is there: (2 - 1) / 2 + 0.5
+    assert half == 1.0  # one of two rare classes is present: (2 - 1) / 2 + 0.5
 
 
 def test_the_guard_skips_steps_itself() -> None:
@@ -115,7 +115,7 @@ def test_only_cuda_copies_while_the_program_goes_on(
 
 
 def test_full_precision_needs_no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch 2.4 has none for MPS, and refuses to make one even to switch it off."""
+    """PyTorch 2.4 has no autocast for MPS and raises even for a disabled one."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("unsupported scalarType")

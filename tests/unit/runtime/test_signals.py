@@ -1,4 +1,4 @@
-"""Signals: remembered while an iteration runs, acting at once elsewhere."""
+"""Signal handling: deferred during an iteration, immediate elsewhere."""
 
 import os
 import signal

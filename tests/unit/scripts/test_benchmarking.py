@@ -1,4 +1,4 @@
-"""The benchmark's description, arithmetic and page; and that the committed results are what the tables say."""
+"""Benchmark: description file, statistics, generated page, and agreement of committed results with that page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLAIN: dict[str, Any] = {
 
 def written(folder: Path, content: Any) -> Path:
     path = folder / "own.yml"
-    path.write_text(json.dumps(content))  # YAML, too
+    path.write_text(json.dumps(content))  # JSON is valid YAML
     return path
 
 
@@ -57,7 +57,7 @@ def test_tables_of_what_is_there(own: Benchmark) -> None:
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in scores_table(own, table).splitlines()]
     assert lines[2] == ["method a", "2", "41.0 ± 1.4", "42.0 ± 1.4", "41.0", "-"]
     assert lines[3] == ["method b", "1", "45.0", "46.0", "45.0", "-"]
-    assert differences(own, "b", "a") == {2: 3.0}  # only the seed that both have
+    assert differences(own, "b", "a") == {2: 3.0}  # only the seed that both runs have
     assert "| method b - method a |      - |   +3.0 | +3.0 |" in differences_table(own, table)
 
 
@@ -122,7 +122,7 @@ def test_spearman() -> None:
     assert spearman(values, np.exp(values)) == pytest.approx(1)
     assert spearman(values, -values) == pytest.approx(-1)
     assert spearman([1, 2, 3], [5, 5, 5]) is None
-    # Ties at their mean rank: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
+    # Ties get their mean rank: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
     assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
 
 

@@ -1,4 +1,4 @@
-"""Rendered streets: exact depth, all classes, the same bytes for a seed, files in the layouts' forms."""
+"""Rendered streets: exact depth, all classes, deterministic bytes per seed, files in the published layouts."""
 
 import hashlib
 import json
@@ -68,7 +68,7 @@ def test_all_sixteen_classes_occur():
 
 @pytest.mark.parametrize("index", range(3))
 def test_depth_of_the_road_is_that_of_the_ground_plane(index):
-    """On the plane y = 0 a ray of depth one that falls by b meets the ground at depth height / b."""
+    """A ray that falls by b per unit of depth meets the ground plane y = 0 at depth height / b."""
     picture = render(np.random.default_rng([6, index]), 160, 120)
     u0, v0 = picture.camera.center
     v, u = np.mgrid[:120, :160]
@@ -159,5 +159,5 @@ def test_twigs_let_the_sky_through_and_are_vegetation():
     tone = canvas.color[tree].mean(-1)
     assert (canvas.color[~tree & (canvas.inverse == 0)] == 250).all()
     assert (tone < 90).any()  # branches
-    assert ((tone > 120) & (tone < 245)).mean() > 0.3  # twigs before the sky
+    assert ((tone > 120) & (tone < 245)).mean() > 0.3  # twigs in front of the sky
     assert np.allclose(canvas.inverse[tree], 1 / 12, rtol=0.05)

@@ -1,4 +1,4 @@
-"""The guard: an iteration with a number that is not finite leaves no trace, and is reported with its files."""
+"""Non-finite losses and gradients: the step is skipped without any change and reported with its image files."""
 
 import math
 
