@@ -206,14 +206,14 @@ TOOLS = {
 
 @pytest.mark.parametrize("case", TOOLS)
 def test_bad_input_of_a_tool(case, data, capsys):
-    script, arguments, spoil, wanted = TOOLS[case]
+    script, arguments, spoil, words = TOOLS[case]
     spoil(data)
     before = sorted(data.rglob("*"))
-    refused(script, [argument.format(root=data) for argument in arguments], capsys, wanted)
+    assert_refused(script, [argument.format(root=data) for argument in arguments], capsys, words)
     assert [p for p in sorted(data.rglob("*")) if p.is_file() and p not in before] == []
 
 
-def refused(script, arguments, capsys, wanted):
+def assert_refused(script, arguments, capsys, words):
     """Assert exit code 2 and one error line that contains all the words."""
     try:
         code = script.main(arguments)
@@ -224,7 +224,7 @@ def refused(script, arguments, capsys, wanted):
     last = [line for line in error.splitlines() if "error:" in line]
     assert len(last) == 1, error
     assert "Traceback" not in error
-    for word in wanted:
+    for word in words:
         assert word in last[0]
 
 
@@ -234,14 +234,14 @@ def test_the_table_is_large():
 
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input(case, data, capsys):
-    script, cfg, more, spoil, wanted = CASES[case]
+    script, cfg, options, spoil, words = CASES[case]
     spoil(data)
     before = {p for p in data.rglob("*") if p.is_file()}
-    refused(
+    assert_refused(
         script,
-        tiny_data.command_line(data, cfg.format(root=data), *[m.format(root=data) for m in more]),
+        tiny_data.command_line(data, cfg.format(root=data), *[m.format(root=data) for m in options]),
         capsys,
-        wanted,
+        words,
     )
     assert not {p for p in data.rglob("*") if p.is_file()} - before
 
@@ -252,11 +252,11 @@ LATE = ("unreadable image", "label id outside", "label in colours", "depth of 8 
 
 
 @pytest.mark.parametrize("case", LATE)
-def test_a_bad_picture_that_was_not_in_the_sample(case, data, capsys):
-    script, cfg, more, spoil, wanted = CASES[case]
+def test_bad_file_outside_the_sanity_check_sample(case, data, capsys):
+    script, cfg, options, spoil, words = CASES[case]
     spoil(data)
     before = {p for p in data.rglob("*") if p.is_file()}
-    more = [m.format(root=data) for m in (*more, "DATA_CHECK=0")]
-    refused(script, tiny_data.command_line(data, cfg.format(root=data), *more), capsys, wanted)
+    options = [m.format(root=data) for m in (*options, "DATA_CHECK=0")]
+    assert_refused(script, tiny_data.command_line(data, cfg.format(root=data), *options), capsys, words)
     left = {p for p in data.rglob("*") if p.is_file()} - before
     assert not [p for p in left if p.suffix in (".pth", ".tmp", ".lock")]

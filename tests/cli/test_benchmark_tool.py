@@ -66,8 +66,15 @@ def place(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return data
 
 
-def run(place: Path, *more: str) -> int:
-    line = ["--benchmark", str(place / "own.yml"), *more, f"DATA_ROOT={place}", f"EXP_ROOT={place / 'exp'}", *OVERRIDES]
+def run(place: Path, *options: str) -> int:
+    line = [
+        "--benchmark",
+        str(place / "own.yml"),
+        *options,
+        f"DATA_ROOT={place}",
+        f"EXP_ROOT={place / 'exp'}",
+        *OVERRIDES,
+    ]
     return benchmark.main(line)
 
 
@@ -75,7 +82,7 @@ def record(place: Path, cell: str, seed: int = 1) -> dict[str, Any]:
     return json.loads((place / f"results/seed{seed}/{cell}.json").read_text())
 
 
-def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cells_write_results_and_are_not_run_twice(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place, "--seeds", "1") == 0
     assert sorted(p.stem for p in (place / "results/seed1").glob("*.json")) == sorted(NAMES)
     ida = record(place, "ida")
@@ -118,7 +125,7 @@ def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert (place / "plot.png").stat().st_size > 5000
 
 
-def test_results_of_other_settings_are_not_taken(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_of_other_settings_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place, "--seeds", "1", "--only", "source_only") == 0
     assert run(place, "--seeds", "1", "--only", "source_only", "TRAIN.LEARNING_RATE=0.5") == 2
     assert "was made with another TRAIN.LEARNING_RATE (0.001, now 0.5)" in capsys.readouterr().err

@@ -24,7 +24,7 @@ def daf_file(tmp_path_factory):
     return path
 
 
-def test_says_what_a_file_is(daf_file, capsys):
+def test_describes_a_checkpoint(daf_file, capsys):
     assert checkpoint.main([str(daf_file)]) == 0
     said = capsys.readouterr().out
     for words in (
@@ -43,15 +43,15 @@ def test_converts_and_back(daf_file, tmp_path, form, capsys):
     other, back = tmp_path / "other.pth", tmp_path / "back.pth"
     assert checkpoint.main([str(daf_file), "--to", form, "--out", str(other)]) == 0
     assert checkpoint.main([str(other), "--to", "plain", "--out", str(back)]) == 0
-    found = open_checkpoint(other)
-    assert (found.format == "model_state_dict wrapper", found.module) == (form == "wrapper", form == "module")
+    info = open_checkpoint(other)
+    assert (info.format == "model_state_dict wrapper", info.module) == (form == "wrapper", form == "module")
     ours, theirs = torch.load(back, weights_only=True), open_checkpoint(daf_file).weights
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     capsys.readouterr()
 
 
-def test_torchvisions_file_becomes_a_start(tmp_path, capsys):
+def test_torchvision_weights_become_initial_weights(tmp_path, capsys):
     torch.save(resnet101().state_dict(), tmp_path / "resnet101.pth")
     start = tmp_path / "start.pth"
     assert checkpoint.main([str(tmp_path / "resnet101.pth"), "--to", "plain", "--out", str(start)]) == 0
@@ -85,7 +85,7 @@ def test_refusals(tmp_path, arguments, words, capsys):
     assert words in lines[0]
 
 
-def test_a_strange_file_is_described_too(tmp_path, capsys):
+def test_unknown_network_is_described(tmp_path, capsys):
     torch.save({"decoder.weight": torch.zeros(3)}, tmp_path / "x.pth")
     assert checkpoint.main([str(tmp_path / "x.pth")]) == 0
     said = capsys.readouterr().out
@@ -93,11 +93,13 @@ def test_a_strange_file_is_described_too(tmp_path, capsys):
     assert "loads with nothing here" in said
 
 
-def tiny_config(*more):
-    return load_config("quick:daf", ["MODEL.INIT=he", "MODEL.ENCODER_WEIGHTS=null", "TRAIN.RESTORE_FROM=null", *more])
+def tiny_config(*overrides):
+    return load_config(
+        "quick:daf", ["MODEL.INIT=he", "MODEL.ENCODER_WEIGHTS=null", "TRAIN.RESTORE_FROM=null", *overrides]
+    )
 
 
-def said_of(file, capsys):
+def described(file, capsys):
     assert checkpoint.main([str(file)]) == 0
     return {line[:11].strip(): line[11:] for line in capsys.readouterr().out.splitlines()}
 
@@ -106,11 +108,11 @@ def test_a_hint_without_a_shipped_config_names_every_key(tmp_path, capsys):
     resnet = ["MODEL.ENCODER=resnet101", "MODEL.LAYERS=[1,1,2,1]", "MODEL.WIDTH=8", "MODEL.OUTPUT_STRIDE=8"]
     config = tiny_config("MODEL.NAME=DeepLabv2", "MODEL.MULTI_LEVEL=true", *resnet)
     torch.save(build_network(config).state_dict(), tmp_path / "x.pth")
-    assert said_of(tmp_path / "x.pth", capsys)["loads with"] == (
+    assert described(tmp_path / "x.pth", capsys)["loads with"] == (
         "a config with MODEL.NAME=DeepLabv2 MODEL.MULTI_LEVEL=true NUM_CLASSES=7 MODEL.ENCODER=resnet101 "
         "MODEL.LAYERS=[1,1,2,1] MODEL.WIDTH=8"
     )
-    keys = said_of(tmp_path / "x.pth", capsys)["loads with"].removeprefix("a config with ").split()
+    keys = described(tmp_path / "x.pth", capsys)["loads with"].removeprefix("a config with ").split()
     build_network(tiny_config("MODEL.OUTPUT_STRIDE=8", *keys), tmp_path / "x.pth")  # the hint works as overrides
 
 
@@ -119,12 +121,12 @@ def test_the_config_beside_a_checkpoint_is_the_one_to_load_it_with(tmp_path, cap
     config = tiny_config(*resnet)
     torch.save(build_network(config).state_dict(), tmp_path / "x.pth")
     (tmp_path / "config.yml").write_text(dump_config(config))
-    assert said_of(tmp_path / "x.pth", capsys)["loads with"].startswith(
+    assert described(tmp_path / "x.pth", capsys)["loads with"].startswith(
         f"python test.py --cfg {tmp_path / 'config.yml'} TEST.MODE=single"
     )
     config.MODEL.WIDTH = 16  # the config of another network
     (tmp_path / "config.yml").write_text(dump_config(config))
-    assert "MODEL.WIDTH=8" in said_of(tmp_path / "x.pth", capsys)["loads with"]
+    assert "MODEL.WIDTH=8" in described(tmp_path / "x.pth", capsys)["loads with"]
 
 
 def test_a_timm_encoder_is_named(tmp_path, capsys, monkeypatch):
@@ -133,16 +135,16 @@ def test_a_timm_encoder_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(timm, "list_models", lambda: few)
     config = tiny_config("MODEL.ENCODER=timm:resnet18")
     torch.save(build_network(config).state_dict(), tmp_path / "x.pth")
-    said = said_of(tmp_path / "x.pth", capsys)
+    said = described(tmp_path / "x.pth", capsys)
     assert said["encoder"] == "timm:resnet18 or timm:resnetblur18 (of the same names and shapes)"
     assert "MODEL.MULTI_LEVEL=false NUM_CLASSES=7 MODEL.ENCODER=timm:resnet18, and MODEL.OUTPUT" in said["loads with"]
     (tmp_path / "config.yml").write_text(dump_config(config))
-    said = said_of(tmp_path / "x.pth", capsys)
+    said = described(tmp_path / "x.pth", capsys)
     assert said["encoder"] == "timm:resnet18"
     assert f"--cfg {tmp_path / 'config.yml'}" in said["loads with"]
     monkeypatch.setattr(timm, "list_models", lambda: few[1:3])
     (tmp_path / "config.yml").unlink()
-    said = said_of(tmp_path / "x.pth", capsys)
+    said = described(tmp_path / "x.pth", capsys)
     assert "none of this version's backbones" in said["encoder"]
     assert "MODEL.ENCODER=timm:NAME" in said["loads with"]
 
@@ -154,7 +156,7 @@ def test_adaptsegnets_network_is_not_offered_as_advents(tmp_path, capsys):
         if "conv2d_list.0.weight" in name or "conv2d_list.1.weight" in name:
             tensor *= 1.5
     torch.save(state, tmp_path / "x.pth")
-    said = said_of(tmp_path / "x.pth", capsys)
+    said = described(tmp_path / "x.pth", capsys)
     assert "18, 24 of the classifier still have their initial spread" in said["warning"]
     assert "AdaptSegNet" in said["warning"]
     assert said["loads with"].endswith("MODEL.DILATIONS=[6,12]")
@@ -169,8 +171,8 @@ def test_adaptsegnets_network_is_not_offered_as_advents(tmp_path, capsys):
         ("advent_intrada", "advent"),
     ],
 )
-def test_the_shipped_config_of_each_released_form_is_found(tmp_path, capsys, cfg, fits):
+def test_shipped_config_of_each_released_network_is_found(tmp_path, capsys, cfg, fits):
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in build_network(load_config(cfg)).state_dict().items()}
     torch.save({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}, tmp_path / "x.pth")
-    assert f"python test.py --cfg {fits} TEST.MODE=single" in said_of(tmp_path / "x.pth", capsys)["loads with"]
+    assert f"python test.py --cfg {fits} TEST.MODE=single" in described(tmp_path / "x.pth", capsys)["loads with"]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from helpers import tiny_data
 from helpers.dataset_layouts import gray, make_cityscapes, make_mapillary, rgb, save
-from helpers.doctor_cli import examine, on_dataset
+from helpers.doctor_cli import on_dataset, run_doctor
 
 
 def synthia(root: Path) -> Path:
@@ -113,7 +113,7 @@ def only_instances(root: Path) -> tuple[str, Path]:
     return "mapillary", data
 
 
-TURNS = {
+MISTAKES = {
     original_labels: "prepare.py --synthia-labels",
     original_labels_renamed: "16 bits and several channels, as SYNTHIA's original GT/LABELS",
     sequences: "this is SYNTHIA-SEQS",
@@ -131,15 +131,15 @@ TURNS = {
 }
 
 
-@pytest.mark.parametrize("turn", TURNS, ids=lambda turn: turn.__name__)
-def test_wrong_turns_are_recognised(turn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    name, root = turn(tmp_path)
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_common_mistakes_are_detected(mistake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, root = mistake(tmp_path)
     code, text = on_dataset(capsys, name, root)
     assert code == 1, text
-    assert TURNS[turn] in text
+    assert MISTAKES[mistake] in text
 
 
-def test_original_labels_with_their_colours_are_one_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_original_labels_with_colour_files_are_one_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The download has GT/COLOR beside GT/LABELS; GT/COLOR alone is another mistake."""
     name, root = original_labels(tmp_path)
     (root / "GT/COLOR").mkdir()
@@ -153,12 +153,12 @@ def test_original_labels_with_their_colours_are_one_finding(tmp_path: Path, caps
     assert "GT/COLOR is for looking at" in text
 
 
-def test_labels_for_scoring_may_be_of_the_wrong_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_label_files_of_the_target_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same data are valid as a target for training."""
     train_ids(tmp_path)
     shutil.copytree(tmp_path / "Cityscapes/leftImg8bit/train", tmp_path / "Cityscapes/leftImg8bit/val")
     tiny_data.make_source(tmp_path / "streets")
-    code, text = examine(capsys, *tiny_data.command_line(tmp_path, "quick:daf", "TARGET=cityscapes"))
+    code, text = run_doctor(capsys, *tiny_data.command_line(tmp_path, "quick:daf", "TARGET=cityscapes"))
     assert code == 0
     assert "warning  these are labelTrainIds" in text
     assert "no labels: fine for training and ranking" in text

@@ -13,14 +13,14 @@ from PIL import Image
 import doctor
 import train
 from advent.dataset.spec import load_spec
-from advent.doctor import check as examine_module
+from advent.doctor import check
 from helpers import tiny_data
 from helpers.dataset_layouts import gray, rgb, save
-from helpers.doctor_cli import examine, on_dataset
+from helpers.doctor_cli import on_dataset, run_doctor
 
 
 def test_good_data(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
+    code, text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 0, text
     assert "images   8, in" in text
     assert "sizes    64x48 (8)" in text
@@ -34,7 +34,7 @@ def test_good_data(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_labels_of_the_target_are_never_needed(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(data / "CamVid/valannot")
-    code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
+    code, text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 0
     assert "labels are not looked at: training and ranking never open the target's" in text
     assert "no labels: fine for training and ranking" in text
@@ -89,25 +89,25 @@ def test_twelve_planted_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_each_fault_alone_decides_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = tiny_data.make_source(tmp_path / "whole", 16)
-    spoilt = tiny_data.make_source(tmp_path / "spoilt", 16)
-    plant(spoilt)
+    intact = tiny_data.make_source(tmp_path / "whole", 16)
+    all_faults = tiny_data.make_source(tmp_path / "spoilt", 16)
+    plant(all_faults)
     for index, (fault, (words, error)) in enumerate(FAULTS.items()):
-        one = tmp_path / "one"
-        shutil.copytree(whole, one)
+        damaged = tmp_path / "one"
+        shutil.copytree(intact, damaged)
         for folder in ("RGB", "parsed_LABELS", "Depth"):
-            for file in (one / folder).glob(f"{index:07d}.png"):
+            for file in (damaged / folder).glob(f"{index:07d}.png"):
                 file.unlink()
-            for file in (spoilt / folder).glob(f"{index:07d}.png"):
-                shutil.copy(file, one / folder)
+            for file in (all_faults / folder).glob(f"{index:07d}.png"):
+                shutil.copy(file, damaged / folder)
         if fault == "twin image":
-            shutil.copy(spoilt / "RGB/0000011.png", one / "RGB")
+            shutil.copy(all_faults / "RGB/0000011.png", damaged / "RGB")
         if fault == "label without image":
-            shutil.copy(whole / "RGB/0000011.png", one / "RGB")
-            shutil.copy(spoilt / "parsed_LABELS/0000099.png", one / "parsed_LABELS")
-        code, text = on_dataset(capsys, "streets", one)
+            shutil.copy(intact / "RGB/0000011.png", damaged / "RGB")
+            shutil.copy(all_faults / "parsed_LABELS/0000099.png", damaged / "parsed_LABELS")
+        code, text = on_dataset(capsys, "streets", damaged)
         assert (code, words in text) == (error, True), fault
-        shutil.rmtree(one)
+        shutil.rmtree(damaged)
 
 
 def test_labels_may_be_larger_than_their_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,14 +125,14 @@ def turned(path: Path, orientation: int = 6) -> None:
     Image.open(path).save(path, exif=exif)
 
 
-def test_turned_photographs(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exif_orientation(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An EXIF orientation is a note for a target without labels; with unturned labels or depth it is an error."""
     turned(data / "CamVid/train/0002.png")
-    code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
+    code, text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 0
     assert "images that are turned upright as their files say (EXIF) (1): 0002.png" in text
     turned(data / "streets/RGB/0000003.png", 3)
-    code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
+    code, text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 1
     assert "0000003.png: the image says that it is turned (EXIF orientation 3), its label" in text
     assert "pair them again" not in text
@@ -164,20 +164,20 @@ def test_the_published_gta5_has_62_unequal_pairs() -> None:
     assert len(load_spec("gta5").unequal) == 62
 
 
-def test_little_is_kept_of_each_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_per_image_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Depth values are kept for the unit guess only (24 maps); of a label only its ids are kept, also with 16 bits."""
     root = tiny_data.make_source(tmp_path / "streets", 40)
     cv2.imwrite(str(root / "parsed_LABELS/0000000.png"), np.full((48, 64), 60_000, np.uint16))
     kept = []
-    monkeypatch.setattr(examine_module, "summarize", lambda found, facts, spec, classes: kept.extend(facts))
+    monkeypatch.setattr(check, "summarize", lambda findings, facts, spec, classes: kept.extend(facts))
     assert doctor.main(["--dataset", "streets", "--root", str(root)]) == 0
     assert len(kept) == 40
-    assert sum(one.depth_values is not None for one in kept) == 24
-    assert all(one.depth_range == (500, 6800) for one in kept)
+    assert sum(facts.depth_values is not None for facts in kept) == 24
+    assert all(facts.depth_range == (500, 6800) for facts in kept)
     assert kept[0].ids == {60_000: 48 * 64}
 
 
-def test_many_of_a_kind_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repeated_findings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny_data.make_source(tmp_path / "streets", 16)
     for index in range(9):
         save(root / "parsed_LABELS" / f"{index:07d}.png", rgb(9, (64, 48)))
@@ -199,9 +199,9 @@ def test_quick_reads_a_sample_and_full_reads_all(tmp_path: Path, capsys: pytest.
     assert on_dataset(capsys, "streets", root, "--workers", 1)[0] == 1
 
 
-def test_what_is_scored_should_not_be_trained_on(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicates_between_train_and_val_are_reported(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(data / "CamVid/train/0003.png", data / "CamVid/val/0005.png")
-    text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))[1]
+    text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))[1]
     assert "images that stand in target CamVid, train, too (1): 0005.png = 0003.png" in text
 
 
@@ -241,7 +241,7 @@ def test_mistakes_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, text = examine(capsys, *arguments)
+    code, text = run_doctor(capsys, *arguments)
     assert code == 2
     assert words in text
     assert "Traceback" not in text
@@ -250,7 +250,7 @@ def test_mistakes_on_the_command_line(
 def test_one_missing_data_set_does_not_hide_the_other(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(data / "streets")
     (data / "CamVid/train/0002.png").write_bytes(b"x")
-    code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
+    code, text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 1
     assert "streets: no such folder for streets" in text
     assert "0002.png: cannot be read as a picture" in text

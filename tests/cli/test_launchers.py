@@ -51,7 +51,7 @@ def proc(root: Path, start: int, command: str = "python", boot: str = "b") -> Pa
     return root
 
 
-def test_an_id_belongs_to_one_start(torchrun):
+def test_launcher_id_is_unique_per_start(torchrun):
     ids = []
     for _ in range(2):
         torchrun()
@@ -60,11 +60,11 @@ def test_an_id_belongs_to_one_start(torchrun):
     assert ids[0][0] != ids[1][0]
 
 
-def test_where_a_process_holds_the_store_the_launcher_is_told_by_its_start_time(torchrun, tmp_path):
+def test_launcher_without_agent_store_is_identified_by_start_time(torchrun, tmp_path):
     torchrun(store=False)
-    own = rendezvous._launcher_process(os.getppid())
-    assert rendezvous.launcher_id() == own
-    assert own is not None
+    parent = rendezvous._launcher_process(os.getppid())
+    assert rendezvous.launcher_id() == parent
+    assert parent is not None
     first, same, odd, later, boot = (
         rendezvous._launcher_process(7, proc(tmp_path / name, *facts))
         for name, *facts in (("a", 50), ("b", 50), ("c", 50, "a) S 1 2 (b"), ("d", 51), ("e", 50, "python", "other"))
@@ -79,8 +79,8 @@ def test_only_a_restart_overrules_overwrite(trained, tmp_path, torchrun, monkeyp
     root = shutil.copytree(trained, tmp_path / "copy")
     folder = root / "exp/quick/daf"
 
-    def run(*more: str) -> int:
-        return train.main(tiny_data.command_line(root, "quick:daf", "TRAIN.EARLY_STOP=3", "TRAIN.POWER=0.5", *more))
+    def run(*options: str) -> int:
+        return train.main(tiny_data.command_line(root, "quick:daf", "TRAIN.EARLY_STOP=3", "TRAIN.POWER=0.5", *options))
 
     def record() -> dict:
         return json.loads((folder / "provenance.json").read_text())
@@ -96,7 +96,7 @@ def test_only_a_restart_overrules_overwrite(trained, tmp_path, torchrun, monkeyp
     assert "continued" not in second  # trained, not resumed
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert run("--overwrite") == 0  # a restart of the second start
-    assert [more["iteration"] for more in record()["continued"]] == [4]  # resumed at the end, after iterations 0 to 3
+    assert [entry["iteration"] for entry in record()["continued"]] == [4]  # at the end, after iterations 0 to 3
     assert record()["time"] == second["time"]
     torchrun()
     for count in "01":  # a restart of a process that refused another start's results
@@ -125,7 +125,7 @@ def test_a_tool_works_alone_on_a_node_of_a_cluster(pod, tmp_path, capsys):
     assert "torchrun" not in said
 
 
-def test_a_tool_says_what_went_wrong_on_every_node(pod, monkeypatch, capsys):
+def test_tool_prints_its_error_on_every_node(pod, monkeypatch, capsys):
     seen = []
 
     def body() -> None:

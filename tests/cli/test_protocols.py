@@ -19,12 +19,12 @@ BRIEF = ["TRAIN.EARLY_STOP=4", "ISL.THRESHOLD=0.01"]
 def rendered(tmp_path_factory):
     root = tmp_path_factory.mktemp("rendered")
     common = ["--size", "96x64", "--workers", "2"]
-    for name, more in (
+    for name, options in (
         ("streets", ["--count", "4", "--seed", "1"]),
         ("streets_real", ["--count", "4", "--val-count", "2", "--seed", "2", "--style", "real"]),
         ("streets_mapillary", ["--count", "4", "--val-count", "2", "--seed", "3", "--layout", "mapillary"]),
     ):
-        assert make_streets.main(["--out", str(root / name), *common, *more]) == 0
+        assert make_streets.main(["--out", str(root / name), *common, *options]) == 0
     return root
 
 
@@ -96,7 +96,7 @@ def test_seeds_are_averaged(rendered, capsys):
     assert rows[0]["snapshot"] != rows[1]["snapshot"]
 
 
-def test_a_plan_names_what_is_missing_and_runs_nothing(tmp_path, capsys):
+def test_dry_run_lists_missing_inputs_and_runs_nothing(tmp_path, capsys):
     arguments = [
         "--protocol",
         "EP1",

@@ -35,11 +35,11 @@ def copy(trained, tmp_path):
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run[2]} {run[3][:1]}")
-def test_stopped_and_continued(copy, monkeypatch, run):
-    script, cfg, stage, more = run
+def test_resumed_run_equals_uninterrupted_run(copy, monkeypatch, run):
+    script, cfg, stage, overrides = run
     folder, reference = copy / "exp/quick" / stage, copy / "reference"
     shutil.rmtree(folder)
-    arguments = tiny_data.command_line(copy, cfg, "--resume", *kill_resume_stress.LONG, *more)
+    arguments = tiny_data.command_line(copy, cfg, "--resume", *kill_resume_stress.LONG, *overrides)
     assert script.main(arguments) == 0
     folder.rename(reference)
     really = Learner.update
@@ -62,7 +62,7 @@ def test_stopped_and_continued(copy, monkeypatch, run):
 
 def test_five_kills(copy):
     """Five kills; tests/slow has twenty, `python tests/helpers/kill_resume_stress.py` a hundred."""
-    tally = kill_resume_stress.kill_everything(copy, {"DAF, 2 workers": 2, "ISL": 2, "IDA": 1}, seed=5, prepared=True)
+    tally = kill_resume_stress.kill_scenarios(copy, {"DAF, 2 workers": 2, "ISL": 2, "IDA": 1}, seed=5, prepared=True)
     assert tally.differing == []
     assert tally.survived == tally.tried == 5
 
@@ -86,23 +86,23 @@ def test_a_drawn_seed_is_kept(data):
     config = yaml.safe_load((data / "exp/quick/daf/config.yml").read_text())
     record = json.loads((data / "exp/quick/daf/provenance.json").read_text())
     assert record["seed"] == config["TRAIN"]["RANDOM_SEED"]
-    assert [more["iteration"] for more in record["continued"]] == [7]
+    assert [resumption["iteration"] for resumption in record["continued"]] == [7]
 
 
-def test_results_without_a_resume_state_are_not_trained_over(trained, tmp_path, capsys):
+def test_results_without_resume_state_are_not_overwritten(trained, tmp_path, capsys):
     root = shutil.copytree(trained, tmp_path / "copy")
     (root / "exp/quick/daf/resume.pth").unlink()
     assert train.main(tiny_data.command_line(root, "quick:daf", "--resume")) == 2
     assert "no resume.pth to continue from" in capsys.readouterr().err
 
 
-def test_a_run_is_continued_on_the_same_images_only(copy, capsys):
+def test_resume_refuses_other_images(copy, capsys):
     (copy / "CamVid/train/0007.png").rename(copy / "CamVid/train/0009.png")
     assert train.main(tiny_data.command_line(copy, "quick:daf", "--resume")) == 2
     assert "the target's images are other ones" in capsys.readouterr().err
 
 
-def test_a_run_of_an_earlier_version_goes_on(copy):
+def test_run_of_an_earlier_version_resumes(copy):
     """A version with fewer keys wrote another digest; its config.yml still loads to the same config."""
     folder = copy / "exp/quick/daf"
     written = yaml.safe_load((folder / "config.yml").read_text())
@@ -144,7 +144,7 @@ def test_pseudo_labels_by_another_network_are_refused(stopped_isl, capsys):
     assert train_isl.main([*arguments, "STAGE.CHECK_PROVENANCE=false"]) == 0
 
 
-def test_lost_pseudo_labels_are_made_again_and_it_is_said(stopped_isl, caplog):
+def test_lost_pseudo_labels_are_rebuilt_with_a_warning(stopped_isl, caplog):
     arguments, labels = stopped_isl
     shutil.rmtree(labels)
     assert train_isl.main(arguments) == 0
@@ -152,13 +152,13 @@ def test_lost_pseudo_labels_are_made_again_and_it_is_said(stopped_isl, caplog):
 
 
 def test_equal_runs_give_equal_bytes(data):
-    for suffix, more in (("one", []), ("two", []), ("three", ["--deterministic"])):
-        assert train.main(tiny_data.command_line(data, "quick:daf", f"--exp-suffix={suffix}", *more)) == 0
+    for suffix, options in (("one", []), ("two", []), ("three", ["--deterministic"])):
+        assert train.main(tiny_data.command_line(data, "quick:daf", f"--exp-suffix={suffix}", *options)) == 0
     assert torch.are_deterministic_algorithms_enabled()
     seed_everything(0)  # resets determinism for the other tests
     assert not torch.are_deterministic_algorithms_enabled()
-    one, two, three = (
+    first, second, deterministic = (
         kill_resume_stress.contents(data / f"exp/quick_{suffix}/daf") for suffix in ("one", "two", "three")
     )
-    for other in (two, three):
-        assert {name for name in one if one[name] != other[name]} == {"config.yml"}  # contains the folder's name
+    for other in (second, deterministic):
+        assert {name for name in first if first[name] != other[name]} == {"config.yml"}  # contains the folder's name

@@ -23,7 +23,7 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_every_stage_leaves_what_it_should(trained):
+def test_every_stage_writes_its_files(trained):
     exp = trained / "exp" / "quick"
     for stage, last in (("daf", 6), ("isl", 6), ("ida", 5)):
         folder = exp / stage
@@ -175,7 +175,7 @@ def test_only_the_last_snapshots_are_kept_on_request(data):
     assert [p.name for p in (data / "exp/quick/daf").glob("model_*.pth")] == ["model_6.pth"]
 
 
-def test_stages_start_where_a_flag_says(trained, tmp_path):
+def test_restore_from_sets_the_initial_weights(trained, tmp_path):
     start = trained / "exp/quick/daf/model_3.pth"
     line = tiny_data.command_line(trained, "quick:isl", f"--exp-root={tmp_path}", f"TRAIN.RESTORE_FROM={start}")
     assert train_isl.main(line) == 0
@@ -183,7 +183,7 @@ def test_stages_start_where_a_flag_says(trained, tmp_path):
     assert record["inputs"]["start"]["path"] == str(start)
 
 
-def test_self_learning_does_not_ask_which_method_came_before(data):
+def test_isl_runs_after_any_method(data):
     """ISL of a network without depth head runs with any TRAIN.DA_METHOD."""
     network = ["MODEL.NAME=DeepLabv2"]
     assert train.main(tiny_data.command_line(data, "quick:daf", *network, "TRAIN.DA_METHOD=SourceOnly")) == 0

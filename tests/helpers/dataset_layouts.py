@@ -67,13 +67,15 @@ def make_mapillary(tmp_path: Path) -> Path:
     return root
 
 
-def city_data(root: Path, **more: Any) -> StreetDataset:
-    return StreetDataset(load_spec("Cityscapes"), root, "train", C16, **{"size": (12, 8), **more})
+def city_data(root: Path, **options: Any) -> StreetDataset:
+    return StreetDataset(load_spec("Cityscapes"), root, "train", C16, **{"size": (12, 8), **options})
 
 
-def synthia_data(root: Path, **more: Any) -> StreetDataset:
-    return StreetDataset(load_spec("SYNTHIA"), root, "all", C16, **{"size": (12, 8), **more})
+def synthia_data(root: Path, **options: Any) -> StreetDataset:
+    return StreetDataset(load_spec("SYNTHIA"), root, "all", C16, **{"size": (12, 8), **options})
 
 
-def map_data(root: Path, **more: Any) -> StreetDataset:
-    return StreetDataset(load_spec("Mapillary"), root, "train", C7, **{"size": (20, 20), "with_labels": True, **more})
+def map_data(root: Path, **options: Any) -> StreetDataset:
+    return StreetDataset(
+        load_spec("Mapillary"), root, "train", C7, **{"size": (20, 20), "with_labels": True, **options}
+    )

@@ -9,7 +9,7 @@ import pytest
 import doctor
 
 
-def examine(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+def run_doctor(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
     """Exit code and output of the doctor, one line per finding."""
     try:
         code = doctor.main([str(argument) for argument in arguments])
@@ -19,5 +19,5 @@ def examine(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
     return code, captured.out.replace("\n           ", " ") + captured.err
 
 
-def on_dataset(capsys: pytest.CaptureFixture[str], name: str, root: Path, *more: object) -> tuple[int, str]:
-    return examine(capsys, "--dataset", name, "--root", root, *more)
+def on_dataset(capsys: pytest.CaptureFixture[str], name: str, root: Path, *options: object) -> tuple[int, str]:
+    return run_doctor(capsys, "--dataset", name, "--root", root, *options)

@@ -19,28 +19,28 @@ sys.path[:0] = [str(Path(__file__).parents[2])]
 
 
 def main() -> int:
-    how, rank, iteration, script, *argv = sys.argv[1:]
-    if how == "spawn":
+    fault, rank, iteration, script, *argv = sys.argv[1:]
+    if fault == "spawn":
         multiprocessing.set_start_method("spawn")
     from advent.training.learner import Learner
 
-    really = Learner.update
-    mine = os.environ["RANK"] == rank and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+    original = Learner.update
+    is_this_process = os.environ["RANK"] == rank and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 
-    def update(self: Any, now: int, *batches: Any) -> Any:
+    def update(self: Any, current: int, *batches: Any) -> Any:
         if os.environ["RANK"] == "0" and "NOTE" in os.environ:
             with open(os.environ["NOTE"], "a") as note:
-                note.write(f"{now}\n")
-        if mine and now == int(iteration):
-            if how == "kill":
+                note.write(f"{current}\n")
+        if is_this_process and current == int(iteration):
+            if fault == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
-            if how == "term":
+            if fault == "term":
                 os.kill(os.getpid(), signal.SIGTERM)
-            if how == "raise":
+            if fault == "raise":
                 raise ZeroDivisionError("a bug of ours")
-            if how == "hang":
+            if fault == "hang":
                 time.sleep(3600)
-        return really(self, now, *batches)
+        return original(self, current, *batches)
 
     Learner.update = update  # type: ignore[method-assign]
     return __import__(script).main(argv)

@@ -31,7 +31,7 @@ if __name__ == "__main__":
 
 from helpers import tiny_data
 
-DOORS = ("train", "train_isl", "entropy", "train_intra")
+STAGE_SCRIPTS = ("train", "train_isl", "entropy", "train_intra")
 # KEEP removes checkpoints. With LOG_EVERY=5 the metric buffer is not empty at a kill.
 LONG = ["TRAIN.EARLY_STOP=12", "TRAIN.SAVE_LAST=true", "TRAIN.KEEP=2", "TRAIN.LOG_EVERY=5"]
 # name -> stage script, config, stage folder, further arguments
@@ -63,11 +63,11 @@ class Tally:
 
     tried: int = 0
     survived: int = 0
-    fell: collections.Counter = field(default_factory=collections.Counter)
+    killed_at: collections.Counter = field(default_factory=collections.Counter)
     differing: list[str] = field(default_factory=list)
 
 
-def child(script: str, argv: list[str], plan: Plan | None, note: str) -> None:
+def run_child(script: str, argv: list[str], plan: Plan | None, note: str) -> None:
     """Run a stage script in this process and kill it according to the plan; the place is written to the file `note`."""
     output = os.open(f"{note}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
@@ -84,20 +84,20 @@ def child(script: str, argv: list[str], plan: Plan | None, note: str) -> None:
 def _prepare(plan: Plan, note: Path) -> None:
     main = threading.main_thread().ident
 
-    def fall(where: str) -> None:
-        note.write_text(where)
+    def kill_at(place: str) -> None:
+        note.write_text(place)
         os.kill(os.getpid(), signal.SIGKILL)
 
     if plan.seconds is not None:
 
         def wait() -> None:
             time.sleep(plan.seconds or 0)
-            fall(_place(sys._current_frames()[main or 0]))
+            kill_at(_place(sys._current_frames()[main or 0]))
 
         threading.Thread(target=wait, daemon=True).start()
         return
     count = 0
-    really_sync, really_replace = os.fsync, os.replace
+    original_sync, original_replace = os.fsync, os.replace
 
     def sync(handle: int) -> None:
         nonlocal count
@@ -105,15 +105,15 @@ def _prepare(plan: Plan, note: Path) -> None:
         if count == plan.file and plan.state == "half":
             with contextlib.suppress(OSError):  # metrics.jsonl is synchronised through a handle that cannot write
                 os.ftruncate(handle, os.fstat(handle).st_size // 2)
-            fall("a file half-written")
-        really_sync(handle)
+            kill_at("a file half-written")
+        original_sync(handle)
 
     def replace(source: Any, target: Any) -> None:
         if count == plan.file and plan.state == "whole":
-            fall(f"before renaming {_kind(target)}")
-        really_replace(source, target)
+            kill_at(f"before renaming {_kind(target)}")
+        original_replace(source, target)
         if count == plan.file and plan.state == "renamed":
-            fall(f"after renaming {_kind(target)}")
+            kill_at(f"after renaming {_kind(target)}")
 
     os.fsync, os.replace = sync, replace
 
@@ -136,7 +136,7 @@ def _place(frame: Any) -> str:
     return "while starting"
 
 
-class Killer:
+class KillRunner:
     """Runs and kills scenarios on the tiny domains under `root`, on which all stages have run once."""
 
     def __init__(self, root: Path, seed: int) -> None:
@@ -145,7 +145,7 @@ class Killer:
         # torch._dynamo: the first optimizer imports it, which takes seconds
         self.context.set_forkserver_preload(
             [
-                *DOORS,
+                *STAGE_SCRIPTS,
                 "helpers.tiny_data",
                 "torch._dynamo",
                 "ida.cli",
@@ -160,7 +160,7 @@ class Killer:
     def run(self, script: str, argv: list[str], plan: Plan | None = None) -> int:
         """Exit code of one run; negative if it was killed."""
         self.log.unlink(missing_ok=True)
-        process = self.context.Process(target=child, args=(script, argv, plan, str(self.log)))
+        process = self.context.Process(target=run_child, args=(script, argv, plan, str(self.log)))
         process.start()
         process.join(120)
         if process.is_alive():
@@ -170,16 +170,16 @@ class Killer:
 
     def scenario(self, name: str, kills: int) -> None:
         """Kill one scenario `kills` times, resume it each time, compare with the reference whenever it finishes."""
-        script, cfg, stage, more = SCENARIOS[name]
+        script, cfg, stage, overrides = SCENARIOS[name]
         suffix = name.replace(", ", "_").replace(" ", "")
         experiment = self.root / f"exp/quick_{suffix}"
         if stage != "daf":  # the later stages start from the results of the earlier ones
             shutil.copytree(self.root / "exp/quick", experiment, dirs_exist_ok=True)
         folder, reference = experiment / stage, experiment / "reference"
         shutil.rmtree(folder, ignore_errors=True)
-        argv = tiny_data.command_line(self.root, cfg, f"--exp-suffix={suffix}", "--resume", *LONG, *more)
+        argv = tiny_data.command_line(self.root, cfg, f"--exp-suffix={suffix}", "--resume", *LONG, *overrides)
         began = time.monotonic()
-        self.must_end(script, argv)
+        self.run_to_end(script, argv)
         seconds, files = time.monotonic() - began, self._count_files(folder)
         folder.rename(reference)
         left = kills
@@ -193,12 +193,12 @@ class Killer:
                 raise AssertionError(f"{name}: exit code {code}: {Path(f'{self.log}.log').read_text()[-2000:]}")
             left -= 1
             self.tally.tried += 1
-            self.tally.fell[self.log.read_text()] += 1
+            self.tally.killed_at[self.log.read_text()] += 1
             self.tally.survived += 1
-        self.must_end(script, argv)
+        self.run_to_end(script, argv)
         self._compare(name, folder, reference)
 
-    def must_end(self, script: str, argv: list[str]) -> None:
+    def run_to_end(self, script: str, argv: list[str]) -> None:
         """Run to the end; raises AssertionError on a non-zero exit code."""
         code = self.run(script, argv)
         if code:
@@ -223,15 +223,15 @@ class Killer:
 
 def contents(folder: Path) -> dict[str, Any]:
     """Bytes of every file, by relative path; JSON records without their clock times."""
-    found: dict[str, Any] = {}
+    content: dict[str, Any] = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".json":
             record = json.loads(path.read_text())
-            found[name] = {key: value for key, value in record.items() if key not in TIMES}
+            content[name] = {key: value for key, value in record.items() if key not in TIMES}
         elif path.is_file():
-            found[name] = path.read_bytes()
-    return found
+            content[name] = path.read_bytes()
+    return content
 
 
 TIMES = ("time", "continued", "seconds_of_last_start", "waited_for_data")
@@ -240,18 +240,18 @@ TIMES = ("time", "continued", "seconds_of_last_start", "waited_for_data")
 def prepare(root: Path, run: Callable[[str, list[str]], None]) -> None:
     """Create the tiny domains and run all stages once."""
     tiny_data.make_data(root)
-    for script, cfg in zip(DOORS, ("quick:daf", "quick:isl", "quick:rank", "quick:ida"), strict=True):
+    for script, cfg in zip(STAGE_SCRIPTS, ("quick:daf", "quick:isl", "quick:rank", "quick:ida"), strict=True):
         run(script, tiny_data.command_line(root, cfg))
 
 
-def kill_everything(root: Path, kills: dict[str, int], seed: int, prepared: bool = False) -> Tally:
+def kill_scenarios(root: Path, kills: dict[str, int], seed: int, prepared: bool = False) -> Tally:
     """Kill each scenario the given number of times and return the tally."""
-    killer = Killer(root, seed)
+    runner = KillRunner(root, seed)
     if not prepared:
-        prepare(root, killer.must_end)
+        prepare(root, runner.run_to_end)
     for name, count in kills.items():
-        killer.scenario(name, count)
-    return killer.tally
+        runner.scenario(name, count)
+    return runner.tally
 
 
 def main() -> int:
@@ -264,8 +264,8 @@ def main() -> int:
     for name in list(SCENARIOS)[: options.kills % len(SCENARIOS)]:
         share[name] += 1
     with tempfile.TemporaryDirectory() as folder:
-        tally = kill_everything(Path(folder), share, options.seed)
-    for where, count in tally.fell.most_common():
+        tally = kill_scenarios(Path(folder), share, options.seed)
+    for where, count in tally.killed_at.most_common():
         print(f"{count:4d}  {where}")
     print(f"{tally.survived} of {tally.tried} kills survived", *tally.differing, sep="\n")
     return 0 if tally.survived == tally.tried and not tally.differing else 1

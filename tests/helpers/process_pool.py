@@ -86,10 +86,10 @@ def _serve(pipe: Any) -> None:
         function, arguments, environment = job
         os.environ.update(environment)
         try:
-            found = True, function(*arguments)
+            answer = True, function(*arguments)
         except BaseException:
-            found = False, traceback.format_exc()
-        pipe.send_bytes(pickle.dumps(found))  # as bytes: torch would send every tensor as an open file
+            answer = False, traceback.format_exc()
+        pipe.send_bytes(pickle.dumps(answer))  # as bytes: torch would send every tensor as an open file
         for key in environment:
             del os.environ[key]
 
@@ -101,7 +101,7 @@ def run_script(name: str, argv: list[str]) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
-def torchrun(script: str, argv: list[str], processes: int = 2, *flags: str, **more: Any) -> subprocess.Popen:
+def torchrun(script: str, argv: list[str], processes: int = 2, *flags: str, **environment: Any) -> subprocess.Popen:
     """Start a script under the real torchrun with `processes` ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *flags]
     return subprocess.Popen(
@@ -110,5 +110,5 @@ def torchrun(script: str, argv: list[str], processes: int = 2, *flags: str, **mo
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **more},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )

@@ -81,8 +81,8 @@ SHORT = [
 ]
 
 
-def command_line(root: Path, cfg: str, *more: str) -> list[str]:
+def command_line(root: Path, cfg: str, *options: str) -> list[str]:
     """Command-line arguments of a stage on the tiny data under `root`; results are written to `root / exp`."""
     common = ["--cfg", cfg, "--data-root", str(root), "--exp-root", str(root / "exp"), "--device", "cpu"]
-    flags = [m for m in more if m.startswith("--")]
-    return [*common, *flags, *NETWORK, *SIZES, *SHORT, *[m for m in more if not m.startswith("--")]]
+    flags = [option for option in options if option.startswith("--")]
+    return [*common, *flags, *NETWORK, *SIZES, *SHORT, *[option for option in options if not option.startswith("--")]]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 def test_twenty_kills(trained, tmp_path):
     root = shutil.copytree(trained, tmp_path / "copy")
     share = dict.fromkeys(kill_resume_stress.SCENARIOS, 2) | {"ISL": 4}
-    tally = kill_resume_stress.kill_everything(root, share, seed=20, prepared=True)
+    tally = kill_resume_stress.kill_scenarios(root, share, seed=20, prepared=True)
     assert tally.differing == []
     assert tally.survived == tally.tried == 20
 
@@ -29,15 +29,17 @@ def small_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
-    made = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(disk)], capture_output=True)
-    if not made or made.returncode:
+    mounted = mount and subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(disk)], capture_output=True
+    )
+    if not mounted or mounted.returncode:
         pytest.skip("no right to mount a small tmpfs here")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_really_full(data, small_disk, capsys):
+def test_full_disk(data, small_disk, capsys):
     whole = tiny_data.command_line(data, "quick:daf", "TRAIN.SAVE_PRED_EVERY=2")
     assert train.main(whole) == 0
     arguments = [*whole, f"--exp-root={small_disk}"]
@@ -59,7 +61,7 @@ def test_a_disk_that_is_really_full(data, small_disk, capsys):
 
 
 @pytest.mark.slow
-def test_a_limit_on_file_sizes(data):
+def test_file_size_limit(data):
     """A real process and a real error of the operating system."""
     command = [sys.executable, "train.py", *tiny_data.command_line(data, "quick:daf")]
     limited = subprocess.run(

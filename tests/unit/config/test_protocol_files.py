@@ -64,8 +64,8 @@ def test_a_stage_starts_from_the_training_section_before_it():
         "isl",
     ]
     assert places["ida"].RANKING == "rank"
-    own = load_config("quick:ida", ["STAGE.AFTER=daf", "STAGE.RANKING=other"]).STAGE
-    assert (own.AFTER, own.RANKING) == ("daf", "other")
+    overridden = load_config("quick:ida", ["STAGE.AFTER=daf", "STAGE.RANKING=other"]).STAGE
+    assert (overridden.AFTER, overridden.RANKING) == ("daf", "other")
 
 
 def test_the_command_of_another_stage():

@@ -26,9 +26,9 @@ def ids_of(index: int) -> np.ndarray:
 
 
 def instances_of(index: int, most: int) -> np.ndarray:
-    found = np.zeros((H, W), np.uint16)
-    found[:4, :4] = np.random.RandomState(index).randint(1, most + 1, (4, 4))
-    return found
+    instances = np.zeros((H, W), np.uint16)
+    instances[:4, :4] = np.random.RandomState(index).randint(1, most + 1, (4, 4))
+    return instances
 
 
 def make(root: Path, order: str = "ciz", most: int = 900, count: int = 6) -> Path:
@@ -36,7 +36,7 @@ def make(root: Path, order: str = "ciz", most: int = 900, count: int = 6) -> Pat
     (root / "GT/LABELS").mkdir(parents=True)
     for index in range(count):
         channels = {"c": ids_of(index), "i": instances_of(index, most), "z": np.zeros((H, W), np.uint16)}
-        cv2.imwrite(str(root / "GT/LABELS" / f"{index:07d}.png"), np.stack([channels[one] for one in order], 2))
+        cv2.imwrite(str(root / "GT/LABELS" / f"{index:07d}.png"), np.stack([channels[kind] for kind in order], 2))
     return root
 
 
@@ -55,7 +55,7 @@ def test_ids_survive_wherever_their_channel_is(tmp_path: Path, order: str, most:
         assert (ids == ids_of(index)).all()
 
 
-def test_one_channel_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_single_channel_labels_are_copied(tmp_path: Path) -> None:
     (tmp_path / "GT/LABELS").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "GT/LABELS/a.png"), ids_of(0))
     cv2.imwrite(str(tmp_path / "GT/LABELS/b.png"), ids_of(1).astype(np.uint8))
@@ -63,7 +63,7 @@ def test_one_channel_is_taken_as_it_is(tmp_path: Path) -> None:
     assert (parsed(tmp_path)[1] == ids_of(1)).all()
 
 
-def test_a_second_run_writes_nothing_and_a_stopped_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_run_writes_nothing_and_interrupted_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, original, count = make(tmp_path), synthia_labels.write_atomically, 0
 
     def stop_at_the_third(path: Path, write: Any) -> Path:
@@ -77,10 +77,10 @@ def test_a_second_run_writes_nothing_and_a_stopped_one_goes_on(tmp_path: Path, m
     with pytest.raises(ZeroDivisionError):
         convert_labels(root, workers=1)
     monkeypatch.undo()
-    there = list((root / "parsed_LABELS").iterdir())
-    assert 2 <= len(there) < 6
-    assert all(file.suffix == ".png" for file in there)
-    assert convert_labels(root) == 6 - len(there)
+    written = list((root / "parsed_LABELS").iterdir())
+    assert 2 <= len(written) < 6
+    assert all(file.suffix == ".png" for file in written)
+    assert convert_labels(root) == 6 - len(written)
     assert convert_labels(root) == 0
     assert all((ids == ids_of(index)).all() for index, ids in enumerate(parsed(root)))
 

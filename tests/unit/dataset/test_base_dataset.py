@@ -54,7 +54,7 @@ def test_workers_do_not_change_items(synthia: Path) -> None:
         assert torch.equal(alone["image"], worked["image"])
 
 
-def test_cityscapes_is_scored_at_its_own_size_whatever_the_input(cityscapes: Path) -> None:
+def test_cityscapes_labels_have_native_size_for_any_input_size(cityscapes: Path) -> None:
     item = city_data(cityscapes, with_labels=True)[1]
     assert item["image"].shape == (3, 8, 12)
     assert item["label"].shape == (1024, 2048)
@@ -123,7 +123,7 @@ def test_padding_is_black_before_the_mean_and_ignored(mapillary: Path) -> None:
     assert (tall["label"][:, 5:] == 255).all()
 
 
-def test_at_test_time_the_label_stays_native_and_takes_the_inputs_aspect(mapillary: Path) -> None:
+def test_label_for_scoring_has_native_scale_and_the_inputs_aspect(mapillary: Path) -> None:
     data = map_data(mapillary, size=(20, 10))
     assert data[0]["label"].shape == (40, 80)
     assert data[1]["label"].shape == (20, 40)

@@ -54,7 +54,7 @@ def test_every_unit_and_meaning_gives_the_same_inverse_depth(
     assert "depth_known" not in item
 
 
-def test_pixels_without_depth_are_named_and_do_not_count(tmp_path: Path) -> None:
+def test_unknown_pixels_are_masked(tmp_path: Path) -> None:
     values = np.full((16, 24), 2.55)
     values[:4], values[4:8], values[8:12] = np.nan, 0, np.inf
     item = depth_of(tmp_path, "{kind: distance, unit: m, unknown: [.nan, 0]}", values)[0]
@@ -69,7 +69,7 @@ def test_pixels_without_depth_are_named_and_do_not_count(tmp_path: Path) -> None
     [(np.nan, "1 of 384 depths are NaN; .*unknown: \\[.nan\\]"), (-3.0, "1 of 384 depths are negative")],
 )
 @pytest.mark.parametrize("kind", ["distance", "inverse"])
-def test_numbers_that_are_no_depth_are_refused(tmp_path: Path, value: float, words: str, kind: str) -> None:
+def test_invalid_depth_values_are_refused(tmp_path: Path, value: float, words: str, kind: str) -> None:
     values = np.full((16, 24), 2.5)
     values[3, 3] = value
     with pytest.raises(DataError, match=rf"1.npy: {words}"):
@@ -93,7 +93,7 @@ def test_damaged_depth_arrays_are_named(tmp_path: Path, spoil: Any, message: str
         data[0]
 
 
-def test_the_depth_loss_leaves_out_what_is_unknown() -> None:
+def test_depth_loss_ignores_unknown_pixels() -> None:
     pred = torch.tensor([[[1.0, 5.0, 9.0, 100.0]]], dtype=torch.float64, requires_grad=True)
     target = torch.tensor([[[1.0, 4.0, 5.0, 0.0]]], dtype=torch.float64)
     known = torch.tensor([[[True, True, True, False]]])

@@ -91,7 +91,7 @@ def test_folders_and_files_without_permission_are_named(cityscapes: Path, monkey
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
-def test_images_of_16_bits_are_refused_not_cut(synthia: Path, channels: tuple[int, ...]) -> None:
+def test_16_bit_images_are_refused(synthia: Path, channels: tuple[int, ...]) -> None:
     cv2.imwrite(str(synthia / "RGB" / "0000000.png"), np.full((H, W, *channels), 40000, np.uint16))
     with pytest.raises(DataError, match=r"0000000.png: an image has 8 bits per channel"):
         synthia_data(synthia)[0]
@@ -122,7 +122,7 @@ def test_truncated_and_empty_images_are_named(mapillary: Path, synthia: Path, en
     assert "\n" not in str(error.value)
 
 
-def test_depth_files_that_lost_their_meaning(synthia: Path) -> None:
+def test_invalid_depth_files_are_named(synthia: Path) -> None:
     data = synthia_data(synthia, with_depth=True)
     file = synthia / "Depth" / "0000000.png"
     save(file, gray(9))

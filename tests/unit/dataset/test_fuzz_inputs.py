@@ -59,16 +59,16 @@ def test_any_list(folder, content):
 @pytest.fixture(scope="module")
 def pictures():
     """Suffix -> bytes of a small image, for every supported format that Pillow can write."""
-    made, photo = {}, Image.fromarray(np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3))
+    encoded, photo = {}, Image.fromarray(np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3))
     suffixes = {name: suffix for suffix, name in Image.registered_extensions().items()}
     for name in sorted(Image.SAVE.keys() & set(decoded_formats())):
         for mode in ("RGB", "P", "L", "1"):
             handle = io.BytesIO()
             with contextlib.suppress(OSError, ValueError, KeyError):
                 photo.convert(mode).save(handle, name)
-                made[suffixes.get(name, f".{name}")] = handle.getvalue()
+                encoded[suffixes.get(name, f".{name}")] = handle.getvalue()
                 break
-    return made
+    return encoded
 
 
 @given(st.data())

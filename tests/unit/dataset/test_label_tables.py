@@ -59,7 +59,7 @@ def test_nineteen_classes(dataset: str) -> None:
     assert ids_of(dataset, "cityscapes19") == [[i] for i in ids]
 
 
-def test_rare_classes_and_subsets_go_by_meaning() -> None:
+def test_rare_classes_and_subsets() -> None:
     street16, cityscapes19 = load_classes("street16"), load_classes("cityscapes19")
     assert street16.rare == (3, 4, 5, 6, 7, 11, 13, 14)
     assert street16.subset == {"mIoU13": tuple(i for i in range(16) if i not in (3, 4, 5))}

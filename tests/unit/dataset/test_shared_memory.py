@@ -41,25 +41,25 @@ class Worked(StreetDataset):
         return super().get_uint8(index)
 
 
-def street(root: Path, **more: Any) -> Worked:
-    found = Worked(load_spec("streets"), root / "streets", "all", C7, size=(64, 48), **more)
-    found.counter = multiprocessing.Value("i", 0)
-    return found
+def street(root: Path, **options: Any) -> Worked:
+    dataset = Worked(load_spec("streets"), root / "streets", "all", C7, size=(64, 48), **options)
+    dataset.counter = multiprocessing.Value("i", 0)
+    return dataset
 
 
 @pytest.mark.parametrize(("batch", "group"), [(1, THREADS), (2, THREADS), (3, 3), (6, 6)])
-def test_workers_hold_one_group_each_and_one_is_used(data: Path, batch: int, group: int) -> None:
+def test_images_in_flight_are_bounded(data: Path, batch: int, group: int) -> None:
     """A group has max(batch, THREADS) images in full batches. More would fill /dev/shm (64 MiB in Docker)."""
     dataset, workers = street(data), 2
     order = [[index % len(dataset) for index in range(at, at + batch)] for at in range(0, 60 * batch, batch)]
     batches = load_batches(dataset, workers, CPU, order)
     next(batches)
-    most = (workers + 1) * group
+    in_flight = (workers + 1) * group
     deadline = time.monotonic() + 60
-    while dataset.counter.value < most and time.monotonic() < deadline:
+    while dataset.counter.value < in_flight and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(0.3)  # time for a worker that does not stop to read more
-    assert dataset.counter.value == most
+    assert dataset.counter.value == in_flight
     batches.close()
 
 
@@ -92,9 +92,9 @@ def test_depth_travels_in_16_bits_and_arrives_to_the_same_bits(
         for workers in (0, 1):
             (batch,) = load_batches(dataset, workers, CPU, [[0]])
             assert batch.keys() == item.keys()
-            for found in (item["depth"], batch["depth"][0]):
-                assert found.dtype == torch.float32
-                assert torch.equal(found, expected)
+            for depth in (item["depth"], batch["depth"][0]):
+                assert depth.dtype == torch.float32
+                assert torch.equal(depth, expected)
             if "unknown" in form:
                 assert torch.equal(batch["depth_known"][0], expected > 0)
                 assert torch.equal(item["depth_known"], expected > 0)
@@ -110,7 +110,7 @@ def test_depth_of_synthia_is_the_closed_form(tmp_path: Path) -> None:
     assert (far["depth"].unique().tolist(), near["depth"].unique().tolist()) == ([1.0], [256.0])
 
 
-def test_float_depth_and_padding_stay_as_they_were(tmp_path: Path) -> None:
+def test_padded_float_depth_is_unknown(tmp_path: Path) -> None:
     """A padded pixel has inverse depth 0 (unknown); the file value 0 would be a valid depth."""
     spec = spec_of(tmp_path, BINARY % ("png", "", "") + "depth: {kind: distance, unit: m}\ngeometry: pad\n")
     save(tmp_path / "images/1.png", rgb(7, (64, 64)))
@@ -123,7 +123,7 @@ def test_float_depth_and_padding_stay_as_they_were(tmp_path: Path) -> None:
     assert (batch["depth"][0][~batch["depth_known"][0]] == 0).all()
 
 
-def test_a_cache_of_float_depth_is_not_taken_for_16_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_of_float_depth_is_not_read_as_16_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of(tmp_path, BINARY % ("png", "", "") + "depth: {kind: synthia_cm}\n")
     save(tmp_path / "images/1.png", rgb())
     save(tmp_path / "depth/1.png", np.full((16, 24), 255, np.uint16))

@@ -74,7 +74,7 @@ def test_a_label_that_both_versions_have_keeps_its_class() -> None:
     assert {name: class_of(V2.label_names.index(name)) for name in kept} == {name: OLD_CLASS[name] for name in kept}
 
 
-def test_a_new_label_has_the_class_of_what_it_was_part_of() -> None:
+def test_new_label_has_the_class_of_its_v1_label() -> None:
     new = [name for name in V2.label_names if name not in OLD_CLASS]
     assert len(new) == 61
     assert {name: class_of(V2.label_names.index(name)) for name in new} == {name: derived(name)[0] for name in new}
@@ -88,7 +88,7 @@ def test_a_new_label_with_a_class_shares_it_with_the_nearest_old_label_on_one_si
         assert class_of(label_id) in around | {"-"}, V2.label_names[label_id]
 
 
-def test_the_page_says_what_the_table_holds() -> None:
+def test_page_equals_the_table() -> None:
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     rows = [re.split(r" *\| *", line.strip("| ")) for line in lines if re.match(r"\| *\d", line)]
     assert [row[:3] for row in rows] == [[str(i), name, class_of(i)] for i, name in enumerate(V2.label_names)]
@@ -134,19 +134,19 @@ def told(root: Path, named: str) -> str:
         ({"v1.2/labels": EITHER, "v2.0/labels": EITHER}, "mapillary_v2", "Mapillary_v2"),
     ],
 )
-def test_ids_tell_the_version_and_the_name_chooses_where_both_lie_there(
+def test_version_from_ids_or_from_the_name_if_both_exist(
     mapillary: Path, folders: dict[str, Sequence[int]], named: str, version: str
 ) -> None:
     assert told(relabel(mapillary, folders), named) == version
 
 
 @pytest.mark.parametrize("named", ["mapillary", "mapillary_v2"])
-def test_ids_of_no_version_leave_the_spec_as_it_was_named(mapillary: Path, named: str) -> None:
+def test_ids_of_no_version_keep_the_named_spec(mapillary: Path, named: str) -> None:
     relabel(mapillary, {"labels": (13, 200)})
     assert detect_version(load_spec(named), mapillary, "train") is load_spec(named)
 
 
-def test_a_data_set_without_versions_is_not_looked_into(tmp_path: Path) -> None:
+def test_data_set_without_versions_is_not_read(tmp_path: Path) -> None:
     spec = load_spec("streets_mapillary")
     assert detect_version(spec, tmp_path / "nowhere", "train") is spec
 
@@ -157,7 +157,7 @@ def catalogue(root: Path, names: Sequence[str], file: str = "config.json") -> No
 
 
 @pytest.mark.parametrize("named", ["mapillary", "mapillary_v2"])
-def test_the_catalogue_tells_where_the_ids_fit_both(mapillary: Path, named: str) -> None:
+def test_catalogue_decides_if_ids_fit_both_versions(mapillary: Path, named: str) -> None:
     relabel(mapillary, {"labels": EITHER})
     catalogue(mapillary, V2.label_names)
     assert told(mapillary, named) == "Mapillary_v2"
@@ -167,7 +167,7 @@ def test_the_catalogue_tells_where_the_ids_fit_both(mapillary: Path, named: str)
     assert told(mapillary, named) == "Mapillary"
 
 
-def test_of_two_catalogues_the_named_one_counts(mapillary: Path) -> None:
+def test_catalogue_of_the_named_version_is_used(mapillary: Path) -> None:
     relabel(mapillary, {"labels": EITHER})
     catalogue(mapillary, V1.label_names, "config_v1.2.json")
     catalogue(mapillary, V2.label_names, "config_v2.0.json")
@@ -175,7 +175,7 @@ def test_of_two_catalogues_the_named_one_counts(mapillary: Path) -> None:
     assert told(mapillary, "mapillary_v2") == "Mapillary_v2"
 
 
-def test_ids_weigh_more_than_the_catalogue(mapillary: Path) -> None:
+def test_ids_override_the_catalogue(mapillary: Path) -> None:
     relabel(mapillary, {"labels": NEW})
     catalogue(mapillary, V1.label_names)
     assert told(mapillary, "mapillary") == "Mapillary_v2"

@@ -32,13 +32,13 @@ def test_split_depends_on_neither_order_nor_ties():
 def test_scores_that_are_not_finite_are_refused_by_name(value):
     """`sorted` does not order values around a NaN: 3, NaN, 1 keeps its order."""
     pairs = [("c.png", 3.0), ("spoilt.png", value), ("a.png", 1.0)]
-    for take in (rank, lambda found: split(found, 0.5)):
+    for take in (rank, lambda scores: split(scores, 0.5)):
         with pytest.raises(NotFinite, match=r"spoilt\.png") as error:
             take(pairs)
         assert "a.png" not in str(error.value)
 
 
-def test_of_many_images_without_a_score_some_are_named():
+def test_error_names_some_of_many_nonfinite_images():
     with pytest.raises(NotFinite, match=r"0\.png, .*4\.png and 7 more"):
         rank([(f"{index}.png", float("nan")) for index in range(12)])
 
@@ -102,5 +102,5 @@ def test_labels_of_jpegs_are_png():
         (20001, (20001, 30001)),
     ],
 )
-def test_rounds_start_where_the_release_relabels(iteration, want):
+def test_rounds_start_at_the_published_iterations(iteration, want):
     assert current_round(iteration, 10000) == want

@@ -102,13 +102,13 @@ def test_groups_put_backbone_first_and_heads_at_ten_times():
     assert {group["repeats"] for group in groups} == {1, 3, 4}
 
 
-def test_heads_may_learn_at_another_rate():
+def test_head_rate():
     learner = small_learner(HEAD_RATE=0.5)
     learner.rates(0)
     assert [group["lr"] for group in learner.optimizers["net"].param_groups[:2]] == [2.5e-4, 1.25e-4]
 
 
-def test_one_judgement_of_the_target_gives_what_two_would():
+def test_single_discriminator_pass_equals_two_passes():
     """A single discriminator pass on the target gives the gradients of two separate passes."""
     learner = small_learner()
     context = StepContext(
@@ -130,16 +130,16 @@ def test_one_judgement_of_the_target_gives_what_two_would():
     context.discriminators.zero_grad()
 
     bce = torch.nn.functional.binary_cross_entropy_with_logits
-    judge = context.discriminators["main"]
+    discriminator = context.discriminators["main"]
     on_source, on_target = context.predict(source["image"]), context.predict(target["image"])
     map_src, map_trg = information_map(on_source.main, None), information_map(on_target.main, None)
-    domain_logits = judge(map_trg)
+    domain_logits = discriminator(map_trg)
     (
         cross_entropy_2d(on_source.main, source["label"]) + 0.001 * bce(domain_logits, torch.zeros_like(domain_logits))
     ).backward()
-    judge.zero_grad()
+    discriminator.zero_grad()
     for domain_map, label in ((map_src, 0.0), (map_trg, 1.0)):
-        domain_logits = judge(domain_map.detach())
+        domain_logits = discriminator(domain_map.detach())
         (0.5 * bce(domain_logits, torch.full_like(domain_logits, label))).backward()
     want = {
         n: p.grad for m in (context.net, context.discriminators) for n, p in m.named_parameters() if p.grad is not None
@@ -149,7 +149,7 @@ def test_one_judgement_of_the_target_gives_what_two_would():
         torch.testing.assert_close(got[name], want[name], rtol=1e-9, atol=1e-12)
 
 
-def test_depth_head_without_gradient_is_left_alone():
+def test_depth_head_without_gradient_is_not_updated():
     """Without a depth-aware map no gradient reaches convR0, bnR0 and convR2: no update, no weight decay."""
     learner = small_learner("AdvEnt", "DeepLabv2_depth")
     before = {n: p.detach().clone() for n, p in learner.net.named_parameters()}
@@ -160,7 +160,7 @@ def test_depth_head_without_gradient_is_left_alone():
     assert not torch.equal(before["mff_conv.weight"], after["mff_conv.weight"])
 
 
-def test_frozen_affine_but_moving_statistics():
+def test_batch_norm_affine_is_frozen_and_statistics_update():
     learner = small_learner()
     before = {n: t.clone() for n, t in learner.net.state_dict().items() if n.startswith("bn1.")}
     learner.update(0, *batches())
@@ -171,13 +171,14 @@ def test_frozen_affine_but_moving_statistics():
 
 
 def test_optimizer_state_survives_a_round_trip():
-    one, other = small_learner(), small_learner()
-    one.update(0, *batches())
-    other.load_state_dict(copy.deepcopy(one.state_dict()))
-    for learner in (one, other):
+    saved, restored = small_learner(), small_learner()
+    saved.update(0, *batches())
+    restored.load_state_dict(copy.deepcopy(saved.state_dict()))
+    for learner in (saved, restored):
         learner.update(1, *batches())
     assert all(
-        torch.equal(a, b) for a, b in zip(one.net.state_dict().values(), other.net.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(saved.net.state_dict().values(), restored.net.state_dict().values(), strict=True)
     )
 
 

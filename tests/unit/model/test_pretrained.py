@@ -48,17 +48,17 @@ def ours(theirs, mean):
 
 
 def maps(net, x):
-    found = []
+    features = []
     x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
     for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
         x = layer(x)
-        found.append(x)
-    return found
+        features.append(x)
+    return features
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("size", [(65, 97), (129, 65)])  # odd sizes: torchvision's pooling rounds down, ours up
-def test_our_trunk_equals_torchvisions(theirs, size):
+def test_backbone_equals_torchvision(theirs, size):
     normalised, rgb = pictures(size)
     net = ours(theirs, EQUAL_MEAN)
     bgr = rgb.flip(1) - torch.tensor(EQUAL_MEAN, dtype=torch.float64)[:, None, None]
@@ -81,7 +81,7 @@ def test_the_released_mean_differs_at_the_border_alone(theirs):
     assert 1e-6 < at_border < one_grey_value
 
 
-def test_a_file_of_torchvisions_is_recognised(tmp_path, caplog):
+def test_torchvision_checkpoint_is_recognised(tmp_path, caplog):
     """Detected without a flag, from the classifier `fc` and the parameter names."""
     torch.manual_seed(0)
     state = {**resnet101().state_dict()}
@@ -96,7 +96,7 @@ def test_a_file_of_torchvisions_is_recognised(tmp_path, caplog):
     assert torch.equal(net.layer3[5].conv2.weight, state["layer3.5.conv2.weight"])
 
 
-def test_stride_in_changes_no_names_and_halves_in_the_same_places():
+def test_stride_in_keeps_names_and_map_sizes():
     nets = [DeeplabV2(7, ResNetEncoder((1, 1, 1, 1), 8, stride_in=where)) for where in ("conv1", "conv2")]
     assert list(nets[0].state_dict()) == list(nets[1].state_dict())
     image = torch.zeros(1, 3, 64, 48)
@@ -104,7 +104,7 @@ def test_stride_in_changes_no_names_and_halves_in_the_same_places():
     assert nets[0].layer2[0].conv1.stride == nets[1].layer2[0].conv2.stride == (2, 2)
 
 
-def test_torchvision_fetches_its_weights(monkeypatch, caplog):
+def test_torchvision_weights_are_downloaded(monkeypatch, caplog):
     torch.manual_seed(0)
     state = resnet101().state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
@@ -115,7 +115,7 @@ def test_torchvision_fetches_its_weights(monkeypatch, caplog):
     assert "fits it" not in caplog.text
 
 
-def test_without_a_network_the_file_is_asked_for(monkeypatch):
+def test_failed_download_asks_for_a_file(monkeypatch):
     def unreachable(*_, **__):
         raise URLError("no route to host")
 

@@ -201,8 +201,8 @@ def test_local_file_of_the_whole_network_fills_the_features(tmp_path, name, suff
 
         save_file(whole.state_dict(), path)
     net = network(TimmEncoder(name, MEAN_BGR, weights=str(path)))
-    given = {key.replace(".", "_"): value for key, value in whole.state_dict().items()}
-    assert all(torch.equal(tensor, given[key.replace(".", "_")]) for key, tensor in net.encoder.state_dict().items())
+    expected = {key.replace(".", "_"): value for key, value in whole.state_dict().items()}
+    assert all(torch.equal(tensor, expected[key.replace(".", "_")]) for key, tensor in net.encoder.state_dict().items())
 
 
 def spoil(path: Path, change) -> str:

@@ -84,7 +84,7 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return request.param
 
 
-def test_a_lock_leaves_nothing_and_can_be_taken_again(system: str, tmp_path: Path) -> None:
+def test_released_lock_leaves_no_file_and_can_be_acquired_again(system: str, tmp_path: Path) -> None:
     for _ in range(2):
         taken = FolderLock(tmp_path / "new").acquire()
         assert (tmp_path / "new/run.lock").exists()
@@ -94,13 +94,13 @@ def test_a_lock_leaves_nothing_and_can_be_taken_again(system: str, tmp_path: Pat
         assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_leftover_of_a_dead_process_does_not_count(system: str, tmp_path: Path) -> None:
+def test_stale_lock_file_is_ignored(system: str, tmp_path: Path) -> None:
     (tmp_path / "run.lock").write_text("{half")
     assert holder(tmp_path) is None
     FolderLock(tmp_path).acquire().release()
 
 
-def test_windows_tells_who_holds_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_windows_names_the_lock_holder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The POSIX version needs a second process and is in tests/cli/test_faults.py."""
     windows = Windows()
     for name, value in (("os", windows), ("msvcrt", windows), ("fcntl", None)):
@@ -127,7 +127,7 @@ def test_a_system_without_locks_warns_and_works(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_metrics_reach_the_disk_where_only_a_writer_may_flush(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_metrics_are_flushed_where_fsync_needs_a_writer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Windows, and its simulation, refuse `fsync` on a file that is open for reading only."""
     windows = Windows()
     with open(tmp_path / "probe", "wb"), open(tmp_path / "probe", "rb") as probe, pytest.raises(OSError):
@@ -140,7 +140,7 @@ def test_metrics_reach_the_disk_where_only_a_writer_may_flush(monkeypatch: pytes
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
-def test_the_lock_of_a_killed_process_does_not_live_on_in_its_workers(tmp_path: Path) -> None:
+def test_workers_do_not_keep_the_lock_of_a_killed_process(tmp_path: Path) -> None:
     """A forked data worker inherits its parent's open files but not its lock (with `flock` it would)."""
     out, into = os.pipe()
     if (run := os.fork()) == 0:

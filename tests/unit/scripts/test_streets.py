@@ -19,8 +19,8 @@ SIXTEEN = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 17, 19, 21}
 SIZE = "96x72"
 
 
-def make(out, *more, count=4, seed=3):
-    return make_streets.main(["--out", str(out), "--count", str(count), "--size", SIZE, "--seed", str(seed), *more])
+def make(out, *options, count=4, seed=3):
+    return make_streets.main(["--out", str(out), "--count", str(count), "--size", SIZE, "--seed", str(seed), *options])
 
 
 def digests(folder):
@@ -44,7 +44,7 @@ def test_another_seed_gives_other_streets(streets, tmp_path):
     assert (tmp_path / "other/RGB/0000000.png").read_bytes() != (streets / "RGB/0000000.png").read_bytes()
 
 
-def test_a_second_run_keeps_what_is_there(streets):
+def test_second_run_keeps_existing_files(streets):
     before = {p: p.stat().st_mtime_ns for p in streets.rglob("*.png")}
     assert make(streets) == 0
     assert {p: p.stat().st_mtime_ns for p in streets.rglob("*.png")} == before

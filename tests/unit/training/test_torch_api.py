@@ -34,6 +34,6 @@ def test_private_names_are_found() -> None:
 
 def test_no_private_name_of_pytorch_is_used() -> None:
     files = [p for folder in ("advent", "daf", "ida", "scripts") for p in (PROJECT / folder).rglob("*.py")]
-    found = {str(p.relative_to(PROJECT)): private_names(p.read_text("utf-8")) - DOCUMENTED for p in files}
-    assert {file: names for file, names in found.items() if names} == {}
+    names_by_file = {str(p.relative_to(PROJECT)): private_names(p.read_text("utf-8")) - DOCUMENTED for p in files}
+    assert {file: names for file, names in names_by_file.items() if names} == {}
     assert len(files) > 100
