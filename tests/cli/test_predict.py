@@ -174,14 +174,6 @@ def test_batch_equals_single_images(model: Model) -> None:
         np.testing.assert_allclose(batched.depth, single.depth, rtol=1e-3, atol=1e-3)
 
 
-def test_photographs_are_turned_as_their_camera_says(model: Model, tmp_path: Path) -> None:
-    picture = Image.fromarray(photo(64, 48))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    picture.save(tmp_path / "turned.png", exif=exif)
-    assert predict(model, tmp_path / "turned.png").classes.shape == (64, 48)
-
-
 def test_a_folder_with_an_unreadable_file(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "photos"
     for name, size in (("a.png", (64, 48)), ("deep/b.jpg", (90, 40)), ("deep/b.png", (30, 30))):

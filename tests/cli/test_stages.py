@@ -74,14 +74,6 @@ def test_multi_level_trains_the_auxiliary_output(data, method):
     assert {"seg_aux", "adv_aux" if method == "AdvEnt" else "ent_aux"} <= set(row)
 
 
-def test_bf16_runs_and_stays_near_full_precision(data):
-    assert train.main(tiny_data.command_line(data, "quick:daf")) == 0
-    assert train.main(tiny_data.command_line(data, "quick:daf", "--exp-suffix=bf16", "TRAIN.AMP=bf16")) == 0
-    full, half = (rows(data / f"exp/{name}/daf/metrics.jsonl")[0] for name in ("quick", "quick_bf16"))
-    assert half["seg"] == pytest.approx(full["seg"], rel=0.05)
-    assert half["seg"] != full["seg"]
-
-
 def test_resume_under_another_config_is_refused(trained, tmp_path, capsys):
     root = tmp_path / "copy"
     shutil.copytree(trained, root)
@@ -158,21 +150,10 @@ def test_ida_runs_the_figure_variant(trained, tmp_path):
     assert "depth" not in row
 
 
-def test_a_drawn_seed_is_recorded(data):
-    assert train.main(tiny_data.command_line(data, "quick:daf", "--random-train")) == 0
-    seed = yaml.safe_load((data / "exp/quick/daf/config.yml").read_text())["TRAIN"]["RANDOM_SEED"]
-    assert json.loads((data / "exp/quick/daf/provenance.json").read_text())["seed"] == seed != 1234
-
-
 def test_evaluation_while_training_on_request(data):
     assert train.main(tiny_data.command_line(data, "quick:daf", "TRAIN.EVAL_EVERY=3")) == 0
     scored = [row["iteration"] for row in rows(data / "exp/quick/daf/metrics.jsonl") if "test_miou" in row]
     assert scored == [2, 5]
-
-
-def test_only_the_last_snapshots_are_kept_on_request(data):
-    assert train.main(tiny_data.command_line(data, "quick:daf", "TRAIN.KEEP=1", "TRAIN.SAVE_PRED_EVERY=2")) == 0
-    assert [p.name for p in (data / "exp/quick/daf").glob("model_*.pth")] == ["model_6.pth"]
 
 
 def test_restore_from_sets_the_initial_weights(trained, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.image_io import IMG_MEAN
@@ -45,13 +45,6 @@ def test_channels_are_blue_green_red(synthia: Path) -> None:
     save(synthia / "RGB" / "0000000.png", picture)
     got = synthia_data(synthia, mean=(1, 2, 3))[0]["image"][:, 0, 0]
     assert got.tolist() == [-1, -2, 197]
-
-
-def test_workers_do_not_change_items(synthia: Path) -> None:
-    data = synthia_data(synthia, with_depth=True)
-    for alone, worked in zip(DataLoader(data), DataLoader(data, num_workers=2), strict=True):
-        assert alone["name"] == worked["name"]
-        assert torch.equal(alone["image"], worked["image"])
 
 
 def test_cityscapes_labels_have_native_size_for_any_input_size(cityscapes: Path) -> None:

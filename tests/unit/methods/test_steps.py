@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import daf.methods  # noqa: F401
-from advent.config.loading import default_config
-from advent.methods.steps import Method, StepContext, adversarial_step, information_map
+from advent.methods.steps import StepContext, adversarial_step, information_map
 from advent.model.deeplabv2 import get_deeplab_v2
-from advent.training.optim import RepeatedSGD, network_optimizer, update_multiplicity
+from advent.training.optim import RepeatedSGD, update_multiplicity
 from advent.utils.loss import cross_entropy_2d, entropy_loss, self_information
 from advent.utils.schedule import poly_rate
 from daf.interaction import depth_aware_map
@@ -180,18 +179,3 @@ def test_optimizer_state_survives_a_round_trip():
         torch.equal(a, b)
         for a, b in zip(saved.net.state_dict().values(), restored.net.state_dict().values(), strict=True)
     )
-
-
-def test_unknown_method_has_no_adversary():
-    assert not Method("x", adversarial_step).adversarial
-
-
-def test_timm_refuses_the_repeated_update():
-    pytest.importorskip("timm")
-    from advent.errors import ConfigError
-    from advent.model.deeplabv2 import DeeplabV2
-    from advent.model.timm_encoder import TimmEncoder
-
-    net = DeeplabV2(7, TimmEncoder("resnet18", (104.0, 116.0, 122.0)))
-    with pytest.raises(ConfigError, match="once"):
-        network_optimizer(net, default_config().TRAIN)

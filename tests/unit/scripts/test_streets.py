@@ -114,34 +114,6 @@ def test_mapillary_layout_has_jpegs_of_many_sizes(tmp_path):
         assert np.asarray(label).max() <= 65
 
 
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (["--size", "wide"], "--size"),
-        (["--size", "4x4"], "--size"),
-        (["--count", "-1"], "--count"),
-        (["--val-count", "2"], "--val-count"),
-        (["--count", "many"], "--count"),
-        (["--style", "dream"], "dream"),
-    ],
-)
-def test_bad_arguments(tmp_path, capsys, arguments, word):
-    try:
-        code = make(tmp_path / "out", *arguments)
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err.strip()
-    assert code == 2
-    assert len(error.splitlines()) == 1
-    assert word in error
-    assert not list(tmp_path.rglob("*.png"))
-
-
-def test_a_folder_made_in_another_way_is_refused(streets, capsys):
-    assert make(streets, seed=9) == 2
-    assert "seed" in capsys.readouterr().err
-
-
 def test_a_folder_of_another_version_is_refused(tmp_path, capsys):
     assert make(tmp_path, count=0) == 0
     manifest = tmp_path / "streets.json"
