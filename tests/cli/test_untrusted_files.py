@@ -86,7 +86,7 @@ FILES = [
 
 @pytest.mark.parametrize("make", FILES, ids=lambda make: make.__name__)
 def test_a_foreign_checkpoint(make, data, capsys):
-    path, proof = data / "stranger.pth", data / "executed"
+    path, proof = data / "untrusted.pth", data / "executed"
     make(path, proof)
     for script, key in ((test_script, "TEST.RESTORE_FROM"), (train, "TRAIN.RESTORE_FROM")):
         assert script.main(tiny_data.command_line(data, "quick:daf", f"{key}={path}")) == 2
