@@ -99,7 +99,7 @@ def tiny_config(*overrides):
     )
 
 
-def described(file, capsys):
+def said_of(file, capsys):
     assert checkpoint.main([str(file)]) == 0
     return {line[:11].strip(): line[11:] for line in capsys.readouterr().out.splitlines()}
 
@@ -108,11 +108,11 @@ def test_a_hint_without_a_shipped_config_names_every_key(tmp_path, capsys):
     resnet = ["MODEL.ENCODER=resnet101", "MODEL.LAYERS=[1,1,2,1]", "MODEL.WIDTH=8", "MODEL.OUTPUT_STRIDE=8"]
     config = tiny_config("MODEL.NAME=DeepLabv2", "MODEL.MULTI_LEVEL=true", *resnet)
     torch.save(build_network(config).state_dict(), tmp_path / "x.pth")
-    assert described(tmp_path / "x.pth", capsys)["loads with"] == (
+    assert said_of(tmp_path / "x.pth", capsys)["loads with"] == (
         "a config with MODEL.NAME=DeepLabv2 MODEL.MULTI_LEVEL=true NUM_CLASSES=7 MODEL.ENCODER=resnet101 "
         "MODEL.LAYERS=[1,1,2,1] MODEL.WIDTH=8"
     )
-    keys = described(tmp_path / "x.pth", capsys)["loads with"].removeprefix("a config with ").split()
+    keys = said_of(tmp_path / "x.pth", capsys)["loads with"].removeprefix("a config with ").split()
     build_network(tiny_config("MODEL.OUTPUT_STRIDE=8", *keys), tmp_path / "x.pth")  # the hint works as overrides
 
 
@@ -121,12 +121,12 @@ def test_the_config_beside_a_checkpoint_is_the_one_to_load_it_with(tmp_path, cap
     config = tiny_config(*resnet)
     torch.save(build_network(config).state_dict(), tmp_path / "x.pth")
     (tmp_path / "config.yml").write_text(dump_config(config))
-    assert described(tmp_path / "x.pth", capsys)["loads with"].startswith(
+    assert said_of(tmp_path / "x.pth", capsys)["loads with"].startswith(
         f"python test.py --cfg {tmp_path / 'config.yml'} TEST.MODE=single"
     )
     config.MODEL.WIDTH = 16  # the config of another network
     (tmp_path / "config.yml").write_text(dump_config(config))
-    assert "MODEL.WIDTH=8" in described(tmp_path / "x.pth", capsys)["loads with"]
+    assert "MODEL.WIDTH=8" in said_of(tmp_path / "x.pth", capsys)["loads with"]
 
 
 def test_a_timm_encoder_is_named(tmp_path, capsys, monkeypatch):
@@ -135,16 +135,16 @@ def test_a_timm_encoder_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(timm, "list_models", lambda: few)
     config = tiny_config("MODEL.ENCODER=timm:resnet18")
     torch.save(build_network(config).state_dict(), tmp_path / "x.pth")
-    said = described(tmp_path / "x.pth", capsys)
+    said = said_of(tmp_path / "x.pth", capsys)
     assert said["encoder"] == "timm:resnet18 or timm:resnetblur18 (of the same names and shapes)"
     assert "MODEL.MULTI_LEVEL=false NUM_CLASSES=7 MODEL.ENCODER=timm:resnet18, and MODEL.OUTPUT" in said["loads with"]
     (tmp_path / "config.yml").write_text(dump_config(config))
-    said = described(tmp_path / "x.pth", capsys)
+    said = said_of(tmp_path / "x.pth", capsys)
     assert said["encoder"] == "timm:resnet18"
     assert f"--cfg {tmp_path / 'config.yml'}" in said["loads with"]
     monkeypatch.setattr(timm, "list_models", lambda: few[1:3])
     (tmp_path / "config.yml").unlink()
-    said = described(tmp_path / "x.pth", capsys)
+    said = said_of(tmp_path / "x.pth", capsys)
     assert "none of this version's backbones" in said["encoder"]
     assert "MODEL.ENCODER=timm:NAME" in said["loads with"]
 
@@ -156,7 +156,7 @@ def test_adaptsegnets_network_is_not_offered_as_advents(tmp_path, capsys):
         if "conv2d_list.0.weight" in name or "conv2d_list.1.weight" in name:
             tensor *= 1.5
     torch.save(state, tmp_path / "x.pth")
-    said = described(tmp_path / "x.pth", capsys)
+    said = said_of(tmp_path / "x.pth", capsys)
     assert "18, 24 of the classifier still have their initial spread" in said["warning"]
     assert "AdaptSegNet" in said["warning"]
     assert said["loads with"].endswith("MODEL.DILATIONS=[6,12]")
@@ -175,4 +175,4 @@ def test_shipped_config_of_each_released_network_is_found(tmp_path, capsys, cfg,
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in build_network(load_config(cfg)).state_dict().items()}
     torch.save({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}, tmp_path / "x.pth")
-    assert f"python test.py --cfg {fits} TEST.MODE=single" in described(tmp_path / "x.pth", capsys)["loads with"]
+    assert f"python test.py --cfg {fits} TEST.MODE=single" in said_of(tmp_path / "x.pth", capsys)["loads with"]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from helpers import tiny_data
 from helpers.dataset_layouts import gray, make_cityscapes, make_mapillary, rgb, save
-from helpers.doctor_cli import on_dataset, run_doctor
+from helpers.doctor_cli import examine, on_dataset
 
 
 def synthia(root: Path) -> Path:
@@ -158,7 +158,7 @@ def test_wrong_label_files_of_the_target_are_a_warning(tmp_path: Path, capsys: p
     train_ids(tmp_path)
     shutil.copytree(tmp_path / "Cityscapes/leftImg8bit/train", tmp_path / "Cityscapes/leftImg8bit/val")
     tiny_data.make_source(tmp_path / "streets")
-    code, text = run_doctor(capsys, *tiny_data.command_line(tmp_path, "quick:daf", "TARGET=cityscapes"))
+    code, text = examine(capsys, *tiny_data.command_line(tmp_path, "quick:daf", "TARGET=cityscapes"))
     assert code == 0
     assert "warning  these are labelTrainIds" in text
     assert "no labels: fine for training and ranking" in text

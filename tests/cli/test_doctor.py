@@ -16,11 +16,11 @@ from advent.dataset.spec import load_spec
 from advent.doctor import check
 from helpers import tiny_data
 from helpers.dataset_layouts import gray, rgb, save
-from helpers.doctor_cli import on_dataset, run_doctor
+from helpers.doctor_cli import examine, on_dataset
 
 
 def test_good_data(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))
+    code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 0, text
     assert "images   8, in" in text
     assert "sizes    64x48 (8)" in text
@@ -34,7 +34,7 @@ def test_good_data(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_labels_of_the_target_are_never_needed(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(data / "CamVid/valannot")
-    code, text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))
+    code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 0
     assert "labels are not looked at: training and ranking never open the target's" in text
     assert "no labels: fine for training and ranking" in text
@@ -128,11 +128,11 @@ def turned(path: Path, orientation: int = 6) -> None:
 def test_exif_orientation(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An EXIF orientation is a note for a target without labels; with unturned labels or depth it is an error."""
     turned(data / "CamVid/train/0002.png")
-    code, text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))
+    code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 0
     assert "images that are turned upright as their files say (EXIF) (1): 0002.png" in text
     turned(data / "streets/RGB/0000003.png", 3)
-    code, text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))
+    code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 1
     assert "0000003.png: the image says that it is turned (EXIF orientation 3), its label" in text
     assert "pair them again" not in text
@@ -201,7 +201,7 @@ def test_quick_reads_a_sample_and_full_reads_all(tmp_path: Path, capsys: pytest.
 
 def test_duplicates_between_train_and_val_are_reported(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(data / "CamVid/train/0003.png", data / "CamVid/val/0005.png")
-    text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))[1]
+    text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))[1]
     assert "images that stand in target CamVid, train, too (1): 0005.png = 0003.png" in text
 
 
@@ -241,7 +241,7 @@ def test_mistakes_on_the_command_line(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, text = run_doctor(capsys, *arguments)
+    code, text = examine(capsys, *arguments)
     assert code == 2
     assert words in text
     assert "Traceback" not in text
@@ -250,7 +250,7 @@ def test_mistakes_on_the_command_line(
 def test_one_missing_data_set_does_not_hide_the_other(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.rmtree(data / "streets")
     (data / "CamVid/train/0002.png").write_bytes(b"x")
-    code, text = run_doctor(capsys, *tiny_data.command_line(data, "quick:daf"))
+    code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 1
     assert "streets: no such folder for streets" in text
     assert "0002.png: cannot be read as a picture" in text

@@ -9,7 +9,7 @@ import pytest
 import doctor
 
 
-def run_doctor(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
+def examine(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
     """Exit code and output of the doctor, one line per finding."""
     try:
         code = doctor.main([str(argument) for argument in arguments])
@@ -20,4 +20,4 @@ def run_doctor(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[
 
 
 def on_dataset(capsys: pytest.CaptureFixture[str], name: str, root: Path, *options: object) -> tuple[int, str]:
-    return run_doctor(capsys, "--dataset", name, "--root", root, *options)
+    return examine(capsys, "--dataset", name, "--root", root, *options)

@@ -36,7 +36,7 @@ def written(folder: Path, content: Any) -> Path:
 
 
 @pytest.fixture
-def own_benchmark(tmp_path: Path) -> Benchmark:
+def own(tmp_path: Path) -> Benchmark:
     benchmark = replace(load_benchmark(written(tmp_path, PLAIN)), results=tmp_path / "results")
     for cell, seed, miou in (("a", 1, 40.0), ("a", 2, 42.0), ("b", 2, 45.0)):
         scores = {"iteration": 9, "miou": miou, "pixel_accuracy": 80.0, "iou": {"flat": miou, "sky": None}}
@@ -52,42 +52,37 @@ def test_mean_and_spread() -> None:
     assert spread([-1.0, 3.0], sign=True) == "+1.0 ± 2.8"
 
 
-def test_tables_of_available_results(own_benchmark: Benchmark) -> None:
-    (table,) = own_benchmark.tables
-    lines = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in scores_table(own_benchmark, table).splitlines()
-    ]
+def test_tables_of_available_results(own: Benchmark) -> None:
+    (table,) = own.tables
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in scores_table(own, table).splitlines()]
     assert lines[2] == ["method a", "2", "41.0 ± 1.4", "42.0 ± 1.4", "41.0", "-"]
     assert lines[3] == ["method b", "1", "45.0", "46.0", "45.0", "-"]
-    assert differences(own_benchmark, "b", "a") == {2: 3.0}  # only the seed that both runs have
-    assert "| method b - method a |      - |   +3.0 | +3.0 |" in differences_table(own_benchmark, table)
+    assert differences(own, "b", "a") == {2: 3.0}  # only the seed that both runs have
+    assert "| method b - method a |      - |   +3.0 | +3.0 |" in differences_table(own, table)
 
 
-def test_wall_clock_and_cpu_minutes(own_benchmark: Benchmark) -> None:
-    lines = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in hours_table(own_benchmark, own_benchmark.tables[0]).splitlines()
-    ]
+def test_wall_clock_and_cpu_minutes(own: Benchmark) -> None:
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in hours_table(own, own.tables[0]).splitlines()]
     assert lines[2] == ["method a", "2", "1.0 ± 0.0", "1.5 ± 0.0"]
-    assert hours_table(own_benchmark, own_benchmark.tables[0]).endswith("All together: 0.1 hours, 0.1 core hours.")
+    assert hours_table(own, own.tables[0]).endswith("All together: 0.1 hours, 0.1 core hours.")
 
 
-def test_page_is_updated_between_its_marks(own_benchmark: Benchmark, tmp_path: Path) -> None:
+def test_page_is_updated_between_its_marks(own: Benchmark, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- differences: main -->\nold\n<!-- end -->\nafter\n")
-    fill_page(own_benchmark, page)
+    fill_page(own, page)
     once = page.read_text()
     assert once.startswith("before\n")
     assert once.endswith("<!-- end -->\nafter\n")
     assert "old" not in once
-    fill_page(own_benchmark, page)
+    fill_page(own, page)
     assert page.read_text() == once
     page.write_text("<!-- scores: other -->\n<!-- end -->")
     with pytest.raises(ConfigError, match="table's name"):
-        fill_page(own_benchmark, page)
+        fill_page(own, page)
     page.write_text("nothing")
     with pytest.raises(ConfigError, match="holds no mark"):
-        fill_page(own_benchmark, page)
+        fill_page(own, page)
 
 
 @pytest.mark.parametrize(
