@@ -1,4 +1,4 @@
-"""Fixtures that every floor's tests share."""
+"""Fixtures shared by the tests of all packages."""
 
 import pytest
 import torch
@@ -13,13 +13,13 @@ torch.set_num_threads(2)
 
 @pytest.fixture
 def data(tmp_path):
-    """A fresh pair of tiny domains; results go to `data / exp`."""
+    """Root of a new pair of tiny domains; results are written to `data / exp`."""
     return tiny_data.make_data(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """Tiny domains on which every stage has run once; tests only read them."""
+    """Root of tiny domains on which every stage has run once; read-only."""
     import entropy
     import train
     import train_intra

@@ -1,4 +1,4 @@
-"""scripts/benchmark.py on tiny data: what is there is skipped, what is gone is made again; pages come from files."""
+"""scripts/benchmark.py on tiny data: existing results are skipped, missing ones run again; the page is generated."""
 
 from __future__ import annotations
 
@@ -66,8 +66,15 @@ def place(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return data
 
 
-def run(place: Path, *more: str) -> int:
-    line = ["--benchmark", str(place / "own.yml"), *more, f"DATA_ROOT={place}", f"EXP_ROOT={place / 'exp'}", *OVERRIDES]
+def run(place: Path, *options: str) -> int:
+    line = [
+        "--benchmark",
+        str(place / "own.yml"),
+        *options,
+        f"DATA_ROOT={place}",
+        f"EXP_ROOT={place / 'exp'}",
+        *OVERRIDES,
+    ]
     return benchmark.main(line)
 
 
@@ -75,7 +82,7 @@ def record(place: Path, cell: str, seed: int = 1) -> dict[str, Any]:
     return json.loads((place / f"results/seed{seed}/{cell}.json").read_text())
 
 
-def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cells_write_results_and_are_not_run_twice(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place, "--seeds", "1") == 0
     assert sorted(p.stem for p in (place / "results/seed1").glob("*.json")) == sorted(NAMES)
     ida = record(place, "ida")
@@ -90,10 +97,10 @@ def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert ranking["easy"] + ranking["hard"] == tiny_data.COUNT
     assert ranking["spearman"] is None or -1 <= ranking["spearman"] <= 1
     plain, half = record(place, "isl")["labels"], record(place, "half")["labels"]
-    assert plain["kept"] == half["kept"] == 100  # tiny's threshold of 0.1 lies under 1 / 7: no class can be lowered
+    assert plain["kept"] == half["kept"] == 100  # the threshold 0.1 is below 1 / 7: no class threshold can be lowered
     assert set(plain["coverage"]) == set(plain["precision"])
 
-    # The weights are gone, one result as well: its ancestors are trained again, nothing else is.
+    # Without the weights and one result, only the stages before that result are trained again.
     before = record(place, "ida")
     shutil.rmtree(place / "exp")
     (place / "results/seed1/ida.json").unlink()
@@ -118,7 +125,7 @@ def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert (place / "plot.png").stat().st_size > 5000
 
 
-def test_results_of_other_settings_are_not_taken(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_of_other_settings_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place, "--seeds", "1", "--only", "source_only") == 0
     assert run(place, "--seeds", "1", "--only", "source_only", "TRAIN.LEARNING_RATE=0.5") == 2
     assert "was made with another TRAIN.LEARNING_RATE (0.001, now 0.5)" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""scripts/checkpoint.py: says what a file is, converts between the forms, refuses in one line."""
+"""scripts/checkpoint.py: description of a file, conversion between formats, one-line errors."""
 
 import hashlib
 
@@ -17,14 +17,14 @@ from daf.model.deeplabv2_depth import get_deeplab_v2_depth
 
 @pytest.fixture(scope="module")
 def daf_file(tmp_path_factory):
-    """A full-size network of DAF in the release's wrapper, from several GPUs."""
+    """A full-size DAF checkpoint in the authors' wrapper, with `module.` prefixes."""
     path = tmp_path_factory.mktemp("daf") / "model_88000_3.pth"
     state = {f"module.{name}": tensor for name, tensor in get_deeplab_v2_depth(16).state_dict().items()}
     torch.save({"model_state_dict": state, "optimizer_state_dict": {"state": {}}}, path)
     return path
 
 
-def test_says_what_a_file_is(daf_file, capsys):
+def test_describes_a_checkpoint(daf_file, capsys):
     assert checkpoint.main([str(daf_file)]) == 0
     said = capsys.readouterr().out
     for words in (
@@ -43,15 +43,15 @@ def test_converts_and_back(daf_file, tmp_path, form, capsys):
     other, back = tmp_path / "other.pth", tmp_path / "back.pth"
     assert checkpoint.main([str(daf_file), "--to", form, "--out", str(other)]) == 0
     assert checkpoint.main([str(other), "--to", "plain", "--out", str(back)]) == 0
-    found = open_checkpoint(other)
-    assert (found.format == "model_state_dict wrapper", found.module) == (form == "wrapper", form == "module")
+    info = open_checkpoint(other)
+    assert (info.format == "model_state_dict wrapper", info.module) == (form == "wrapper", form == "module")
     ours, theirs = torch.load(back, weights_only=True), open_checkpoint(daf_file).weights
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     capsys.readouterr()
 
 
-def test_torchvisions_file_becomes_a_start(tmp_path, capsys):
+def test_torchvision_weights_become_initial_weights(tmp_path, capsys):
     torch.save(resnet101().state_dict(), tmp_path / "resnet101.pth")
     start = tmp_path / "start.pth"
     assert checkpoint.main([str(tmp_path / "resnet101.pth"), "--to", "plain", "--out", str(start)]) == 0
@@ -85,7 +85,7 @@ def test_refusals(tmp_path, arguments, words, capsys):
     assert words in lines[0]
 
 
-def test_a_strange_file_is_described_too(tmp_path, capsys):
+def test_unknown_network_is_described(tmp_path, capsys):
     torch.save({"decoder.weight": torch.zeros(3)}, tmp_path / "x.pth")
     assert checkpoint.main([str(tmp_path / "x.pth")]) == 0
     said = capsys.readouterr().out
@@ -93,8 +93,10 @@ def test_a_strange_file_is_described_too(tmp_path, capsys):
     assert "loads with nothing here" in said
 
 
-def tiny_config(*more):
-    return load_config("quick:daf", ["MODEL.INIT=he", "MODEL.ENCODER_WEIGHTS=null", "TRAIN.RESTORE_FROM=null", *more])
+def tiny_config(*overrides):
+    return load_config(
+        "quick:daf", ["MODEL.INIT=he", "MODEL.ENCODER_WEIGHTS=null", "TRAIN.RESTORE_FROM=null", *overrides]
+    )
 
 
 def said_of(file, capsys):
@@ -111,7 +113,7 @@ def test_a_hint_without_a_shipped_config_names_every_key(tmp_path, capsys):
         "MODEL.LAYERS=[1,1,2,1] MODEL.WIDTH=8"
     )
     keys = said_of(tmp_path / "x.pth", capsys)["loads with"].removeprefix("a config with ").split()
-    build_network(tiny_config("MODEL.OUTPUT_STRIDE=8", *keys), tmp_path / "x.pth")  # the hint can be pasted
+    build_network(tiny_config("MODEL.OUTPUT_STRIDE=8", *keys), tmp_path / "x.pth")  # the hint works as overrides
 
 
 def test_the_config_beside_a_checkpoint_is_the_one_to_load_it_with(tmp_path, capsys):
@@ -122,13 +124,13 @@ def test_the_config_beside_a_checkpoint_is_the_one_to_load_it_with(tmp_path, cap
     assert said_of(tmp_path / "x.pth", capsys)["loads with"].startswith(
         f"python test.py --cfg {tmp_path / 'config.yml'} TEST.MODE=single"
     )
-    config.MODEL.WIDTH = 16  # of another network
+    config.MODEL.WIDTH = 16  # the config of another network
     (tmp_path / "config.yml").write_text(dump_config(config))
     assert "MODEL.WIDTH=8" in said_of(tmp_path / "x.pth", capsys)["loads with"]
 
 
 def test_a_timm_encoder_is_named(tmp_path, capsys, monkeypatch):
-    """Few of timm's backbones stand in for all: each takes a fraction of a second."""
+    """Only a few timm backbones are listed, because each takes a fraction of a second."""
     few = ["resnet18", "resnet34", "resnet26d", "resnetblur18", "vit_tiny_patch16_224", "tf_efficientnet_lite0"]
     monkeypatch.setattr(timm, "list_models", lambda: few)
     config = tiny_config("MODEL.ENCODER=timm:resnet18")
@@ -169,7 +171,7 @@ def test_adaptsegnets_network_is_not_offered_as_advents(tmp_path, capsys):
         ("advent_intrada", "advent"),
     ],
 )
-def test_the_shipped_config_of_each_released_form_is_found(tmp_path, capsys, cfg, fits):
+def test_shipped_config_of_each_released_network_is_found(tmp_path, capsys, cfg, fits):
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in build_network(load_config(cfg)).state_dict().items()}
     torch.save({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}, tmp_path / "x.pth")

@@ -1,4 +1,4 @@
-"""scripts/doctor.py recognises the wrong turns that people take with the published data sets."""
+"""scripts/doctor.py detects common mistakes with the published data sets."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def only_instances(root: Path) -> tuple[str, Path]:
     return "mapillary", data
 
 
-TURNS = {
+MISTAKES = {
     original_labels: "prepare.py --synthia-labels",
     original_labels_renamed: "16 bits and several channels, as SYNTHIA's original GT/LABELS",
     sequences: "this is SYNTHIA-SEQS",
@@ -131,16 +131,16 @@ TURNS = {
 }
 
 
-@pytest.mark.parametrize("turn", TURNS, ids=lambda turn: turn.__name__)
-def test_wrong_turns_are_recognised(turn, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    name, root = turn(tmp_path)
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_common_mistakes_are_detected(mistake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name, root = mistake(tmp_path)
     code, text = on_dataset(capsys, name, root)
     assert code == 1, text
-    assert TURNS[turn] in text
+    assert MISTAKES[mistake] in text
 
 
-def test_original_labels_with_their_colours_are_one_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """GT/COLOR lies beside GT/LABELS in the download; alone it is another mistake."""
+def test_original_labels_with_colour_files_are_one_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The download has GT/COLOR beside GT/LABELS; GT/COLOR alone is another mistake."""
     name, root = original_labels(tmp_path)
     (root / "GT/COLOR").mkdir()
     code, text = on_dataset(capsys, name, root)
@@ -153,8 +153,8 @@ def test_original_labels_with_their_colours_are_one_finding(tmp_path: Path, caps
     assert "GT/COLOR is for looking at" in text
 
 
-def test_labels_for_scoring_may_be_of_the_wrong_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As a target, the same data are good to train on."""
+def test_wrong_label_files_of_the_target_are_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same data are valid as a target for training."""
     train_ids(tmp_path)
     shutil.copytree(tmp_path / "Cityscapes/leftImg8bit/train", tmp_path / "Cityscapes/leftImg8bit/val")
     tiny_data.make_source(tmp_path / "streets")

@@ -1,4 +1,4 @@
-"""scripts/doctor.py: what it says of good data and of planted faults."""
+"""scripts/doctor.py: report on valid data and on planted faults."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 import doctor
 import train
 from advent.dataset.spec import load_spec
-from advent.doctor import check as examine_module
+from advent.doctor import check
 from helpers import tiny_data
 from helpers.dataset_layouts import gray, rgb, save
 from helpers.doctor_cli import examine, on_dataset
@@ -89,29 +89,29 @@ def test_twelve_planted_faults(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 def test_each_fault_alone_decides_the_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = tiny_data.make_source(tmp_path / "whole", 16)
-    spoilt = tiny_data.make_source(tmp_path / "spoilt", 16)
-    plant(spoilt)
+    intact = tiny_data.make_source(tmp_path / "whole", 16)
+    all_faults = tiny_data.make_source(tmp_path / "spoilt", 16)
+    plant(all_faults)
     for index, (fault, (words, error)) in enumerate(FAULTS.items()):
-        one = tmp_path / "one"
-        shutil.copytree(whole, one)
+        damaged = tmp_path / "one"
+        shutil.copytree(intact, damaged)
         for folder in ("RGB", "parsed_LABELS", "Depth"):
-            for file in (one / folder).glob(f"{index:07d}.png"):
+            for file in (damaged / folder).glob(f"{index:07d}.png"):
                 file.unlink()
-            for file in (spoilt / folder).glob(f"{index:07d}.png"):
-                shutil.copy(file, one / folder)
+            for file in (all_faults / folder).glob(f"{index:07d}.png"):
+                shutil.copy(file, damaged / folder)
         if fault == "twin image":
-            shutil.copy(spoilt / "RGB/0000011.png", one / "RGB")
+            shutil.copy(all_faults / "RGB/0000011.png", damaged / "RGB")
         if fault == "label without image":
-            shutil.copy(whole / "RGB/0000011.png", one / "RGB")
-            shutil.copy(spoilt / "parsed_LABELS/0000099.png", one / "parsed_LABELS")
-        code, text = on_dataset(capsys, "streets", one)
+            shutil.copy(intact / "RGB/0000011.png", damaged / "RGB")
+            shutil.copy(all_faults / "parsed_LABELS/0000099.png", damaged / "parsed_LABELS")
+        code, text = on_dataset(capsys, "streets", damaged)
         assert (code, words in text) == (error, True), fault
-        shutil.rmtree(one)
+        shutil.rmtree(damaged)
 
 
 def test_labels_may_be_larger_than_their_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Pictures that somebody scaled down, labels at full size: they fit each other, and it is said."""
+    """Downscaled images with full-size labels have the same aspect; this is a note, not an error."""
     root = tiny_data.make_source(tmp_path / "streets")
     save(root / "parsed_LABELS/0000002.png", gray(3, (128, 96)))
     code, text = on_dataset(capsys, "streets", root)
@@ -125,8 +125,8 @@ def turned(path: Path, orientation: int = 6) -> None:
     Image.open(path).save(path, exif=exif)
 
 
-def test_turned_photographs(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of a target without labels it is a note; with labels or depth, which are not turned, a problem."""
+def test_exif_orientation(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An EXIF orientation is a note for a target without labels; with unturned labels or depth it is an error."""
     turned(data / "CamVid/train/0002.png")
     code, text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))
     assert code == 0
@@ -164,20 +164,20 @@ def test_the_published_gta5_has_62_unequal_pairs() -> None:
     assert len(load_spec("gta5").unequal) == 62
 
 
-def test_little_is_kept_of_each_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Depth only of as many maps as the guess takes, and of labels the ids that occur, also of 16-bit ones."""
+def test_memory_per_image_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Depth values are kept for the unit guess only (24 maps); of a label only its ids are kept, also with 16 bits."""
     root = tiny_data.make_source(tmp_path / "streets", 40)
     cv2.imwrite(str(root / "parsed_LABELS/0000000.png"), np.full((48, 64), 60_000, np.uint16))
     kept = []
-    monkeypatch.setattr(examine_module, "summarize", lambda found, facts, spec, classes: kept.extend(facts))
+    monkeypatch.setattr(check, "summarize", lambda findings, facts, spec, classes: kept.extend(facts))
     assert doctor.main(["--dataset", "streets", "--root", str(root)]) == 0
     assert len(kept) == 40
-    assert sum(one.depth_values is not None for one in kept) == 24
-    assert all(one.depth_range == (500, 6800) for one in kept)
+    assert sum(facts.depth_values is not None for facts in kept) == 24
+    assert all(facts.depth_range == (500, 6800) for facts in kept)
     assert kept[0].ids == {60_000: 48 * 64}
 
 
-def test_many_of_a_kind_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_repeated_findings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tiny_data.make_source(tmp_path / "streets", 16)
     for index in range(9):
         save(root / "parsed_LABELS" / f"{index:07d}.png", rgb(9, (64, 48)))
@@ -199,17 +199,17 @@ def test_quick_reads_a_sample_and_full_reads_all(tmp_path: Path, capsys: pytest.
     assert on_dataset(capsys, "streets", root, "--workers", 1)[0] == 1
 
 
-def test_what_is_scored_should_not_be_trained_on(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicates_between_train_and_val_are_reported(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copy(data / "CamVid/train/0003.png", data / "CamVid/val/0005.png")
     text = examine(capsys, *tiny_data.command_line(data, "quick:daf"))[1]
     assert "images that are also in target CamVid, train (1): 0005.png = 0003.png" in text
 
 
-# --- wrong turns
+# --- common mistakes
 
 
 def test_depth_in_another_unit_is_guessed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A road in perspective, 6 m away at the bottom, 60 m in the middle: in cm as due, in mm, and as an inverse."""
+    """A road in perspective, 6 m at the bottom, 60 m in the middle: in cm (correct), in mm, and as inverse depth."""
     root = tiny_data.make_source(tmp_path / "streets")
     metres = np.repeat(np.concatenate([np.full(24, 60.0), np.linspace(60, 6, 24)])[:, None], 64, 1)
     looks = {"a distance in cm": 100 * metres, "a distance in mm": 1000 * metres, "an inverse depth": 60000 / metres}

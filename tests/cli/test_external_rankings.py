@@ -1,4 +1,4 @@
-"""What others made: splits and pseudo labels in the release's and IntraDA's forms, AdaptSegNet's network."""
+"""External inputs: splits and pseudo labels as of the authors' code and IntraDA, and AdaptSegNet's network."""
 
 import shutil
 from pathlib import PurePosixPath
@@ -15,8 +15,8 @@ from helpers import tiny_data
 
 
 @pytest.fixture
-def elsewhere(trained, tmp_path):
-    """A folder as IntraDA leaves it: two lists, and pseudo labels by base name."""
+def external_ranking(trained, tmp_path):
+    """Folder in IntraDA's format: two lists, and pseudo labels by base name."""
     ours = trained / "exp/quick/rank"
     folder = tmp_path / "intrada"
     (folder / "color_masks").mkdir(parents=True)
@@ -29,27 +29,27 @@ def elsewhere(trained, tmp_path):
     return folder
 
 
-def test_lists_and_labels_from_elsewhere(trained, tmp_path, elsewhere, caplog):
+def test_external_lists_and_labels(trained, tmp_path, external_ranking, caplog):
     root = shutil.copytree(trained, tmp_path / "copy")
     for stage in ("rank", "ida"):
         shutil.rmtree(root / "exp/quick" / stage)
-    line = tiny_data.command_line(root, "quick:ida", f"STAGE.RANKING_FROM={elsewhere}")
+    line = tiny_data.command_line(root, "quick:ida", f"STAGE.RANKING_FROM={external_ranking}")
     assert train_intra.main(line) == 0
     assert "nobody knows which network made this ranking" in caplog.text
     assert (root / "exp/quick/ida/model_5.pth").is_file()
 
 
-def test_without_its_lists_the_folder_is_refused(trained, tmp_path, elsewhere, capsys):
-    (elsewhere / "hard_split.txt").unlink()
+def test_without_its_lists_the_folder_is_refused(trained, tmp_path, external_ranking, capsys):
+    (external_ranking / "hard_split.txt").unlink()
     line = tiny_data.command_line(
         trained,
         "quick:ida",
         f"--exp-suffix={tmp_path.name}",
         "TRAIN.RESTORE_FROM=x.pth",
-        f"STAGE.RANKING_FROM={elsewhere}",
+        f"STAGE.RANKING_FROM={external_ranking}",
     )
     assert train_intra.main(line) == 2
-    assert str(elsewhere / "hard_split.txt") in capsys.readouterr().err
+    assert str(external_ranking / "hard_split.txt") in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -63,8 +63,8 @@ def adaptsegnet(tmp_path):
     return tmp_path / "multi.pth"
 
 
-def test_adaptsegnets_network_is_never_scored_silently(trained, tmp_path, adaptsegnet, capsys, caplog):
-    def scored(*more):
+def test_scoring_adaptsegnets_network_warns(trained, tmp_path, adaptsegnet, capsys, caplog):
+    def scored(*overrides):
         caplog.clear()
         line = tiny_data.command_line(
             trained,
@@ -73,22 +73,24 @@ def test_adaptsegnets_network_is_never_scored_silently(trained, tmp_path, adapts
             "TEST.MODE=single",
             f"TEST.RESTORE_FROM={adaptsegnet}",
             f"EXP_ROOT={tmp_path}",
-            *more,
+            *overrides,
         )
         assert test_script.main(line) == 0
         table = capsys.readouterr().out
-        return table, [one.getMessage() for one in caplog.records if "MODEL.DILATIONS" in one.getMessage()]
+        return table, [
+            log_record.getMessage() for log_record in caplog.records if "MODEL.DILATIONS" in log_record.getMessage()
+        ]
 
     table, warnings = scored()
     assert len(warnings) == 1
     assert "MODEL.DILATIONS=[6,12]" in warnings[0]
-    assert scored() == (table, warnings)  # a score from the cache is no excuse
+    assert scored() == (table, warnings)  # a cached score does not suppress the warning
     other, warnings = scored("MODEL.DILATIONS=[6,12]")
     assert warnings == []
     assert other != table
 
 
-def test_a_ranking_by_adaptsegnets_network_says_so(trained, tmp_path, adaptsegnet, caplog):
+def test_ranking_by_adaptsegnets_network_warns(trained, tmp_path, adaptsegnet, caplog):
     line = tiny_data.command_line(
         trained,
         "quick:rank",

@@ -1,4 +1,4 @@
-"""What can befall a run: signals, a second run in its folder, a full disk, numbers that are not finite."""
+"""Faults during a run: signals, a second run in the folder, a full disk, non-finite losses."""
 
 import errno
 import json
@@ -19,21 +19,21 @@ from helpers import kill_resume_stress, tiny_data
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """What all stages have left, to be changed."""
+    """Writable copy of the trained folder."""
     return shutil.copytree(trained, tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")
 def long_run(trained, tmp_path_factory):
-    """A run of thirty iterations that nothing disturbed, and what starts it."""
+    """Uninterrupted run of thirty iterations: (kill runner, arguments, run folder, reference folder)."""
     root = shutil.copytree(trained, tmp_path_factory.mktemp("long") / "copy")
-    killer = kill_resume_stress.Killer(root, 0)
+    runner = kill_resume_stress.KillRunner(root, 0)
     arguments = tiny_data.command_line(
         root, "quick:daf", "--exp-suffix=long", *kill_resume_stress.LONG, "TRAIN.EARLY_STOP=30"
     )
-    killer.must_end("train", arguments)
+    runner.run_to_end("train", arguments)
     reference = (root / "exp/quick_long/daf").rename(root / "reference")
-    return killer, arguments, root / "exp/quick_long/daf", reference
+    return runner, arguments, root / "exp/quick_long/daf", reference
 
 
 @pytest.mark.parametrize(
@@ -45,12 +45,14 @@ def long_run(trained, tmp_path_factory):
         ((signal.SIGINT, signal.SIGINT), 130),
     ],
 )
-def test_a_signal_ends_the_run_well(long_run, numbers, code):
-    killer, arguments, folder, reference = long_run
-    log = killer.log.with_suffix(".log")
+def test_signal_stops_the_run_resumably(long_run, numbers, code):
+    runner, arguments, folder, reference = long_run
+    log = runner.log.with_suffix(".log")
     log.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    process = killer.context.Process(target=kill_resume_stress.child, args=("train", arguments, None, str(killer.log)))
+    process = runner.context.Process(
+        target=kill_resume_stress.run_child, args=("train", arguments, None, str(runner.log))
+    )
     process.start()
     deadline = time.monotonic() + 60
     while not (folder / "model_6.pth").exists() and time.monotonic() < deadline:
@@ -66,22 +68,22 @@ def test_a_signal_ends_the_run_well(long_run, numbers, code):
     assert "Traceback" not in said
     assert not (folder / "finished.json").exists()
     assert not (folder / "run.lock").exists()
-    killer.must_end("train", [*arguments, "--resume"])
+    runner.run_to_end("train", [*arguments, "--resume"])
     assert kill_resume_stress.contents(folder) == kill_resume_stress.contents(reference)
 
 
-def test_a_signal_to_the_whole_group_spares_the_data_workers(long_run):
-    """A scheduler signals every process of a job; a worker that dies of it would take the run down with a traceback."""
-    killer, arguments, folder, reference = long_run
+def test_data_workers_ignore_a_signal_to_the_process_group(long_run):
+    """A scheduler signals every process of a job; a data worker that died of it would end the run with a traceback."""
+    runner, arguments, folder, reference = long_run
     children = Path("/proc/self/task") / str(os.getpid()) / "children"
     if not children.exists():
         pytest.skip("this system does not list a process's children")
-    log = killer.log.with_suffix(".log")
+    log = runner.log.with_suffix(".log")
     log.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     with_workers = [*arguments, "NUM_WORKERS=2"]
-    process = killer.context.Process(
-        target=kill_resume_stress.child, args=("train", with_workers, None, str(killer.log))
+    process = runner.context.Process(
+        target=kill_resume_stress.run_child, args=("train", with_workers, None, str(runner.log))
     )
     process.start()
     deadline = time.monotonic() + 60
@@ -94,9 +96,9 @@ def test_a_signal_to_the_whole_group_spares_the_data_workers(long_run):
     process.join(60)
     assert process.exitcode == 143
     assert "Traceback" not in log.read_text()
-    killer.must_end("train", [*with_workers, "--resume"])
+    runner.run_to_end("train", [*with_workers, "--resume"])
     ours, theirs = kill_resume_stress.contents(folder), kill_resume_stress.contents(reference)
-    assert {name for name in ours if ours[name] != theirs.get(name)} == {"config.yml"}  # it names the workers
+    assert {name for name in ours if ours[name] != theirs.get(name)} == {"config.yml"}  # contains NUM_WORKERS
 
 
 def hold(folder, ready):
@@ -107,8 +109,8 @@ def hold(folder, ready):
     time.sleep(60)
 
 
-def test_one_run_per_folder_and_a_dead_holder_is_recognised(data, capsys):
-    context = kill_resume_stress.Killer(data, 0).context
+def test_one_run_per_folder_and_stale_lock_is_ignored(data, capsys):
+    context = kill_resume_stress.KillRunner(data, 0).context
     folder, ready = data / "exp/quick/daf", context.Event()
     other = context.Process(target=hold, args=(folder, ready))
     other.start()
@@ -127,7 +129,7 @@ def test_one_run_per_folder_and_a_dead_holder_is_recognised(data, capsys):
 
 
 class FullDisk:
-    """Files of serialization.py take so many bytes together, then the disk is full."""
+    """Simulates a full disk: files of serialization.py take `room` bytes together, then ENOSPC is raised."""
 
     def __init__(self, room):
         self.room = room
@@ -184,7 +186,7 @@ def test_a_full_disk_harms_nothing(copy, monkeypatch, capsys, script, share):
     assert kill_resume_stress.contents(folder) == kill_resume_stress.contents(reference)
 
 
-def test_numbers_that_are_not_finite_end_the_run(data, capsys):
+def test_nonfinite_losses_end_the_run(data, capsys):
     arguments = tiny_data.command_line(data, "quick:daf", "TRAIN.LEARNING_RATE=1e30", "TRAIN.SAVE_PRED_EVERY=1")
     assert train.main(arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
@@ -192,7 +194,7 @@ def test_numbers_that_are_not_finite_end_the_run(data, capsys):
         assert words in error
     rows = [json.loads(line) for line in (data / "exp/quick/daf/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["skipped"] == 1
-    assert rows[-1]["seg"] < 10  # the mean over what was finite
+    assert rows[-1]["seg"] < 10  # the mean over finite values
     assert train.main([*arguments, "--resume", "TRAIN.SKIP_NONFINITE=100"]) == 0
     rows = [json.loads(line) for line in (data / "exp/quick/daf/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["skipped"] == 6

@@ -1,4 +1,4 @@
-"""scripts/predict.py and `from daf import load_model, predict`: the same numbers as evaluation, on any file."""
+"""Inference with scripts/predict.py and `daf.predict`: results equal evaluation; images, folders and videos."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def model(checkpoint: Path) -> Model:
     return load_model(checkpoint, device="cpu")
 
 
-def run_predict(checkpoint: Path, source: Path, output: Path, *more: str) -> int:
+def run_predict(checkpoint: Path, source: Path, output: Path, *options: str) -> int:
     return predict_script.main(
-        ["--checkpoint", str(checkpoint), "--input", str(source), "--output", str(output), "--device", "cpu", *more]
+        ["--checkpoint", str(checkpoint), "--input", str(source), "--output", str(output), "--device", "cpu", *options]
     )
 
 
@@ -52,26 +52,26 @@ def save_video(path: Path, frames: int = 5, size: tuple[int, int] = (64, 48)) ->
     return path
 
 
-def test_the_class_map_is_that_of_evaluation(trained: Path, checkpoint: Path, model: Model, tmp_path: Path) -> None:
+def test_class_map_equals_evaluation(trained: Path, checkpoint: Path, model: Model, tmp_path: Path) -> None:
     official = tmp_path / "official"
-    more = [
+    options = [
         "TEST.MODE=single",
         f"TEST.RESTORE_FROM={checkpoint}",
         f"TEST.SAVE_PREDS={official}",
         f"EXP_ROOT={tmp_path}",
     ]
-    assert test_script.main(tiny_data.command_line(trained, "quick:daf", *more)) == 0
-    # CamVid's label ids of the 7 classes, as configs/datasets/camvid.yml lists them first.
+    assert test_script.main(tiny_data.command_line(trained, "quick:daf", *options)) == 0
+    # CamVid's first label id of each of the 7 classes, from configs/datasets/camvid.yml.
     ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
     files = sorted((trained / "CamVid/val").glob("*.png"))
     assert len(files) == tiny_data.COUNT
-    for file, found in zip(files, predict(model, files, batch_size=3), strict=True):
-        wanted = np.asarray(Image.open(official / "labelIds" / f"{file.stem}_pred_labelIds.png"))
-        np.testing.assert_array_equal(ids[found.classes], wanted)
+    for file, prediction in zip(files, predict(model, files, batch_size=3), strict=True):
+        expected = np.asarray(Image.open(official / "labelIds" / f"{file.stem}_pred_labelIds.png"))
+        np.testing.assert_array_equal(ids[prediction.classes], expected)
 
 
-def test_turned_photographs_are_predicted_as_in_evaluation(checkpoint: Path, model: Model, data: Path) -> None:
-    """`test.py --no-labels --save-preds` writes the turned image's size, and the same classes."""
+def test_exif_orientation_is_applied_as_in_evaluation(checkpoint: Path, model: Model, data: Path) -> None:
+    """`test.py --no-labels --save-preds` writes the upright image's size and the same classes."""
     exif = Image.Exif()
     exif[0x0112] = 6
     shutil.rmtree(data / "CamVid/valannot")
@@ -82,47 +82,50 @@ def test_turned_photographs_are_predicted_as_in_evaluation(checkpoint: Path, mod
     assert test_script.main([*line, "--no-labels", "--save-preds", str(data / "official")]) == 0
     ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
     for file in files:
-        wanted = np.asarray(Image.open(data / "official/labelIds" / f"{file.stem}_pred_labelIds.png"))
-        assert wanted.shape == (tiny_data.WIDTH, tiny_data.HEIGHT)
-        np.testing.assert_array_equal(ids[predict(model, file).classes], wanted)
+        expected = np.asarray(Image.open(data / "official/labelIds" / f"{file.stem}_pred_labelIds.png"))
+        assert expected.shape == (tiny_data.WIDTH, tiny_data.HEIGHT)
+        np.testing.assert_array_equal(ids[predict(model, file).classes], expected)
 
 
-def test_everything_has_the_images_own_size(model: Model) -> None:
+def test_outputs_have_the_native_image_size(model: Model) -> None:
     for width, height in ((64, 48), (301, 50), (33, 200), (1, 1)):
-        found = predict(model, photo(width, height), maps=True, probabilities=True)
-        assert found.classes.shape == (height, width)
-        assert found.classes.dtype == np.uint8
-        assert found.depth is not None
-        assert found.entropy is not None
-        assert found.depth_aware is not None
-        assert found.probabilities is not None
-        assert found.depth.shape == found.entropy.shape == found.depth_aware.shape == (height, width)
-        assert found.probabilities.shape == (CLASSES, height, width)
-        np.testing.assert_allclose(found.probabilities.sum(0), 1, rtol=1e-5)
-        assert 0 <= found.entropy.min() <= found.entropy.max() <= 1 + 1e-6
+        prediction = predict(model, photo(width, height), maps=True, probabilities=True)
+        assert prediction.classes.shape == (height, width)
+        assert prediction.classes.dtype == np.uint8
+        assert prediction.depth is not None
+        assert prediction.entropy is not None
+        assert prediction.depth_aware is not None
+        assert prediction.probabilities is not None
+        assert prediction.depth.shape == prediction.entropy.shape == prediction.depth_aware.shape == (height, width)
+        assert prediction.probabilities.shape == (CLASSES, height, width)
+        np.testing.assert_allclose(prediction.probabilities.sum(0), 1, rtol=1e-5)
+        assert 0 <= prediction.entropy.min() <= prediction.entropy.max() <= 1 + 1e-6
 
 
-def test_at_the_inputs_size_maps_are_the_papers(model: Model) -> None:
+def test_maps_at_input_size_equal_the_papers_formula(model: Model) -> None:
     from daf.interaction import depth_aware_map
 
-    found = predict(model, photo(*model.size), maps=True, probabilities=True)
-    assert found.probabilities is not None
-    assert found.depth is not None
-    logits, depth = torch.from_numpy(found.probabilities).log()[None], torch.from_numpy(found.depth)[None, None]
-    wanted = depth_aware_map(logits, depth)[0].sum(0).numpy()
-    np.testing.assert_allclose(found.depth_aware, wanted, rtol=1e-3, atol=1e-4)
-    np.testing.assert_array_equal(found.classes, found.probabilities.argmax(0))
+    prediction = predict(model, photo(*model.size), maps=True, probabilities=True)
+    assert prediction.probabilities is not None
+    assert prediction.depth is not None
+    logits, depth = (
+        torch.from_numpy(prediction.probabilities).log()[None],
+        torch.from_numpy(prediction.depth)[None, None],
+    )
+    expected = depth_aware_map(logits, depth)[0].sum(0).numpy()
+    np.testing.assert_allclose(prediction.depth_aware, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(prediction.classes, prediction.probabilities.argmax(0))
 
 
 def test_padding_keeps_the_aspect_and_is_cut_off(checkpoint: Path) -> None:
     padded = load_model(checkpoint, device="cpu", geometry="pad", size=(96, 48))
-    found = predict(padded, photo(40, 80))
-    assert found.classes.shape == (80, 40)
+    prediction = predict(padded, photo(40, 80))
+    assert prediction.classes.shape == (80, 40)
 
 
 @pytest.fixture
 def padding_target(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint whose target keeps the aspect, by a spec that is named relative to a folder we are no more in."""
+    """Checkpoint of a target with geometry `pad`; its spec's path is relative to another working directory."""
     spec = tmp_path / "there/mine.yml"
     spec.parent.mkdir()
     spec.write_text("base: camvid\nname: Mine\nfolder: mine\ngeometry: pad\n")
@@ -134,20 +137,20 @@ def padding_target(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return beside
 
 
-def test_the_geometry_travels_with_the_checkpoint(checkpoint: Path, padding_target: Path) -> None:
+def test_geometry_is_read_from_the_checkpoints_config(checkpoint: Path, padding_target: Path) -> None:
     image = photo(40, 80)
-    found = predict(load_model(padding_target, device="cpu"), image, probabilities=True).probabilities
+    probabilities_of_config = predict(load_model(padding_target, device="cpu"), image, probabilities=True).probabilities
     padded, stretched = (
         predict(load_model(checkpoint, device="cpu", geometry=name), image, probabilities=True).probabilities
         for name in ("pad", "stretch")
     )
-    assert found is not None
+    assert probabilities_of_config is not None
     assert padded is not None
-    np.testing.assert_array_equal(found, padded)
-    assert not np.array_equal(found, stretched)
+    np.testing.assert_array_equal(probabilities_of_config, padded)
+    assert not np.array_equal(probabilities_of_config, stretched)
 
 
-def test_an_earlier_config_yml_asks_the_spec_or_is_refused(
+def test_old_config_takes_geometry_from_the_spec_or_is_refused(
     checkpoint: Path, padding_target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = tmp_path / "config.yml"
@@ -164,19 +167,11 @@ def test_an_earlier_config_yml_asks_the_spec_or_is_refused(
     assert load_model(padding_target, device="cpu").geometry == "pad"
 
 
-def test_a_batch_is_its_images_one_by_one(model: Model) -> None:
+def test_batch_equals_single_images(model: Model) -> None:
     images = [photo(64, 48, 1), photo(100, 30, 2), photo(20, 90, 3)]
-    for one, other in zip(predict(model, images, batch_size=3), predict(model, images), strict=True):
-        assert (one.classes == other.classes).mean() > 0.99  # rounding may differ where two classes are equal
-        np.testing.assert_allclose(one.depth, other.depth, rtol=1e-3, atol=1e-3)
-
-
-def test_photographs_are_turned_as_their_camera_says(model: Model, tmp_path: Path) -> None:
-    picture = Image.fromarray(photo(64, 48))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    picture.save(tmp_path / "turned.png", exif=exif)
-    assert predict(model, tmp_path / "turned.png").classes.shape == (64, 48)
+    for batched, single in zip(predict(model, images, batch_size=3), predict(model, images), strict=True):
+        assert (batched.classes == single.classes).mean() > 0.99  # rounding may decide between two equal classes
+        np.testing.assert_allclose(batched.depth, single.depth, rtol=1e-3, atol=1e-3)
 
 
 def test_a_folder_with_an_unreadable_file(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -192,7 +187,7 @@ def test_a_folder_with_an_unreadable_file(checkpoint: Path, tmp_path: Path, caps
     for key, (width, height) in (("a", (64, 48)), ("deep/b.jpg", (90, 40)), ("deep/b.png", (30, 30))):
         for product in ("classes", "color", "depth", "depth_color", "entropy", "map"):
             assert Image.open(out / product / f"{key}.png").size == (width, height), product
-        assert Image.open(out / "overlay" / f"{key}.jpg").height > height  # the legend lies beneath
+        assert Image.open(out / "overlay" / f"{key}.jpg").height > height  # the legend is below the image
         assert np.load(out / "entropy" / f"{key}.npy").shape == (height, width)
         assert np.asarray(Image.open(out / "classes" / f"{key}.png")).max() < CLASSES
         assert cv2.imread(str(out / "depth" / f"{key}.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
@@ -203,7 +198,7 @@ def test_a_folder_with_an_unreadable_file(checkpoint: Path, tmp_path: Path, caps
 def test_damaged_exif_does_not_end_a_folder(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The pixels are fine: predicted as they are stored, with a warning that names the file; the others come, too."""
+    """Files with damaged EXIF are predicted as stored, with a warning that names the file; other files follow."""
     random = np.random.RandomState(5)
     source = tmp_path / "photos"
     source.mkdir()
@@ -220,10 +215,10 @@ def test_damaged_exif_does_not_end_a_folder(
         assert "its EXIF block is damaged" in line
 
 
-def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
+def test_readable_formats_are_predicted_and_others_reported(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HEIC without its package by a stand-in, which holds where the package is installed, too."""
+    """A missing HEIC package is simulated, so that the test also works where it is installed."""
     monkeypatch.setattr("advent.dataset.image_io.has_heif", lambda: False)
     monkeypatch.setattr("advent.dataset.image_io.decoded_formats", lambda: ("PNG", "JPEG", "GIF", "JPEG2000", "AVIF"))
     source = tmp_path / "photos"
@@ -233,7 +228,7 @@ def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
     for name, kind in kinds.items():
         Image.fromarray(photo(64, 48)).save(source / name, kind)
     (source / "f.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
-    Image.fromarray(photo(16, 12)).save(source / "g.dng", "TIFF")  # a raw file with its thumbnail
+    Image.fromarray(photo(16, 12)).save(source / "g.dng", "TIFF")  # a raw file contains a TIFF thumbnail
     for name in ("notes.txt", "deep/more.txt", "no_suffix"):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text("x")
@@ -248,13 +243,13 @@ def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
         assert Image.open(tmp_path / f"out/classes/{name[0]}.png").size == (64, 48)
     for name in ("f.heic", "g.dng"):
         (source / name).unlink()
-    assert run_predict(checkpoint, source, tmp_path / "out", "--no-depth") == 0  # a text file is no failure
+    assert run_predict(checkpoint, source, tmp_path / "out", "--no-depth") == 0  # a text file is not an error
     assert "notes.txt" in capsys.readouterr().err
 
 
 @pytest.mark.timeout(60)
-def test_a_hundred_thousand_frames_are_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compared one by one with each other they took minutes; only their names are made here."""
+def test_output_names_of_a_hundred_thousand_frames_are_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairwise comparison of the names took minutes; no files are created here."""
     names = [f"{index:06d}.{'png' if index % 2 else 'jpg'}" for index in range(100_000)]
     monkeypatch.setattr(predict_files, "walk", lambda folder: names)
     keys, others = predict_files._keys(tmp_path, tmp_path / "out")
@@ -262,8 +257,8 @@ def test_a_hundred_thousand_frames_are_named_at_once(tmp_path: Path, monkeypatch
     predict_files._refuse_to_overwrite(keys, tmp_path / "out", OutputOptions(depth=True))
 
 
-def test_a_link_to_an_input_among_the_products_is_not_followed(checkpoint: Path, tmp_path: Path) -> None:
-    """A product takes the link's place; what it led to stays as it was."""
+def test_output_replaces_a_link_to_an_input(checkpoint: Path, tmp_path: Path) -> None:
+    """An output file replaces the link; the link's target is unchanged."""
     tiny_data.write_png(tmp_path / "photos/a.png", photo(64, 48))
     before = (tmp_path / "photos/a.png").read_bytes()
     (tmp_path / "out/classes").mkdir(parents=True)
@@ -274,7 +269,7 @@ def test_a_link_to_an_input_among_the_products_is_not_followed(checkpoint: Path,
 
 
 def test_depth_files_are_centimetres_as_in_synthia() -> None:
-    # 65536 / (cm + 1): 1 m, 10 m, the farthest that 16 bits hold, and what is farther or no depth at all.
+    # 65536 / (cm + 1): 1 m, 10 m, the 16-bit maximum, a larger distance, and an invalid value.
     inverse = np.array([65536 / 101, 65536 / 1001, 1.0, 0.5, -3.0], np.float32)
     np.testing.assert_array_equal(centimetres(inverse), [100, 1000, 65535, 65535, 65535])
 
@@ -328,7 +323,7 @@ def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.
 
 def test_the_five_lines_of_readme(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (block,) = [one for one in blocks if "from daf import load_model, predict" in one]
+    (block,) = [text for text in blocks if "from daf import load_model, predict" in text]
     assert len([line for line in block.splitlines() if line.strip()]) == 5
     named = re.findall(r'"([^"]+)"', block)
     (weights,) = [name for name in named if name.endswith(".pth")]
@@ -339,5 +334,5 @@ def test_the_five_lines_of_readme(trained: Path, tmp_path: Path, monkeypatch: py
     tiny_data.write_png(tmp_path / image, photo(80, 60))
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
-    (left,) = [name for name in named if name.endswith(".png")]
-    assert Image.open(tmp_path / left).size == (80, 60)
+    (output,) = [name for name in named if name.endswith(".png")]
+    assert Image.open(tmp_path / output).size == (80, 60)

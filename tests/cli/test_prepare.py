@@ -1,4 +1,4 @@
-"""scripts/prepare.py on a config: stages read the cache to the same bytes, and whatever stops it harms nothing."""
+"""scripts/prepare.py on a config: stages train to the same bytes from the cache; interruption does no harm."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts/prepare.py"
 
 
 def files_of(root: Path) -> dict[str, bytes]:
-    """Everything that a run left, but for clock times."""
+    """Checkpoints and metrics of all runs: relative path -> bytes."""
     kept = [p for p in sorted(root.rglob("*")) if p.is_file() and p.suffix in (".pth", ".jsonl")]
     return {str(p.relative_to(root)): p.read_bytes() for p in kept}
 
@@ -34,7 +34,7 @@ def entries(root: Path) -> list[Path]:
     return sorted((root / "cache").rglob("*.npz"))
 
 
-def test_a_stage_on_the_cache_leaves_the_same_bytes(
+def test_training_from_the_cache_writes_the_same_bytes(
     data: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -55,7 +55,7 @@ def test_a_stage_on_the_cache_leaves_the_same_bytes(
     assert "8 of 8 images are cached" in caplog.text
 
 
-def test_what_is_there_is_kept(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_existing_entries_are_kept(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = tiny_data.command_line(data, "quick:daf")
     assert prepare.main([*line, "--role", "target"]) == 0
     assert len(entries(data)) == tiny_data.COUNT
@@ -80,14 +80,14 @@ def test_a_bad_picture_is_named(data: Path, capsys: pytest.CaptureFixture[str]) 
     assert all(entry.stat().st_size for entry in entries(data))
 
 
-def test_a_disk_that_fills_up(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_full_disk(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     original, written = Cache.write, []
 
-    def full(self: Cache, name: str, *more: Any) -> None:
+    def full(self: Cache, name: str, *content: Any) -> None:
         if len(written) == 3:
             raise OSError(errno.ENOSPC, "No space left on device", name)
         written.append(name)
-        original(self, name, *more)
+        original(self, name, *content)
 
     line = tiny_data.command_line(data, "quick:daf", "--role=source", "--workers=1")
     monkeypatch.setattr(Cache, "write", full)
@@ -128,7 +128,7 @@ def test_killed_and_called_again(tmp_path: Path, how: signal.Signals) -> None:
     assert 0 < len(entries(tmp_path)) < 400
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 0
-    made = int(again.stdout.partition(" made")[0].rpartition(": ")[2])
-    assert 0 < made < 400
+    written = int(again.stdout.partition(" made")[0].rpartition(": ")[2])
+    assert 0 < written < 400
     assert len(entries(tmp_path)) == 400
     assert not list(tmp_path.rglob("*.tmp"))

@@ -1,4 +1,4 @@
-"""Every protocol end to end on rendered streets with a tiny network: Cityscapes' and Mapillary's layouts for real."""
+"""All protocols end to end on rendered streets in Cityscapes' and Mapillary's layouts, with a tiny network."""
 
 import json
 
@@ -11,7 +11,7 @@ import test as test_script
 import train
 from helpers import tiny_data
 
-# Four iterations teach sixteen classes nothing: every pixel may become a pseudo label.
+# Four iterations cannot train sixteen classes: the threshold accepts every pixel as a pseudo label.
 BRIEF = ["TRAIN.EARLY_STOP=4", "ISL.THRESHOLD=0.01"]
 
 
@@ -19,12 +19,12 @@ BRIEF = ["TRAIN.EARLY_STOP=4", "ISL.THRESHOLD=0.01"]
 def rendered(tmp_path_factory):
     root = tmp_path_factory.mktemp("rendered")
     common = ["--size", "96x64", "--workers", "2"]
-    for name, more in (
+    for name, options in (
         ("streets", ["--count", "4", "--seed", "1"]),
         ("streets_real", ["--count", "4", "--val-count", "2", "--seed", "2", "--style", "real"]),
         ("streets_mapillary", ["--count", "4", "--val-count", "2", "--seed", "3", "--layout", "mapillary"]),
     ):
-        assert make_streets.main(["--out", str(root / name), *common, *more]) == 0
+        assert make_streets.main(["--out", str(root / name), *common, *options]) == 0
     return root
 
 
@@ -80,7 +80,7 @@ def test_protocol(rendered, protocol, folder, target, capsys):
     assert all(name.endswith(suffix) for name in easy)
     assert all((folder / "rank/color_masks" / name).with_suffix(".png").is_file() for name in easy)
     before = (folder / "ida/resume.pth").stat().st_mtime_ns
-    assert reproduce.main(arguments) == 0  # goes on where it was: nothing is left to do
+    assert reproduce.main(arguments) == 0  # resumes with nothing left to do
     assert capsys.readouterr().out.splitlines()[-1] == said.splitlines()[-1]
     assert (folder / "ida/resume.pth").stat().st_mtime_ns == before
 
@@ -96,7 +96,7 @@ def test_seeds_are_averaged(rendered, capsys):
     assert rows[0]["snapshot"] != rows[1]["snapshot"]
 
 
-def test_a_plan_names_what_is_missing_and_runs_nothing(tmp_path, capsys):
+def test_dry_run_lists_missing_inputs_and_runs_nothing(tmp_path, capsys):
     arguments = [
         "--protocol",
         "EP1",
@@ -116,7 +116,7 @@ def test_a_plan_names_what_is_missing_and_runs_nothing(tmp_path, capsys):
     assert "missing: target Cityscapes" in said
     assert "missing: starting weights nowhere.pth" in said
     assert "90,001" in said
-    assert "unknown" in said  # the time of labelling images that are not there
+    assert "unknown" in said  # the labelling time of missing images
     assert not (tmp_path / "exp").exists()
     del arguments[2]
     assert reproduce.main(arguments) == 2
@@ -124,13 +124,13 @@ def test_a_plan_names_what_is_missing_and_runs_nothing(tmp_path, capsys):
 
 
 def test_daf_as_released_and_normalised_ranking(rendered):
-    """The release's own settings run through: depth squared on the target, its rare ids in the ranking."""
+    """The settings of the authors' code run: depth squared on the target, its rare ids in the ranking."""
     arguments = ["--cfg", "ep1", "--exp-suffix=release", *command_line(rendered, "streets_real")]
     assert pipeline.main([*arguments, "TRAIN.DEPTH_POWER=[1,2]", "RANK.NORMALIZE=release"]) == 0
 
 
 def test_intrada_as_a_baseline(rendered):
-    """AdvEnt, ranking by entropy alone, IDA: no depth anywhere."""
+    """AdvEnt, ranking by entropy alone, IDA: no stage uses depth."""
     assert pipeline.main(["--cfg", "intra", *command_line(rendered, "streets_real")]) == 0
     folder = rendered / "exp/ep1"
     assert (folder / "advent_rank/easy_split.txt").is_file()
@@ -139,7 +139,7 @@ def test_intrada_as_a_baseline(rendered):
 
 
 def test_dada_on_mapillary(rendered):
-    """The config of DADA's release synthia2mapillary_dada.pth, trained and scored."""
+    """The config of DADA's published synthia2mapillary_dada.pth is trained and scored."""
     arguments = ["--cfg", "ep3_dada", *command_line(rendered, "streets_mapillary")]
     assert train.main(arguments) == 0
     checkpoint = rendered / "exp/ep3/dada/model_3.pth"

@@ -1,4 +1,4 @@
-"""What a stage leaves says what it was made from, and a later stage refuses what does not belong."""
+"""Provenance: every stage records its inputs; a later stage refuses inputs that do not match."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from helpers import tiny_data
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """What all stages have left, to be changed; IDA's own results are gone."""
+    """Writable copy of the trained folder without IDA's results."""
     root = shutil.copytree(trained, tmp_path / "copy")
     shutil.rmtree(root / "exp/quick/ida")
     return root
@@ -30,8 +30,8 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def intra(root, *more):
-    return train_intra.main(tiny_data.command_line(root, "quick:ida", *more))
+def intra(root, *options):
+    return train_intra.main(tiny_data.command_line(root, "quick:ida", *options))
 
 
 def refused(capsys, *words):
@@ -41,13 +41,13 @@ def refused(capsys, *words):
         assert word in lines[0]
 
 
-def test_every_stage_records_what_it_was_made_from(trained):
+def test_every_stage_records_its_inputs(trained):
     folder = trained / "exp/quick"
     for stage in ("daf", "isl", "rank", "ida"):
-        found = record(trained, stage)
-        assert found["seed"] in (1, 1234)
-        assert {"version", "sha256"} <= found["code"].keys()
-        assert {"python", "torch", "numpy"} <= found["versions"].keys()
+        provenance = record(trained, stage)
+        assert provenance["seed"] in (1, 1234)
+        assert {"version", "sha256"} <= provenance["code"].keys()
+        assert {"python", "torch", "numpy"} <= provenance["versions"].keys()
     assert record(trained, "isl")["inputs"]["start"]["sha256"] == sha256(folder / "daf/model_6.pth")
     assert record(trained, "rank")["inputs"]["start"]["sha256"] == sha256(folder / "isl/model_6.pth")
     ida = record(trained, "ida")["inputs"]
@@ -59,11 +59,11 @@ def test_every_stage_records_what_it_was_made_from(trained):
     ).keys()
 
 
-def test_results_record_it_too(copy):
+def test_results_record_provenance(copy):
     assert test_script.main(tiny_data.command_line(copy, "quick:daf")) == 0
-    found = json.loads((copy / "exp/quick/daf/results.json").read_text())
-    assert {"code", "versions", "config", "names", "seed"} <= found.keys()
-    assert found["results"][0]["sha256"] == sha256(copy / "exp/quick/daf/model_6.pth")
+    results = json.loads((copy / "exp/quick/daf/results.json").read_text())
+    assert {"code", "versions", "config", "names", "seed"} <= results.keys()
+    assert results["results"][0]["sha256"] == sha256(copy / "exp/quick/daf/model_6.pth")
 
 
 def test_a_ranking_by_another_network_is_refused(copy, capsys, caplog):
@@ -95,26 +95,26 @@ def test_an_unfinished_ranking_is_refused(copy, capsys):
     refused(capsys, "not finished", "python entropy.py --cfg quick:rank")
 
 
-def test_a_ranking_from_elsewhere_is_announced(copy, caplog):
+def test_external_ranking_warns(copy, caplog):
     for file in ("provenance.json", "finished.json", "config.yml"):
         (copy / "exp/quick/rank" / file).unlink()
     assert intra(copy) == 0
     assert "nobody knows which network" in caplog.text
 
 
-def test_a_continued_ida_notices_another_ranking(copy, capsys):
+def test_resumed_ida_refuses_another_ranking(copy, capsys):
     assert intra(copy) == 0
-    made = record(copy, "rank")
-    made["inputs"]["start"]["sha256"] = "0" * 64
-    (copy / "exp/quick/rank/provenance.json").write_text(json.dumps(made))
+    provenance = record(copy, "rank")
+    provenance["inputs"]["start"]["sha256"] = "0" * 64
+    (copy / "exp/quick/rank/provenance.json").write_text(json.dumps(provenance))
     assert intra(copy, "--resume") == 2
     refused(capsys, "another network")
 
 
-def test_a_pipeline_refuses_a_chain_that_does_not_hold(copy, capsys):
+def test_pipeline_refuses_a_chain_with_mismatched_inputs(copy, capsys):
     arguments = tiny_data.command_line(copy, "quick", "--no-test")
     assert pipeline.main(arguments) == 0
-    # Stage 0 again, differently: what was made from it no longer belongs to it.
+    # Stage 0 is trained again with another seed: later results no longer match it.
     again = tiny_data.command_line(copy, "quick:daf", "--overwrite", "TRAIN.RANDOM_SEED=7")
     assert train.main(again) == 0
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""--tensorboard: what it shows, and that a run with it is the same run to the last byte."""
+"""--tensorboard: logged scalars and images; training is byte-identical with and without it."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ NAMES = ("flat", "construction", "object", "nature", "sky", "human", "vehicle")
 
 
 def events(folder: Path) -> EventAccumulator:
-    found = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
-    return found.Reload()
+    accumulator = EventAccumulator(str(folder / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
+    return accumulator.Reload()
 
 
-def test_losses_rates_waiting_scores_and_pictures(data: Path) -> None:
+def test_logged_scalars_and_images(data: Path) -> None:
     line = ["--tensorboard", "TRAIN.PICTURES_EVERY=3", "TRAIN.EVAL_EVERY=3"]
     assert train.main(tiny_data.command_line(data, "quick:daf", *line)) == 0
     shown = events(data / "exp/quick/daf")
     scalars = set(shown.Tags()["scalars"])
     assert scalars >= {"seg", "depth", "adv", "d_source", "d_target", "lr", "lr_d", "waiting_share", "test_miou"}
     assert scalars >= {f"test_iou/{name}" for name in NAMES}
-    assert all(0 <= one.value <= 1 for one in shown.Scalars("waiting_share"))
-    assert [one.step for one in shown.Scalars("test_iou/sky")] == [2, 5]
+    assert all(0 <= event.value <= 1 for event in shown.Scalars("waiting_share"))
+    assert [event.step for event in shown.Scalars("test_iou/sky")] == [2, 5]
     for domain, columns in (("source", 7), ("target", 5)):
         pictures = shown.Images(f"pictures/{domain}")
-        assert [one.step for one in pictures] == [0, 3, 6]
+        assert [event.step for event in pictures] == [0, 3, 6]
         drawn = Image.open(io.BytesIO(pictures[0].encoded_image_string))
         assert drawn.width == columns * (tensorboard.TILE_WIDTH + 4) + 4
         assert drawn.height > 18 + 2 * (180 + 4)  # two examples and a legend
 
 
-def test_the_run_is_the_same_without_it(data: Path) -> None:
+def test_training_is_identical_without_tensorboard(data: Path) -> None:
     folder = data / "exp/quick/daf"
     states = []
-    for more in ([], ["--tensorboard", "TRAIN.PICTURES_EVERY=1"]):
+    for options in ([], ["--tensorboard", "TRAIN.PICTURES_EVERY=1"]):
         shutil.rmtree(data / "exp", ignore_errors=True)
-        assert train.main(tiny_data.command_line(data, "quick:daf", *more)) == 0
+        assert train.main(tiny_data.command_line(data, "quick:daf", *options)) == 0
         states.append({path.name: path.read_bytes() for path in folder.glob("*.pth")})
         states[-1]["metrics.jsonl"] = (folder / "metrics.jsonl").read_bytes()
     assert len(states[0]) > 3
@@ -61,11 +61,11 @@ def test_self_learning_shows_its_pseudo_labels(trained: Path, tmp_path: Path) ->
     shutil.copytree(trained, root, ignore=shutil.ignore_patterns("isl", "ida", "rank"))
     assert train_isl.main(tiny_data.command_line(root, "quick:isl", "--tensorboard", "TRAIN.PICTURES_EVERY=5")) == 0
     shown = events(root / "exp/quick/isl")
-    assert [one.step for one in shown.Images("pictures/source")] == [0, 5]
+    assert [event.step for event in shown.Images("pictures/source")] == [0, 5]
     assert "pictures/target" not in shown.Tags()["images"]
 
 
-def test_the_map_shown_is_the_depth_aware_map(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_logged_map_is_the_depth_aware_map(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(1)
     logits, depth = torch.randn(1, 7, 4, 6, generator=generator), torch.rand(1, 1, 4, 6, generator=generator) + 1
     seen: list[np.ndarray] = []

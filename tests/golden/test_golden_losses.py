@@ -1,4 +1,4 @@
-"""Losses, schedule, repeated update, metrics and pseudo labels against golden numbers."""
+"""Losses, schedule, repeated update, metrics and pseudo labels against golden values."""
 
 import numpy as np
 import torch
@@ -37,9 +37,9 @@ def test_losses_and_gradients():
     loss.backward()
     close(loss.item(), golden["berhu"])
     probe(depth.grad, golden["berhu_grad"])
-    verdict = normal(14, 1, 1, 5, 7, scale=2)
-    close(bce_loss(verdict, 0), golden["bce_source_0"])
-    close(bce_loss(verdict, 1), golden["bce_target_1"])
+    domain_logits = normal(14, 1, 1, 5, 7, scale=2)
+    close(bce_loss(domain_logits, 0), golden["bce_source_0"])
+    close(bce_loss(domain_logits, 1), golden["bce_target_1"])
     depth_map = depth_aware_map(logits.detach()[:1], normal(15, 1, 1, 17, 23).abs())
     probe(depth_map, golden["depth_aware_map_of_first_image"])
     close(score(logits.detach()[:1], normal(15, 1, 1, 17, 23).abs()), [golden["ranking_score_of_first_image"]])

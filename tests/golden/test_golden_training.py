@@ -1,4 +1,4 @@
-"""Two whole training steps of DAF (as released and symmetric), DADA and AdvEnt against golden numbers."""
+"""Two training steps of DAF (as released and symmetric), DADA and AdvEnt against golden values."""
 
 import numpy as np
 import pytest

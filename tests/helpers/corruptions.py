@@ -1,4 +1,4 @@
-"""Ways to spoil the tiny data and what lies beside them; each gives a function of the data's root, or is one."""
+"""Corruptions of the tiny data, checkpoints and results; each is, or returns, a function of the data's root."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ def overwrite(content, *parts):
 
 
 def picture(name, value, channels=(), kind=np.uint8):
-    """Put a picture of one value over a file of the source."""
+    """Overwrite a file of the source with an image of one value."""
     size = (tiny_data.HEIGHT, tiny_data.WIDTH, *channels)
     return lambda root: tiny_data.write_png(root / "streets" / name, np.full(size, value, kind))
 
@@ -49,7 +49,7 @@ def cut(*parts):
 
 
 def split_files(easy, hard):
-    """A ranking from elsewhere: split files alone."""
+    """A ranking without provenance: the two split files alone."""
 
     def spoil(root):
         folder = root / "exp/quick/rank"

@@ -1,4 +1,4 @@
-"""A data set of one's own as the tests describe it."""
+"""Custom data set specs: written to a file, loaded and read."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def spec_of(tmp_path: Path, text: str) -> Any:
     return load_spec(file)
 
 
-def read(spec: Any, root: Path, split: str = "train", **more: Any) -> StreetDataset:
+def read(spec: Any, root: Path, split: str = "train", **options: Any) -> StreetDataset:
     classes = spec.classes or C7
-    return StreetDataset(spec, root, split, classes, **{"size": (6, 4), "label_size": (6, 4), **more})
+    return StreetDataset(spec, root, split, classes, **{"size": (6, 4), "label_size": (6, 4), **options})

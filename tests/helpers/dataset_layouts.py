@@ -1,4 +1,4 @@
-"""Small folders in the published layouts, and data sets that read them."""
+"""Small folders in the published data sets' layouts, and the data sets that read them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-import daf.dataset.depth  # noqa: F401  (registers what depth files hold)
+import daf.dataset.depth  # noqa: F401  (registers the depth formats)
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import load_classes
 from advent.dataset.spec import load_spec
@@ -46,7 +46,7 @@ def make_synthia(tmp_path: Path) -> Path:
 
 
 def make_cityscapes(tmp_path: Path) -> Path:
-    """Two cities that share a base name; labels road in the one, sky in the other."""
+    """Two cities with the same base name; the labels are road in aachen and sky in bonn."""
     root = tmp_path / "Cityscapes"
     for city, label in (("aachen", 7), ("bonn", 23)):
         save(root / "leftImg8bit" / "train" / city / "x_leftImg8bit.png", rgb(label))
@@ -67,13 +67,15 @@ def make_mapillary(tmp_path: Path) -> Path:
     return root
 
 
-def city_data(root: Path, **more: Any) -> StreetDataset:
-    return StreetDataset(load_spec("Cityscapes"), root, "train", C16, **{"size": (12, 8), **more})
+def city_data(root: Path, **options: Any) -> StreetDataset:
+    return StreetDataset(load_spec("Cityscapes"), root, "train", C16, **{"size": (12, 8), **options})
 
 
-def synthia_data(root: Path, **more: Any) -> StreetDataset:
-    return StreetDataset(load_spec("SYNTHIA"), root, "all", C16, **{"size": (12, 8), **more})
+def synthia_data(root: Path, **options: Any) -> StreetDataset:
+    return StreetDataset(load_spec("SYNTHIA"), root, "all", C16, **{"size": (12, 8), **options})
 
 
-def map_data(root: Path, **more: Any) -> StreetDataset:
-    return StreetDataset(load_spec("Mapillary"), root, "train", C7, **{"size": (20, 20), "with_labels": True, **more})
+def map_data(root: Path, **options: Any) -> StreetDataset:
+    return StreetDataset(
+        load_spec("Mapillary"), root, "train", C7, **{"size": (20, 20), "with_labels": True, **options}
+    )

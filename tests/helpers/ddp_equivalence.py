@@ -1,4 +1,4 @@
-"""One training on parts and on the whole: what processes and micro-batches leave behind, for tests and figures.
+"""Equivalence of processes, micro-batches and one large batch: gradients, weights, statistics and losses.
 
 python tests/helpers/ddp_equivalence.py --processes 4
 """
@@ -20,8 +20,8 @@ HEIGHT, WIDTH, CLASSES = 48, 64, 7
 STEPS = 5
 
 
-def learner(method: str, statistics: bool = False) -> Any:
-    """A tiny network in float64 under a method; without `statistics`, batch norm is in eval mode."""
+def make_learner(method: str, statistics: bool = False) -> Any:
+    """Learner of a tiny float64 network; batch norm is in eval mode unless `statistics` is set."""
     import daf.methods  # noqa: F401
     from advent.config.loading import default_config
     from advent.methods.registry import find_method, find_network
@@ -43,19 +43,19 @@ def learner(method: str, statistics: bool = False) -> Any:
     torch.manual_seed(3)
     net = find_network(config).build(config, ResNetEncoder((1, 1, 1, 1), 8, "trainable", "conv1"))
     initialise(net, "he")
-    chosen = intra_method(config) if method == "IDA" else find_method(config)
+    chosen_method = intra_method(config) if method == "IDA" else find_method(config)
     if method == "ISL":
-        chosen = Method("ISL", supervised_step, include_last_iter=True, multi_level=True)
-    made = Learner(net, chosen, find_network(config).supervised, config.TRAIN, torch.device("cpu"))
-    made.net.double()
-    made.context.discriminators.double()
+        chosen_method = Method("ISL", supervised_step, include_last_iter=True, multi_level=True)
+    result = Learner(net, chosen_method, find_network(config).supervised, config.TRAIN, torch.device("cpu"))
+    result.net.double()
+    result.context.discriminators.double()
     if not statistics:
-        made.net.eval()
-    return made
+        result.net.eval()
+    return result
 
 
 def batches(method: str, step: int, count: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The whole batch of a step: `count` images of each domain, every one with another share of valid pixels."""
+    """The full batch of a step: `count` images per domain, each with a different share of valid pixels."""
     random = torch.Generator().manual_seed(1000 + step)
 
     def normal(*shape: int) -> Any:
@@ -78,59 +78,59 @@ def cut(batch: dict[str, Any], first: int, last: int) -> dict[str, Any]:
 
 
 def train(method: str, images: int, micro: int = 1, statistics: bool = False, steps: int = STEPS) -> dict[str, Any]:
-    """Train on batches of `images`, of which this process takes its share in `micro` micro-batches.
+    """Train on batches of `images` images; this process takes its share in `micro` micro-batches.
 
     Returns the gradients of the first STEPS steps, the losses of all, and the weights and statistics at the end.
     """
     from advent.runtime import distributed
 
-    made = learner(method, statistics)
-    made.broadcast_weights()
-    own = images // (distributed.world_size() * micro)
-    found: dict[str, Any] = {"gradients": {}, "losses": []}
+    learner = make_learner(method, statistics)
+    learner.broadcast_weights()
+    size = images // (distributed.world_size() * micro)
+    record: dict[str, Any] = {"gradients": {}, "losses": []}
     for step in range(steps):
         source, target = batches(method, step, images)
-        at = [own * (distributed.rank() * micro + index) for index in range(micro)]
-        parts = [[cut(batch, a, a + own) for a in at] for batch in (source, target)]
-        values = made.update(step, parts[0], None if method == "ISL" else parts[1])
-        found["losses"].append({name: float(value) for name, value in values.items()})
+        starts = [size * (distributed.rank() * micro + index) for index in range(micro)]
+        parts = [[cut(batch, start, start + size) for start in starts] for batch in (source, target)]
+        values = learner.update(step, parts[0], None if method == "ISL" else parts[1])
+        record["losses"].append({name: float(value) for name, value in values.items()})
         if step < STEPS:
-            found["gradients"] |= {f"{step} {n}": p.grad.clone() for n, p in parameters(made) if p.grad is not None}
-    found["weights"] = {n: p.detach().clone() for n, p in parameters(made)}
-    found["statistics"] = {n: b.clone() for n, b in made.net.named_buffers()}
-    return found
+            record["gradients"] |= {f"{step} {n}": p.grad.clone() for n, p in parameters(learner) if p.grad is not None}
+    record["weights"] = {n: p.detach().clone() for n, p in parameters(learner)}
+    record["statistics"] = {n: b.clone() for n, b in learner.net.named_buffers()}
+    return record
 
 
-def parameters(made: Any) -> list[tuple[str, Any]]:
-    return [*made.net.named_parameters(), *made.context.discriminators.named_parameters(prefix="D")]
+def parameters(learner: Any) -> list[tuple[str, Any]]:
+    return [*learner.net.named_parameters(), *learner.context.discriminators.named_parameters(prefix="D")]
 
 
-def together(function: str, *arguments: Any) -> Any:
-    """Call one of this module's functions amid the other processes."""
+def in_process_group(function: str, *arguments: Any) -> Any:
+    """Call a function of this module inside the process group."""
     from advent.runtime import distributed
 
     with distributed.process_group():
         return globals()[function](*arguments)
 
 
-def largest_difference(one: dict[str, Any], other: dict[str, Any], what: str) -> float:
-    """The largest of |a - b| / max(|b|), tensor by tensor; both hold the same names."""
-    assert one[what].keys() == other[what].keys()
+def largest_difference(actual: dict[str, Any], expected: dict[str, Any], key: str) -> float:
+    """Largest |a - b| / max(|b|) over the tensors of one key; both dictionaries have the same names."""
+    assert actual[key].keys() == expected[key].keys()
     differences = [0.0]
-    for name, wanted in other[what].items():
-        scale = float(wanted.abs().max()) or 1.0
-        differences.append(float((one[what][name].to(wanted.dtype) - wanted).abs().max()) / scale)
+    for name, tensor in expected[key].items():
+        scale = float(tensor.abs().max()) or 1.0
+        differences.append(float((actual[key][name].to(tensor.dtype) - tensor).abs().max()) / scale)
     return max(differences)
 
 
-def loss_difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """The same of the logged losses and gradient norms."""
-    pairs = zip(one["losses"], other["losses"], strict=True)
+def loss_difference(actual: dict[str, Any], expected: dict[str, Any]) -> float:
+    """Largest relative difference of the logged losses and gradient norms."""
+    pairs = zip(actual["losses"], expected["losses"], strict=True)
     return max(abs(a[name] - b[name]) / max(abs(b[name]), 1e-30) for a, b in pairs for name in b)
 
 
 def main() -> int:
-    """Command line: the table of errors."""
+    """Command line: print the table of errors per method."""
     from helpers.process_pool import ProcessPool
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -142,11 +142,14 @@ def main() -> int:
         print("| method | processes: gradients | weights | losses | ACCUMULATE: gradients | weights | losses |")
         print("|---|---:|---:|---:|---:|---:|---:|")
         for method in METHODS:
-            whole = pool.alone(train, method, count)
+            expected = pool.alone(train, method, count)
             cells = []
-            for parts in (pool.run(together, "train", method, count)[0], pool.alone(train, method, count, count)):
-                cells += [largest_difference(parts, whole, what) for what in ("gradients", "weights")]
-                cells.append(loss_difference(parts, whole))
+            for actual in (
+                pool.run(in_process_group, "train", method, count)[0],
+                pool.alone(train, method, count, count),
+            ):
+                cells += [largest_difference(actual, expected, key) for key in ("gradients", "weights")]
+                cells.append(loss_difference(actual, expected))
             print(f"| {method} | " + " | ".join(f"{cell:.1e}" for cell in cells) + " |", flush=True)
     finally:
         pool.close()

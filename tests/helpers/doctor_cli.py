@@ -1,4 +1,4 @@
-"""scripts/doctor.py as the tests call it: its exit code and its text."""
+"""Run scripts/doctor.py in process and return its exit code and output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import doctor
 
 
 def examine(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    """Exit code and text, each finding on one line."""
+    """Exit code and output of the doctor, one line per finding."""
     try:
         code = doctor.main([str(argument) for argument in arguments])
     except SystemExit as stop:
@@ -19,5 +19,5 @@ def examine(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int
     return code, captured.out.replace("\n           ", " ") + captured.err
 
 
-def on_dataset(capsys: pytest.CaptureFixture[str], name: str, root: Path, *more: object) -> tuple[int, str]:
-    return examine(capsys, "--dataset", name, "--root", root, *more)
+def on_dataset(capsys: pytest.CaptureFixture[str], name: str, root: Path, *options: object) -> tuple[int, str]:
+    return examine(capsys, "--dataset", name, "--root", root, *options)

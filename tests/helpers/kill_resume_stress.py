@@ -1,8 +1,8 @@
-"""Kills runs at random points and continues them; what they leave must equal an undisturbed run's, byte for byte.
+"""Kill-and-resume stress test: resumed runs must write the same bytes as an uninterrupted run.
 
     python tests/helpers/kill_resume_stress.py --kills 100 --seed 1
 
-Half of the kills fall at a random moment, half at a file: half-written, written but not yet renamed, just renamed.
+Half of the kills happen at a random time, half at a file: half-written, written but not renamed, or just renamed.
 A run is forked from a server that has imported everything, so a kill costs about a second.
 """
 
@@ -31,10 +31,10 @@ if __name__ == "__main__":
 
 from helpers import tiny_data
 
-DOORS = ("train", "train_isl", "entropy", "train_intra")
-# KEEP removes snapshots, LOG_EVERY leaves a window open at a kill.
+STAGE_SCRIPTS = ("train", "train_isl", "entropy", "train_intra")
+# KEEP removes checkpoints. With LOG_EVERY=5 the metric buffer is not empty at a kill.
 LONG = ["TRAIN.EARLY_STOP=12", "TRAIN.SAVE_LAST=true", "TRAIN.KEEP=2", "TRAIN.LOG_EVERY=5"]
-# name -> door, config, stage folder, further arguments
+# name -> stage script, config, stage folder, further arguments
 SCENARIOS = {
     "DAF, 2 workers": ("train", "quick:daf", "daf", ["NUM_WORKERS=2"]),
     "ISL": ("train_isl", "quick:isl", "isl", ["ISL.REFRESH_EVERY=4"]),
@@ -50,7 +50,7 @@ SCENARIOS = {
 
 @dataclass
 class Plan:
-    """Where a run is to be killed: at a moment, or at the n-th file, `half` written, `whole` or `renamed`."""
+    """When to kill a run: after `seconds`, or at the n-th file when it is `half` written, `whole` or `renamed`."""
 
     seconds: float | None = None
     file: int | None = None
@@ -59,23 +59,23 @@ class Plan:
 
 @dataclass
 class Tally:
-    """What came of it."""
+    """Result of all kills: attempts, survivals, places of the kills, differing files."""
 
     tried: int = 0
     survived: int = 0
-    fell: collections.Counter = field(default_factory=collections.Counter)
+    killed_at: collections.Counter = field(default_factory=collections.Counter)
     differing: list[str] = field(default_factory=list)
 
 
-def child(script: str, argv: list[str], plan: Plan | None, note: str) -> None:
-    """Run a door in this process, to be killed according to plan; where it fell is written into the file `note`."""
+def run_child(script: str, argv: list[str], plan: Plan | None, note: str) -> None:
+    """Run a stage script in this process and kill it according to the plan; the place is written to the file `note`."""
     output = os.open(f"{note}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
     import torch
 
     torch.set_num_threads(1)
-    multiprocessing.set_start_method("fork", force=True)  # of the data workers; this process came from a fork server
+    multiprocessing.set_start_method("fork", force=True)  # of the data workers
     if plan is not None:
         _prepare(plan, Path(note))
     os._exit(__import__(script).main(argv))
@@ -84,20 +84,20 @@ def child(script: str, argv: list[str], plan: Plan | None, note: str) -> None:
 def _prepare(plan: Plan, note: Path) -> None:
     main = threading.main_thread().ident
 
-    def fall(where: str) -> None:
-        note.write_text(where)
+    def kill_at(place: str) -> None:
+        note.write_text(place)
         os.kill(os.getpid(), signal.SIGKILL)
 
     if plan.seconds is not None:
 
         def wait() -> None:
             time.sleep(plan.seconds or 0)
-            fall(_place(sys._current_frames()[main or 0]))
+            kill_at(_place(sys._current_frames()[main or 0]))
 
         threading.Thread(target=wait, daemon=True).start()
         return
     count = 0
-    really_sync, really_replace = os.fsync, os.replace
+    original_sync, original_replace = os.fsync, os.replace
 
     def sync(handle: int) -> None:
         nonlocal count
@@ -105,15 +105,15 @@ def _prepare(plan: Plan, note: Path) -> None:
         if count == plan.file and plan.state == "half":
             with contextlib.suppress(OSError):  # metrics.jsonl is synchronised through a handle that cannot write
                 os.ftruncate(handle, os.fstat(handle).st_size // 2)
-            fall("a file half-written")
-        really_sync(handle)
+            kill_at("a file half-written")
+        original_sync(handle)
 
     def replace(source: Any, target: Any) -> None:
         if count == plan.file and plan.state == "whole":
-            fall(f"before renaming {_kind(target)}")
-        really_replace(source, target)
+            kill_at(f"before renaming {_kind(target)}")
+        original_replace(source, target)
         if count == plan.file and plan.state == "renamed":
-            fall(f"after renaming {_kind(target)}")
+            kill_at(f"after renaming {_kind(target)}")
 
     os.fsync, os.replace = sync, replace
 
@@ -126,7 +126,7 @@ def _kind(path: Any) -> str:
 
 
 def _place(frame: Any) -> str:
-    """The innermost function of this project that a thread is in."""
+    """The innermost function of this project in a thread's stack."""
     root = str(Path(__file__).parents[2])
     while frame is not None:
         file = frame.f_code.co_filename
@@ -136,8 +136,8 @@ def _place(frame: Any) -> str:
     return "while starting"
 
 
-class Killer:
-    """Runs scenarios on the tiny domains under `root`, on which all stages have run once."""
+class KillRunner:
+    """Runs and kills scenarios on the tiny domains under `root`, on which all stages have run once."""
 
     def __init__(self, root: Path, seed: int) -> None:
         self.root, self.random, self.tally = root, random.Random(seed), Tally()
@@ -145,7 +145,7 @@ class Killer:
         # torch._dynamo: the first optimizer imports it, which takes seconds
         self.context.set_forkserver_preload(
             [
-                *DOORS,
+                *STAGE_SCRIPTS,
                 "helpers.tiny_data",
                 "torch._dynamo",
                 "ida.cli",
@@ -158,9 +158,9 @@ class Killer:
         self.log = root / "kills"
 
     def run(self, script: str, argv: list[str], plan: Plan | None = None) -> int:
-        """Exit code of one run; negative where it was killed."""
+        """Exit code of one run; negative if it was killed."""
         self.log.unlink(missing_ok=True)
-        process = self.context.Process(target=child, args=(script, argv, plan, str(self.log)))
+        process = self.context.Process(target=run_child, args=(script, argv, plan, str(self.log)))
         process.start()
         process.join(120)
         if process.is_alive():
@@ -169,17 +169,17 @@ class Killer:
         return process.exitcode or 0
 
     def scenario(self, name: str, kills: int) -> None:
-        """Kill one scenario so often, continue it each time, compare whenever it reaches its end."""
-        script, cfg, stage, more = SCENARIOS[name]
+        """Kill one scenario `kills` times, resume it each time, compare with the reference whenever it finishes."""
+        script, cfg, stage, overrides = SCENARIOS[name]
         suffix = name.replace(", ", "_").replace(" ", "")
         experiment = self.root / f"exp/quick_{suffix}"
-        if stage != "daf":  # the later stages start from what the earlier ones left
+        if stage != "daf":  # the later stages start from the results of the earlier ones
             shutil.copytree(self.root / "exp/quick", experiment, dirs_exist_ok=True)
         folder, reference = experiment / stage, experiment / "reference"
         shutil.rmtree(folder, ignore_errors=True)
-        argv = tiny_data.command_line(self.root, cfg, f"--exp-suffix={suffix}", "--resume", *LONG, *more)
+        argv = tiny_data.command_line(self.root, cfg, f"--exp-suffix={suffix}", "--resume", *LONG, *overrides)
         began = time.monotonic()
-        self.must_end(script, argv)
+        self.run_to_end(script, argv)
         seconds, files = time.monotonic() - began, self._count_files(folder)
         folder.rename(reference)
         left = kills
@@ -193,13 +193,13 @@ class Killer:
                 raise AssertionError(f"{name}: exit code {code}: {Path(f'{self.log}.log').read_text()[-2000:]}")
             left -= 1
             self.tally.tried += 1
-            self.tally.fell[self.log.read_text()] += 1
+            self.tally.killed_at[self.log.read_text()] += 1
             self.tally.survived += 1
-        self.must_end(script, argv)
+        self.run_to_end(script, argv)
         self._compare(name, folder, reference)
 
-    def must_end(self, script: str, argv: list[str]) -> None:
-        """Run to the end."""
+    def run_to_end(self, script: str, argv: list[str]) -> None:
+        """Run to the end; raises AssertionError on a non-zero exit code."""
         code = self.run(script, argv)
         if code:
             raise AssertionError(f"{script}: exit code {code}: {Path(f'{self.log}.log').read_text()[-2000:]}")
@@ -210,7 +210,7 @@ class Killer:
         return Plan(file=self.random.randint(1, files), state=self.random.choice(["half", "whole", "renamed"]))
 
     def _count_files(self, folder: Path) -> int:
-        """About how many files a run writes: those that stay, and the resume states that were overwritten."""
+        """Approximate number of files that a run writes: its final files, and the overwritten resume states."""
         return sum(1 for p in folder.rglob("*") if p.is_file()) + 4
 
     def _compare(self, name: str, folder: Path, reference: Path) -> None:
@@ -222,36 +222,36 @@ class Killer:
 
 
 def contents(folder: Path) -> dict[str, Any]:
-    """Every file's bytes; records of clock times without those."""
-    found: dict[str, Any] = {}
+    """Bytes of every file, by relative path; JSON records without their clock times."""
+    content: dict[str, Any] = {}
     for path in folder.rglob("*"):
         name = path.relative_to(folder).as_posix()
         if path.suffix == ".json":
             record = json.loads(path.read_text())
-            found[name] = {key: value for key, value in record.items() if key not in TIMES}
+            content[name] = {key: value for key, value in record.items() if key not in TIMES}
         elif path.is_file():
-            found[name] = path.read_bytes()
-    return found
+            content[name] = path.read_bytes()
+    return content
 
 
 TIMES = ("time", "continued", "seconds_of_last_start", "waited_for_data")
 
 
 def prepare(root: Path, run: Callable[[str, list[str]], None]) -> None:
-    """Tiny domains, and all stages run once on them."""
+    """Create the tiny domains and run all stages once."""
     tiny_data.make_data(root)
-    for script, cfg in zip(DOORS, ("quick:daf", "quick:isl", "quick:rank", "quick:ida"), strict=True):
+    for script, cfg in zip(STAGE_SCRIPTS, ("quick:daf", "quick:isl", "quick:rank", "quick:ida"), strict=True):
         run(script, tiny_data.command_line(root, cfg))
 
 
-def kill_everything(root: Path, kills: dict[str, int], seed: int, prepared: bool = False) -> Tally:
-    """Kill each scenario so often and return what came of it."""
-    killer = Killer(root, seed)
+def kill_scenarios(root: Path, kills: dict[str, int], seed: int, prepared: bool = False) -> Tally:
+    """Kill each scenario the given number of times and return the tally."""
+    runner = KillRunner(root, seed)
     if not prepared:
-        prepare(root, killer.must_end)
+        prepare(root, runner.run_to_end)
     for name, count in kills.items():
-        killer.scenario(name, count)
-    return killer.tally
+        runner.scenario(name, count)
+    return runner.tally
 
 
 def main() -> int:
@@ -264,8 +264,8 @@ def main() -> int:
     for name in list(SCENARIOS)[: options.kills % len(SCENARIOS)]:
         share[name] += 1
     with tempfile.TemporaryDirectory() as folder:
-        tally = kill_everything(Path(folder), share, options.seed)
-    for where, count in tally.fell.most_common():
+        tally = kill_scenarios(Path(folder), share, options.seed)
+    for where, count in tally.killed_at.most_common():
         print(f"{count:4d}  {where}")
     print(f"{tally.survived} of {tally.tried} kills survived", *tally.differing, sep="\n")
     return 0 if tally.survived == tally.tried and not tally.differing else 1

@@ -1,4 +1,4 @@
-"""Processes that work together as under torchrun, kept warm over several tests: importing everything takes seconds."""
+"""Pool of processes with torchrun's environment, kept alive over several tests because imports take seconds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class ProcessPool:
-    """`count` spawned processes, one thread each; `run` calls one function on all, `alone` on the first by itself."""
+    """`count` spawned processes with one thread each; `run` calls a function on all ranks, `alone` on one process."""
 
     def __init__(self, count: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -31,7 +31,7 @@ class ProcessPool:
             self.processes.append(process)
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-        """What each process returns, by rank; they meet inside `function` (a door, or `distributed.process_group`)."""
+        """Return values by rank; `function` opens the process group (a stage, or `distributed.process_group`)."""
         port = free_port()
         for rank, pipe in enumerate(self.pipes):
             environment = {
@@ -46,12 +46,12 @@ class ProcessPool:
         return [_answer(pipe) for pipe in self.pipes]
 
     def alone(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What the first process returns when it works alone."""
+        """Return value of the first process, called without torchrun's environment."""
         self.pipes[0].send((function, arguments, {}))
         return _answer(self.pipes[0])
 
     def close(self) -> None:
-        """End the processes."""
+        """Stop the processes."""
         for pipe in self.pipes:
             with contextlib.suppress(OSError):
                 pipe.send(None)
@@ -86,23 +86,23 @@ def _serve(pipe: Any) -> None:
         function, arguments, environment = job
         os.environ.update(environment)
         try:
-            found = True, function(*arguments)
+            answer = True, function(*arguments)
         except BaseException:
-            found = False, traceback.format_exc()
-        pipe.send_bytes(pickle.dumps(found))  # in bytes: torch would send every tensor as an open file
+            answer = False, traceback.format_exc()
+        pipe.send_bytes(pickle.dumps(answer))  # as bytes: torch would send every tensor as an open file
         for key in environment:
             del os.environ[key]
 
 
 def run_script(name: str, argv: list[str]) -> tuple[int, str, str]:
-    """(exit code, standard output, standard error) of a door called in this process."""
+    """(exit code, standard output, standard error) of a script called in this process."""
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         code = __import__(name).main(argv)
     return code, out.getvalue(), err.getvalue()
 
 
-def torchrun(script: str, argv: list[str], processes: int = 2, *flags: str, **more: Any) -> subprocess.Popen:
-    """A door under the real torchrun, in a process group of its own."""
+def torchrun(script: str, argv: list[str], processes: int = 2, *flags: str, **environment: Any) -> subprocess.Popen:
+    """Start a script under the real torchrun with `processes` ranks."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", *flags]
     return subprocess.Popen(
         [*command, script, *argv],
@@ -110,5 +110,5 @@ def torchrun(script: str, argv: list[str], processes: int = 2, *flags: str, **mo
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **more},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )

@@ -1,4 +1,4 @@
-"""A learner and batches that take hundredths of a second."""
+"""Learner and batches for unit tests; a step takes hundredths of a second."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tiny pair of domains on disk: striped pictures in SYNTHIA's and CamVid's layout, and a network to match."""
+"""Tiny pair of domains on disk: striped images in SYNTHIA's and CamVid's layouts, and overrides for a tiny network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_png(path: Path, array: np.ndarray) -> None:
 
 
 def picture(index: int, shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """(image, stripe index per pixel): eight stripes whose colour tells the class, moved and noisy."""
+    """(image, stripe index per pixel): eight noisy stripes, one colour per class, shifted with the index."""
     rng = np.random.RandomState(1000 * shift + index)
     stripe = (np.arange(HEIGHT)[:, None] * 8 // HEIGHT + np.arange(WIDTH)[None] * 2 // WIDTH + index) % 8
     colours = np.random.RandomState(7).randint(0, 200, (8, 3)) + 20 * shift
@@ -56,7 +56,7 @@ def make_data(root: Path) -> Path:
     return root
 
 
-# A ResNet of four blocks, eight channels wide in its stem, from scratch: an iteration takes hundredths of a second.
+# ResNet with four blocks and eight stem channels, trained from scratch: an iteration takes hundredths of a second.
 NETWORK = [
     "MODEL.ENCODER=resnet101",
     "MODEL.LAYERS=[1,1,1,1]",
@@ -81,8 +81,8 @@ SHORT = [
 ]
 
 
-def command_line(root: Path, cfg: str, *more: str) -> list[str]:
-    """Arguments of a stage on the tiny data under `root`, results in `root / exp`."""
+def command_line(root: Path, cfg: str, *options: str) -> list[str]:
+    """Command-line arguments of a stage on the tiny data under `root`; results are written to `root / exp`."""
     common = ["--cfg", cfg, "--data-root", str(root), "--exp-root", str(root / "exp"), "--device", "cpu"]
-    flags = [m for m in more if m.startswith("--")]
-    return [*common, *flags, *NETWORK, *SIZES, *SHORT, *[m for m in more if not m.startswith("--")]]
+    flags = [option for option in options if option.startswith("--")]
+    return [*common, *flags, *NETWORK, *SIZES, *SHORT, *[option for option in options if not option.startswith("--")]]

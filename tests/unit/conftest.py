@@ -1,4 +1,4 @@
-"""Fixtures of the data tests."""
+"""Fixtures of the data set tests: small folders in the published layouts."""
 
 from pathlib import Path
 

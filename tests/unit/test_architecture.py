@@ -1,4 +1,4 @@
-"""Dependencies point one way: advent <- daf <- ida <- scripts, and inside advent from layer to layer."""
+"""Import rules: advent <- daf <- ida <- scripts, and the layers inside advent."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ PACKAGES = {
     "ida": {"advent", "daf", "ida"},
     "scripts": {"advent", "daf", "ida", *TOOLS},
 }
-# Inside advent a module imports from its own folder and from the rows above it, not from its neighbours in a row.
+# A module of advent imports from its own folder and from rows above it, not from the other folders in its row.
 LAYERS = [
     ["errors"],
     ["utils", "runtime"],
@@ -33,7 +33,7 @@ LAYERS = [
     ["domain_adaptation"],
     ["cli"],
 ]
-# Neighbours that do import each other's modules: (importing folder, imported folder).
+# Allowed imports within a row: (importing folder, imported folder).
 NEIGHBOURS: set[tuple[str, str]] = set()
 
 
@@ -54,7 +54,7 @@ def layer_of(name: str) -> str:
     """The folder (or top-level module) of advent that a dotted name belongs to."""
     parts = name.split(".")
     if parts[:2] == ["advent", "domain_adaptation"] and parts[2:3] in (["config"], ["config_defaults"]):
-        return "config"  # ADVENT's name of the config module: the lowest that the whole package needs
+        return "config"  # ADVENT's name for the config module; it is imported by the whole package
     return parts[1]
 
 
@@ -70,26 +70,30 @@ def test_packages_depend_one_way(package):
 
 def test_every_folder_of_advent_has_a_layer():
     ranked = {name for row in LAYERS for name in row}
-    there = {
+    folders = {
         path.stem for path in (ROOT / "advent").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
     }
-    assert there - {"__init__"} == ranked
+    assert folders - {"__init__"} == ranked
 
 
 def test_layers_of_advent_depend_one_way():
     rank = {name: number for number, row in enumerate(LAYERS) for name in row}
     upward = []
     for file in sorted((ROOT / "advent").rglob("*.py")):
-        own = ".".join(file.relative_to(ROOT).with_suffix("").parts)
-        if own == "advent.__init__":
+        module = ".".join(file.relative_to(ROOT).with_suffix("").parts)
+        if module == "advent.__init__":
             continue
         for name in imported(file):
-            # `import advent` alone (its version) is free to all.
+            # Every module may `import advent` for its version.
             if not name.startswith("advent.") or name == "advent.__version__":
                 continue
-            here, there = layer_of(own), layer_of(name)
-            if here != there and rank[there] >= rank[here] and (here, there) not in NEIGHBOURS:
-                upward.append(f"{own} -> {name}")
+            layer, imported_layer = layer_of(module), layer_of(name)
+            if (
+                layer != imported_layer
+                and rank[imported_layer] >= rank[layer]
+                and (layer, imported_layer) not in NEIGHBOURS
+            ):
+                upward.append(f"{module} -> {name}")
     assert not upward, "\n".join(upward)
 
 
@@ -121,7 +125,7 @@ def test_stage_scripts_are_short(script):
     assert len((ROOT / script).read_text().splitlines()) <= 60
 
 
-def test_nothing_lists_the_foreign_package_as_a_requirement():
+def test_pypi_advent_is_not_a_requirement():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [
         *project["dependencies"],

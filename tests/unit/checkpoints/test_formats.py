@@ -1,4 +1,4 @@
-"""Checkpoints are recognised by what they hold; each form of the line loads, each mismatch names both sides."""
+"""Checkpoint formats: detected from content; every format of the ADVENT family loads, a mismatch names both sides."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ KINDS = [("DeepLabv2", False), ("DeepLabv2", True), ("DeepLabv2_depth", False), 
 
 
 class Config:
-    """As much of a config as a network is built from."""
+    """The part of a config that builds a network."""
 
     def __init__(self, classes, multi_level, dilations=ASPP_DILATIONS):
         self.NUM_CLASSES = classes
@@ -48,23 +48,23 @@ FORMS = {
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("form", FORMS)
-def test_every_form_of_every_network_loads(tmp_path, kind, form):
+def test_every_format_of_every_network_loads(tmp_path, kind, form):
     net = network(kind)
     torch.save(FORMS[form](net.state_dict()), tmp_path / "resume_best.ckpt")
-    found = open_checkpoint(tmp_path / "resume_best.ckpt")
-    assert (found.network, found.multi_level, found.classes) == (*kind, 7)
-    assert found.encoder == "resnet101 with MODEL.LAYERS=[1, 1, 2, 1] MODEL.WIDTH=8"
+    info = open_checkpoint(tmp_path / "resume_best.ckpt")
+    assert (info.network, info.multi_level, info.classes) == (*kind, 7)
+    assert info.encoder == "resnet101 with MODEL.LAYERS=[1, 1, 2, 1] MODEL.WIDTH=8"
     other = network(kind, seed=1)
     load_network(other, tmp_path / "resume_best.ckpt")
-    for one, two in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
-        assert torch.equal(one, two)
+    for expected, actual in zip(net.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(expected, actual)
 
 
-def test_what_stands_beside_the_weights_is_named(tmp_path):
+def test_entries_beside_the_weights_are_listed(tmp_path):
     torch.save(FORMS["wrapper with more"](network().state_dict()), tmp_path / "x")
-    found = open_checkpoint(tmp_path / "x")
-    assert found.format == "model_state_dict wrapper"
-    assert found.others == ("discriminator", "iter", "optimizer_state_dict")
+    info = open_checkpoint(tmp_path / "x")
+    assert info.format == "model_state_dict wrapper"
+    assert info.others == ("discriminator", "iter", "optimizer_state_dict")
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_mismatch_names_both_sides(tmp_path, held, asked, words):
     assert "\n" not in str(error.value)
 
 
-def test_other_widths_are_told(tmp_path):
+def test_other_width_is_reported(tmp_path):
     torch.save(network(width=16).state_dict(), tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"MODEL.WIDTH=16.*other shapes"):
         load_network(network(), tmp_path / "x.pth")
@@ -106,7 +106,7 @@ def test_other_widths_are_told(tmp_path):
         (["Scale.conv1.weight", "Scale.layer5.weight"], "ImageNet weights to start training from", "CTRL"),
     ],
 )
-def test_a_network_of_others_is_refused_by_what_its_names_say(tmp_path, names, words, not_words):
+def test_unknown_networks_are_refused_by_parameter_names(tmp_path, names, words, not_words):
     torch.save({"model_state_dict": {name: torch.zeros(1) for name in names}}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=words) as error:
         load_network(network(), tmp_path / "x.pth")
@@ -121,18 +121,18 @@ def test_a_network_of_others_is_refused_by_what_its_names_say(tmp_path, names, w
         ["layer6.conv2d_list.0.weight", "layer1.0.conv1.weight"],
     ],
 )
-def test_names_of_a_network_over_odd_tensors_are_refused(tmp_path, names):
+def test_known_names_with_invalid_tensors_are_refused(tmp_path, names):
     torch.save({name: torch.tensor(1) for name in names}, tmp_path / "x.pth")
-    found = open_checkpoint(tmp_path / "x.pth")
-    assert (found.classes, found.dilations) == (None, None)
-    assert "width=0" in found.encoder.lower() or found.encoder == "unknown"
+    info = open_checkpoint(tmp_path / "x.pth")
+    assert (info.classes, info.dilations) == (None, None)
+    assert "width=0" in info.encoder.lower() or info.encoder == "unknown"
     with pytest.raises(CheckpointError):
         load_network(network(), tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_checkpoint_from_before_pytorch_0_4_1_loads(tmp_path, kind):
-    """Batch norms had no num_batches_tracked then."""
+    """Batch norms had no num_batches_tracked before 0.4.1."""
     net, other = network(kind), network(kind, seed=1)
     old = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith("num_batches_tracked")}
     assert len(old) < len(net.state_dict())
@@ -143,7 +143,7 @@ def test_a_checkpoint_from_before_pytorch_0_4_1_loads(tmp_path, kind):
 
 
 def adaptsegnet(tmp_path, trained=(0, 1)):
-    """A file in AdaptSegNet's form: ADVENT's names and shapes, of the classifiers' convolutions only two trained."""
+    """A checkpoint as of AdaptSegNet: ADVENT's names and shapes, only two of the classifiers' convolutions trained."""
     state = network(("DeepLabv2", True)).state_dict()
     for name, tensor in state.items():
         if "conv2d_list" in name and int(name.split(".")[2]) in trained:
@@ -186,7 +186,7 @@ def test_unused_convolutions_are_not_trained():
     ],
 )
 @pytest.mark.parametrize("how", ["load", "start"])
-def test_another_choice_of_dilations_than_the_weights_suggest_is_said(tmp_path, caplog, trained, used, words, how):
+def test_dilations_that_do_not_match_the_weights_warn(tmp_path, caplog, trained, used, words, how):
     file, net = adaptsegnet(tmp_path, trained), network(("DeepLabv2", True), seed=1, dilations=used)
     load_network(net, file) if how == "load" else load_pretrained(net, file, MEAN)
     warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
@@ -194,14 +194,14 @@ def test_another_choice_of_dilations_than_the_weights_suggest_is_said(tmp_path, 
     assert all(word in warnings[0] for word in words or ())
 
 
-def test_advents_imagenet_start(tmp_path):
-    """`Scale.` goes, the old classifier `layer5` with it; new heads keep their random start."""
+def test_advents_imagenet_weights(tmp_path):
+    """The prefix `Scale.` and the old classifier `layer5` are dropped; new heads keep their random initialisation."""
     state = network(("DeepLabv2", True), 21).state_dict()
     state = {f"Scale.{n}": t for n, t in state.items() if not n.startswith("layer6")}
     torch.save(state, tmp_path / "x.pth")
-    found = open_checkpoint(tmp_path / "x.pth")
-    assert str(found) == "ADVENT's ImageNet start"
-    assert not any(name.startswith("layer5") for name in found.weights)
+    info = open_checkpoint(tmp_path / "x.pth")
+    assert str(info) == "ADVENT's ImageNet start"
+    assert not any(name.startswith("layer5") for name in info.weights)
     net = network(("DeepLabv2", True), 7, seed=1)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     load_pretrained(net, tmp_path / "x.pth", MEAN)
@@ -210,7 +210,7 @@ def test_advents_imagenet_start(tmp_path):
         assert torch.equal(tensor, before[name] if kept else state[f"Scale.{name}"])
 
 
-def test_a_list_of_things_is_no_checkpoint(tmp_path):
+def test_file_without_weights_is_refused(tmp_path):
     torch.save([torch.zeros(1)], tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="no network weights"):
         open_checkpoint(tmp_path / "x.pth")

@@ -20,14 +20,14 @@ SHIPPED = [name for name in SHIPPED if not name.startswith(NOT_CONFIGS)]
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_every_shipped_config_loads_and_says_what_it_is(name):
+def test_every_shipped_config_loads_and_has_a_header(name):
     load_config(name)
     header = (CONFIGS / name).read_text().splitlines()
     assert header[0].startswith("# ")
     assert any(line.startswith("# Run: python ") for line in header)
 
 
-def test_ep1_is_the_release():
+def test_ep1_has_the_published_settings():
     config = load_config("dg")
     train = config.TRAIN
     assert (config.NUM_CLASSES, config.SOURCE, config.TARGET) == (16, "SYNTHIA", "Cityscapes")
@@ -51,9 +51,9 @@ def test_order_defaults_base_file_overrides(tmp_path):
 
 
 def test_loading_gives_a_new_object():
-    one, other = load_config("dg"), load_config("dg")
-    one.TRAIN.IMG_MEAN[0] = 0.0
-    assert other.TRAIN.IMG_MEAN[0] > 100
+    first, second = load_config("dg"), load_config("dg")
+    first.TRAIN.IMG_MEAN[0] = 0.0
+    assert second.TRAIN.IMG_MEAN[0] > 100
     assert module.default_config().TRAIN.IMG_MEAN[0] > 100
 
 
@@ -154,16 +154,16 @@ def test_plain_floats_are_read_as_before(text):
 
 
 @pytest.mark.parametrize("override", ["TRAIN.MAX_ITERS=10 #1", "TEST.SCALES=[1.0] #1", "TRAIN={MAX_ITERS: 9} # nine"])
-def test_a_comment_behind_a_value_is_not_cut_off(override):
+def test_comment_behind_a_value_is_refused(override):
     with pytest.raises(ConfigError, match="comment"):
         load_config("dg", [override])
 
 
-def test_every_path_key_knows_the_home_folder(tmp_path, monkeypatch):
+def test_home_folder_is_expanded_in_every_path_key(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     texts = {key for key, value in module.flat(module.default_config()) if value is None or isinstance(value, str)}
-    names = {  # keys of text that are no paths; any other expands ~
+    names = {  # string keys that are not paths; all others expand ~
         "DEVICE", "EXP_NAME", "EXP_SUFFIX", "STAGE.NAME", "STAGE.AFTER", "STAGE.PROTOCOL", "STAGE.RANKING",
         "MODEL.NAME", "MODEL.ENCODER", "TRAIN.DA_METHOD", "TRAIN.SET_SOURCE",
         "TRAIN.SET_TARGET", "TEST.SET_TARGET", *CHOICES,
@@ -191,7 +191,7 @@ def test_dg_is_accepted_for_daf():
     ("quick/dg", "quick:daf"),
     ("ep2_low_isl", "ep2_low:isl"),
 ])  # fmt: skip
-def test_published_spellings_are_announced(given, found, caplog):
+def test_published_config_names_are_aliases(given, found, caplog):
     with caplog.at_level(logging.INFO):
         reference = find_config(given)
     assert f"{reference.path.stem}:{reference.section}" == found
@@ -204,7 +204,7 @@ def test_found_by_name(name, monkeypatch):
     assert find_config(name).path.resolve() == CONFIGS / "ep1.yml"
 
 
-def test_a_circle_of_bases_is_refused(tmp_path):
+def test_circular_base_is_refused(tmp_path):
     (tmp_path / "a.yml").write_text("BASE: b.yml\n")
     (tmp_path / "b.yml").write_text("BASE: a.yml\n")
     with pytest.raises(ConfigError, match="leads back"):
@@ -217,8 +217,8 @@ def test_digest_ignores_what_has_no_effect():
     assert config_digest(load_config("dg", ["TRAIN.POWER=0.8"])) != plain
 
 
-def test_digests_of_earlier_runs_hold():
-    """As version 37b627a wrote them. A key that came later needs an entry in SINCE, or runs count as changed."""
+def test_digests_of_earlier_runs_are_unchanged():
+    """Digests as written by version 37b627a. A newer key needs an entry in SINCE, or the digest of old runs changes."""
     assert config_digest(load_config("dg")).startswith("4c1db22dd79e6342")
     assert config_digest(load_config("dg", ["MODEL.DILATIONS=[6,12]"])) != config_digest(load_config("dg"))
     assert config_digest(load_config("quick/isl")).startswith("c8e57255da4c34de")

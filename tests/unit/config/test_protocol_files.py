@@ -1,4 +1,4 @@
-"""Protocol files: sections, their place in the chain, methods, aliases, and configs of version 0.1."""
+"""Protocol files: sections, order of stages, methods, aliases, and configs of version 0.1."""
 
 import pytest
 import yaml
@@ -30,11 +30,11 @@ def test_every_alias_and_section_loads(name):
 def test_a_script_takes_its_own_section():
     assert load_config("ep2", script="train_isl.py").STAGE.PROTOCOL == "ep2:isl"
     assert load_config("ep2", script="entropy.py").STAGE.NAME == "rank"
-    assert load_config("quick", script="train.py").STAGE.NAME == "daf"  # of several the last
+    assert load_config("quick", script="train.py").STAGE.NAME == "daf"  # the last of several sections
     assert load_config("quick", script="test.py").STAGE.NAME == "daf"
     assert load_config("quick", script="test_intra.py").STAGE.NAME == "ida"
     assert load_config("quick:isl", script="test.py").STAGE.NAME == "isl"
-    assert load_config("ep2", script="doctor.py").STAGE.PROTOCOL is None  # what the stages share
+    assert load_config("ep2", script="doctor.py").STAGE.PROTOCOL is None  # the shared part of the stages
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_a_stage_starts_from_the_training_section_before_it():
         "isl",
     ]
     assert places["ida"].RANKING == "rank"
-    own = load_config("quick:ida", ["STAGE.AFTER=daf", "STAGE.RANKING=other"]).STAGE
-    assert (own.AFTER, own.RANKING) == ("daf", "other")
+    overridden = load_config("quick:ida", ["STAGE.AFTER=daf", "STAGE.RANKING=other"]).STAGE
+    assert (overridden.AFTER, overridden.RANKING) == ("daf", "other")
 
 
 def test_the_command_of_another_stage():

@@ -1,4 +1,4 @@
-"""SYNTHIA's original labels: the channel of class ids is found by content, and the ids survive exactly."""
+"""Conversion of SYNTHIA's original labels: the class-id channel is detected from its content, ids are preserved."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ def ids_of(index: int) -> np.ndarray:
 
 
 def instances_of(index: int, most: int) -> np.ndarray:
-    found = np.zeros((H, W), np.uint16)
-    found[:4, :4] = np.random.RandomState(index).randint(1, most + 1, (4, 4))
-    return found
+    instances = np.zeros((H, W), np.uint16)
+    instances[:4, :4] = np.random.RandomState(index).randint(1, most + 1, (4, 4))
+    return instances
 
 
 def make(root: Path, order: str = "ciz", most: int = 900, count: int = 6) -> Path:
@@ -36,7 +36,7 @@ def make(root: Path, order: str = "ciz", most: int = 900, count: int = 6) -> Pat
     (root / "GT/LABELS").mkdir(parents=True)
     for index in range(count):
         channels = {"c": ids_of(index), "i": instances_of(index, most), "z": np.zeros((H, W), np.uint16)}
-        cv2.imwrite(str(root / "GT/LABELS" / f"{index:07d}.png"), np.stack([channels[one] for one in order], 2))
+        cv2.imwrite(str(root / "GT/LABELS" / f"{index:07d}.png"), np.stack([channels[kind] for kind in order], 2))
     return root
 
 
@@ -55,7 +55,7 @@ def test_ids_survive_wherever_their_channel_is(tmp_path: Path, order: str, most:
         assert (ids == ids_of(index)).all()
 
 
-def test_one_channel_is_taken_as_it_is(tmp_path: Path) -> None:
+def test_single_channel_labels_are_copied(tmp_path: Path) -> None:
     (tmp_path / "GT/LABELS").mkdir(parents=True)
     cv2.imwrite(str(tmp_path / "GT/LABELS/a.png"), ids_of(0))
     cv2.imwrite(str(tmp_path / "GT/LABELS/b.png"), ids_of(1).astype(np.uint8))
@@ -63,7 +63,7 @@ def test_one_channel_is_taken_as_it_is(tmp_path: Path) -> None:
     assert (parsed(tmp_path)[1] == ids_of(1)).all()
 
 
-def test_a_second_run_writes_nothing_and_a_stopped_one_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_run_writes_nothing_and_interrupted_run_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, original, count = make(tmp_path), synthia_labels.write_atomically, 0
 
     def stop_at_the_third(path: Path, write: Any) -> Path:
@@ -77,10 +77,10 @@ def test_a_second_run_writes_nothing_and_a_stopped_one_goes_on(tmp_path: Path, m
     with pytest.raises(ZeroDivisionError):
         convert_labels(root, workers=1)
     monkeypatch.undo()
-    there = list((root / "parsed_LABELS").iterdir())
-    assert 2 <= len(there) < 6
-    assert all(file.suffix == ".png" for file in there)
-    assert convert_labels(root) == 6 - len(there)
+    written = list((root / "parsed_LABELS").iterdir())
+    assert 2 <= len(written) < 6
+    assert all(file.suffix == ".png" for file in written)
+    assert convert_labels(root) == 6 - len(written)
     assert convert_labels(root) == 0
     assert all((ids == ids_of(index)).all() for index, ids in enumerate(parsed(root)))
 
@@ -103,7 +103,7 @@ def cut(file: Path) -> None:
     ],
 )
 def test_files_that_are_no_labels_are_named(tmp_path: Path, spoil: Any, message: str) -> None:
-    root = make(tmp_path, count=60)  # the sample does not hold the second file
+    root = make(tmp_path, count=60)  # the sample does not include the second file
     bad = root / "GT/LABELS/0000001.png"
     spoil(bad)
     with pytest.raises(DataError, match=message) as error:
@@ -125,7 +125,7 @@ def test_folders_without_class_ids_are_refused(tmp_path: Path) -> None:
 def test_two_channels_that_fit_equally_well_are_refused_unless_identical(tmp_path: Path) -> None:
     (tmp_path / "GT/LABELS").mkdir(parents=True)
     file, ids = tmp_path / "GT/LABELS/a.png", ids_of(0)
-    cv2.imwrite(str(file), np.stack([ids, ids[::-1], np.zeros_like(ids)], 2))  # as many zeros, elsewhere
+    cv2.imwrite(str(file), np.stack([ids, ids[::-1], np.zeros_like(ids)], 2))  # as many zeros at other pixels
     with pytest.raises(DataError, match="GT/LABELS: channels 0 and 1 differ") as error:
         convert_labels(tmp_path)
     assert "\n" not in str(error.value)
@@ -137,7 +137,7 @@ def test_two_channels_that_fit_equally_well_are_refused_unless_identical(tmp_pat
 
 
 def test_a_later_file_without_the_channel_is_named(tmp_path: Path) -> None:
-    root = make(tmp_path, "icz", count=60)  # the sample does not hold the second file
+    root = make(tmp_path, "icz", count=60)  # the sample does not include the second file
     bad = root / "GT/LABELS/0000001.png"
     cv2.imwrite(str(bad), ids_of(1))
     with pytest.raises(DataError, match=r"0000001\.png: has no channel 1, .* \(channels: 1\)"):
@@ -158,7 +158,7 @@ def test_an_error_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     def refuse(file: Path, channel: int, folder: Path) -> None:
         started.append(file)
-        time.sleep(0.01)  # the main thread hears of the first error before the pool gets through the rest
+        time.sleep(0.01)  # the main thread receives the first error before the pool has processed the other files
         raise DataError(f"{file}: refused")
 
     monkeypatch.setattr(synthia_labels, "_convert", refuse)

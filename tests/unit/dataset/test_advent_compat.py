@@ -97,8 +97,8 @@ def test_mapillary(tmp_path: Path) -> None:
     assert native.shape == (20, 20)
     assert (native[:10] == 4).all()
     assert (native[10:] == 255).all()
-    own: dict[str, Any] = {"class_mappings": {27: 1}, "class_list": ["ground", "sky"]}
-    assert (MapillaryDataSet(tmp_path, tmp_path / "{}.txt", crop_size=(10, 5), **own)[0][1] == 1).all()
+    classes: dict[str, Any] = {"class_mappings": {27: 1}, "class_list": ["ground", "sky"]}
+    assert (MapillaryDataSet(tmp_path, tmp_path / "{}.txt", crop_size=(10, 5), **classes)[0][1] == 1).all()
     with pytest.raises(DataError, match=r"label id 27 -> 2 with 2 classes"):
         MapillaryDataSet(tmp_path, tmp_path / "{}.txt", class_mappings={27: 2}, class_list=["ground", "sky"])
 
@@ -110,13 +110,13 @@ def test_synthia_with_depth(tmp_path: Path, num_classes: int, want: int) -> None
     (tmp_path / "Depth").mkdir()
     cv2.imwrite(str(tmp_path / "Depth" / "0000000.png"), np.full((10, 20), 1, np.uint16))
     (tmp_path / "all.txt").write_text("0000000.png\n")
-    more: dict[str, Any] = {"num_classes": num_classes, "crop_size": (8, 4)}
-    data = SYNTHIADataSetDepth(tmp_path, tmp_path / "{}.txt", use_depth=True, **more)
+    options: dict[str, Any] = {"num_classes": num_classes, "crop_size": (8, 4)}
+    data = SYNTHIADataSetDepth(tmp_path, tmp_path / "{}.txt", use_depth=True, **options)
     _image, label, depth, _shape, _name = data[0]
     assert (label == want).all()
     assert (depth == 32768).all()
     assert depth.shape == (4, 8)
-    assert len(SYNTHIADataSetDepth(tmp_path, tmp_path / "{}.txt", **more)[0]) == 4
+    assert len(SYNTHIADataSetDepth(tmp_path, tmp_path / "{}.txt", **options)[0]) == 4
 
 
 def test_a_subclass_of_base_dataset(city: Path) -> None:

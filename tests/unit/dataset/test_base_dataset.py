@@ -1,4 +1,4 @@
-"""StreetDataset on small folders in the published layouts: what it opens and what it gives."""
+"""StreetDataset on small folders in the published layouts: opened files and returned items."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import default_collate
 
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.image_io import IMG_MEAN
@@ -19,7 +19,7 @@ from advent.errors import DataError
 from daf.dataset.depth import disparity_to_metres, inverse_depth, read_depth_metres
 from helpers.dataset_layouts import C16, H, W, city_data, gray, map_data, rgb, save, synthia_data
 
-# --- what it gives
+# --- items
 
 
 def test_items_are_plain_and_collate(synthia: Path) -> None:
@@ -47,14 +47,7 @@ def test_channels_are_blue_green_red(synthia: Path) -> None:
     assert got.tolist() == [-1, -2, 197]
 
 
-def test_workers_do_not_change_items(synthia: Path) -> None:
-    data = synthia_data(synthia, with_depth=True)
-    for alone, worked in zip(DataLoader(data), DataLoader(data, num_workers=2), strict=True):
-        assert alone["name"] == worked["name"]
-        assert torch.equal(alone["image"], worked["image"])
-
-
-def test_cityscapes_is_scored_at_its_own_size_whatever_the_input(cityscapes: Path) -> None:
+def test_cityscapes_labels_have_native_size_for_any_input_size(cityscapes: Path) -> None:
     item = city_data(cityscapes, with_labels=True)[1]
     assert item["image"].shape == (3, 8, 12)
     assert item["label"].shape == (1024, 2048)
@@ -123,7 +116,7 @@ def test_padding_is_black_before_the_mean_and_ignored(mapillary: Path) -> None:
     assert (tall["label"][:, 5:] == 255).all()
 
 
-def test_at_test_time_the_label_stays_native_and_takes_the_inputs_aspect(mapillary: Path) -> None:
+def test_label_for_scoring_has_native_scale_and_the_inputs_aspect(mapillary: Path) -> None:
     data = map_data(mapillary, size=(20, 10))
     assert data[0]["label"].shape == (40, 80)
     assert data[1]["label"].shape == (20, 40)
@@ -133,7 +126,7 @@ def test_at_test_time_the_label_stays_native_and_takes_the_inputs_aspect(mapilla
 
 @pytest.mark.parametrize("size", [(1024, 768), (640, 320), (1024, 512), (192, 752), (16, 107)])
 def test_a_label_is_never_cut_by_rounding(size: tuple[int, int]) -> None:
-    """Native sizes with exactly the input's aspect, where int(W / H * h) falls one short for the last two."""
+    """Native sizes with the input's aspect; int(W / H * h) would be one pixel short for the last two."""
     for factor in (1, 2, 3):
         label = np.zeros((size[1] * factor, size[0] * factor), np.uint8)
         assert pad_label(label, size, "pad").shape == label.shape
@@ -179,7 +172,7 @@ def test_pseudo_labels_by_base_name(cityscapes: Path, tmp_path: Path) -> None:
 def test_pseudo_labels_of_jpg_images_are_png(mapillary: Path, tmp_path: Path) -> None:
     save(tmp_path / "masks" / "wide.png", gray(6, (20, 20)))
     data = map_data(mapillary, with_labels=False, label_dir=tmp_path / "masks", names=["wide.jpg"])
-    assert (data[0]["label"] == 6).all()  # in the frame of the input: padding is not masked out
+    assert (data[0]["label"] == 6).all()  # in input coordinates: padding is not masked out
 
 
 def test_pseudo_labels_missing_or_of_other_classes(cityscapes: Path, tmp_path: Path) -> None:
@@ -193,7 +186,7 @@ def test_pseudo_labels_missing_or_of_other_classes(cityscapes: Path, tmp_path: P
         data[0]
 
 
-# --- what depth means
+# --- depth formats
 
 
 def test_inverse_depth_closed_form() -> None:

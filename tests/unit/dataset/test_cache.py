@@ -1,4 +1,4 @@
-"""The cache of decoded images: the same items, used when it fits, ignored aloud when it does not, safe to interrupt."""
+"""Cache of decoded images: identical items, ignored with a log line if settings differ, interruptible."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from advent.errors import DataError
 from helpers.dataset_layouts import C7, city_data, map_data, rgb, save, synthia_data
 
 
-def equal(one: StreetDataset, other: StreetDataset) -> None:
-    assert len(one) == len(other)
-    for a, b in zip((one[i] for i in range(len(one))), (other[i] for i in range(len(other))), strict=True):
+def equal(actual: StreetDataset, expected: StreetDataset) -> None:
+    assert len(actual) == len(expected)
+    for a, b in zip((actual[i] for i in range(len(actual))), (expected[i] for i in range(len(expected))), strict=True):
         assert set(a) == set(b)
         for key, value in a.items():
             assert torch.equal(value, b[key]) if isinstance(value, torch.Tensor) else value == b[key]
 
 
-def all_of_synthia(root: Path, **more: Any) -> StreetDataset:
-    return synthia_data(root, label_size=(12, 8), with_labels=True, with_depth=True, **more)
+def all_of_synthia(root: Path, **options: Any) -> StreetDataset:
+    return synthia_data(root, label_size=(12, 8), with_labels=True, with_depth=True, **options)
 
 
 def test_cached_items_are_the_same_to_the_bit(
@@ -39,13 +39,13 @@ def test_cached_items_are_the_same_to_the_bit(
         assert filled.made == len(make(root))
         cached = make(root, cache_dir=tmp_path / "cache")
         with monkeypatch.context() as patch:
-            patch.setattr(StreetDataset, "decode", None)  # pictures are not opened
+            patch.setattr(StreetDataset, "decode", None)  # no image file is opened
             items = [cached[i] for i in range(len(cached))]
         assert len(items) == filled.made
         equal(cached, make(root))
 
 
-def test_a_second_filling_makes_nothing_and_a_stopped_one_goes_on(
+def test_second_fill_writes_nothing_and_interrupted_fill_resumes(
     synthia: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = all_of_synthia(synthia, cache_dir=tmp_path / "cache")
@@ -67,7 +67,7 @@ def test_a_second_filling_makes_nothing_and_a_stopped_one_goes_on(
     assert fill_cache(all_of_synthia(synthia, cache_dir=tmp_path / "cache")).made == 0
 
 
-def test_a_cache_for_another_size_is_ignored_aloud(
+def test_cache_of_another_size_is_ignored_with_a_log_line(
     synthia: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fill_cache(synthia_data(synthia, cache_dir=tmp_path / "cache"))
@@ -84,7 +84,7 @@ def test_other_classes_or_no_labels_are_another_cache(synthia: Path, tmp_path: P
     seven = StreetDataset(
         labelled.spec, synthia, "all", C7, size=(12, 8), with_labels=True, cache_dir=tmp_path / "cache"
     )
-    assert len({one.cache.folder for one in (images, labelled, seven) if one.cache}) == 3
+    assert len({dataset.cache.folder for dataset in (images, labelled, seven) if dataset.cache}) == 3
 
 
 def test_a_changed_picture_is_read_anew(synthia: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Depth of one's own data: any unit and meaning, gaps, damaged files."""
+"""Depth of custom data sets: units, distance or inverse, unknown pixels, damaged files."""
 
 from __future__ import annotations
 
@@ -48,19 +48,19 @@ def depth_of(tmp_path: Path, form: str, values: np.ndarray, suffix: str = "npy")
 def test_every_unit_and_meaning_gives_the_same_inverse_depth(
     tmp_path: Path, form: str, value: float, suffix: str, kind: type
 ) -> None:
-    """2.55 m are 65536 / 256 = 256."""
+    """Inverse depth of 2.55 m = 255 cm is 65536 / 256 = 256."""
     item = depth_of(tmp_path, form, np.full((16, 24), value, kind), suffix)[0]
     torch.testing.assert_close(item["depth"], torch.full((4, 6), 256.0))
     assert "depth_known" not in item
 
 
-def test_pixels_without_depth_are_named_and_do_not_count(tmp_path: Path) -> None:
+def test_unknown_pixels_are_masked(tmp_path: Path) -> None:
     values = np.full((16, 24), 2.55)
     values[:4], values[4:8], values[8:12] = np.nan, 0, np.inf
     item = depth_of(tmp_path, "{kind: distance, unit: m, unknown: [.nan, 0]}", values)[0]
     assert item["depth_known"].tolist() == [[False] * 6, [False] * 6, [True] * 6, [True] * 6]
     assert item["depth"][0].tolist() == item["depth"][1].tolist() == [0] * 6
-    assert item["depth"][2].max() < 1e-30  # infinitely far is known, and nearly nothing
+    assert item["depth"][2].max() < 1e-30  # infinite distance is known, its inverse depth is nearly 0
     torch.testing.assert_close(item["depth"][3], torch.full((6,), 256.0))
 
 
@@ -69,7 +69,7 @@ def test_pixels_without_depth_are_named_and_do_not_count(tmp_path: Path) -> None
     [(np.nan, "1 of 384 depths are NaN; .*unknown: \\[.nan\\]"), (-3.0, "1 of 384 depths are negative")],
 )
 @pytest.mark.parametrize("kind", ["distance", "inverse"])
-def test_numbers_that_are_no_depth_are_refused(tmp_path: Path, value: float, words: str, kind: str) -> None:
+def test_invalid_depth_values_are_refused(tmp_path: Path, value: float, words: str, kind: str) -> None:
     values = np.full((16, 24), 2.5)
     values[3, 3] = value
     with pytest.raises(DataError, match=rf"1.npy: {words}"):
@@ -93,7 +93,7 @@ def test_damaged_depth_arrays_are_named(tmp_path: Path, spoil: Any, message: str
         data[0]
 
 
-def test_the_depth_loss_leaves_out_what_is_unknown() -> None:
+def test_depth_loss_ignores_unknown_pixels() -> None:
     pred = torch.tensor([[[1.0, 5.0, 9.0, 100.0]]], dtype=torch.float64, requires_grad=True)
     target = torch.tensor([[[1.0, 4.0, 5.0, 0.0]]], dtype=torch.float64)
     known = torch.tensor([[[True, True, True, False]]])

@@ -1,4 +1,4 @@
-"""Data sets of one's own: patterns with folders, own classes, colours as labels, list files."""
+"""Custom data set specs: patterns with folders, custom classes, colour labels, list files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_names_fit_patterns(pattern: str, name: str, fields: dict[str, str] | No
     assert NamePattern(pattern).fields(name) == fields
 
 
-def test_files_of_one_image_find_each_other() -> None:
+def test_image_label_and_depth_paths_match() -> None:
     layout = Layout("{split}/{folder}/rgb/cam_{name}.jpg", labels="{split}/{folder}/masks/{name}.png")
     assert layout.base("images", "train") == Path("train")
     assert layout.path("labels", "train", "a/b/rgb/cam_7.JPG") == Path("train/a/b/masks/7.png")
@@ -118,7 +118,7 @@ def test_labels_in_colours(tmp_path: Path, palette: str) -> None:
     data = read(spec, tmp_path, with_labels=True)
     expected = torch.tensor([1, 1, 0, 0], dtype=torch.uint8)[:, None].expand(4, 6)
     assert torch.equal(data[0]["label"], expected)
-    Image.fromarray(colours).quantize(2).save(tmp_path / "masks/1.png")  # a palette picture, whatever its indices
+    Image.fromarray(colours).quantize(2).save(tmp_path / "masks/1.png")  # a palette image; its indices do not matter
     assert torch.equal(data[0]["label"], expected)
     colours[0, 0] = (127, 64, 128)
     save(tmp_path / "masks/1.png", colours)
@@ -144,7 +144,7 @@ def test_an_unlabelled_folder_needs_three_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("line", "message"),
     [
         ("palette: rainbow", "palette is a mapping"),
         ("palette: {0: [0, 0], 1: [1, 1, 1]}", "three values"),
@@ -159,12 +159,12 @@ def test_an_unlabelled_folder_needs_three_keys(tmp_path: Path) -> None:
         ("base: nowhere", "nowhere"),
     ],
 )
-def test_mistakes_in_a_spec_are_one_line(tmp_path: Path, more: str, message: str) -> None:
+def test_mistakes_in_a_spec_are_one_line(tmp_path: Path, line: str, message: str) -> None:
     text = BINARY % ("png", "", "")
-    if more.startswith("ids"):
+    if line.startswith("ids"):
         text = text[: text.index("classes:")]
     with pytest.raises(ConfigError) as error:
-        spec_of(tmp_path, text + more)
+        spec_of(tmp_path, text + line)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -189,9 +189,9 @@ def test_mistakes_in_own_classes_are_one_line(tmp_path: Path, line: str, message
 # --- classes of a protocol
 
 
-def config_of(tmp_path: Path, *more: str) -> Any:
+def config_of(tmp_path: Path, *overrides: str) -> Any:
     (tmp_path / "mine.yml").write_text(BINARY % ("png", "", ""))
-    return load_config("quick:daf", [f"SOURCE={tmp_path / 'mine.yml'}", "NUM_CLASSES=2", *more])
+    return load_config("quick:daf", [f"SOURCE={tmp_path / 'mine.yml'}", "NUM_CLASSES=2", *overrides])
 
 
 def test_a_data_sets_own_classes_are_the_protocols(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_data_sets_own_classes_are_the_protocols(tmp_path: Path) -> None:
         config_of(tmp_path, "NUM_CLASSES=3")
 
 
-def test_classes_travel_in_the_config(tmp_path: Path) -> None:
+def test_classes_are_stored_in_the_config(tmp_path: Path) -> None:
     config = config_of(tmp_path)
     written = tmp_path / "config.yml"
     written.write_text(dump_config(config))
@@ -211,7 +211,7 @@ def test_classes_travel_in_the_config(tmp_path: Path) -> None:
     assert config_digest(again) == config_digest(config)
 
 
-def test_the_geometry_travels_in_the_config_and_belongs_to_its_target(tmp_path: Path) -> None:
+def test_geometry_is_stored_in_the_config_with_its_target(tmp_path: Path) -> None:
     config = load_config("ep3_dg")
     assert (config.TARGET, config.GEOMETRY_TARGET) == ("Mapillary", "pad")
     written, other = tmp_path / "config.yml", tmp_path / "other.yml"
@@ -223,14 +223,14 @@ def test_the_geometry_travels_in_the_config_and_belongs_to_its_target(tmp_path: 
     assert load_config("dg", ["TARGET=nowhere.yml", "CLASSES=street16"]).GEOMETRY_TARGET is None
 
 
-def test_a_spec_that_says_otherwise_than_the_config_is_refused() -> None:
+def test_geometry_of_spec_and_config_must_agree() -> None:
     config = load_config("ep3_dg", ["GEOMETRY_TARGET=stretch"])
     for open_data in (target_data, evaluation_data):
         with pytest.raises(ConfigError, match=r"GEOMETRY_TARGET: stretch, but the data set Mapillary has .*pad"):
             open_data(config)
 
 
-def test_colours_are_no_part_of_a_run_but_names_are(tmp_path: Path) -> None:
+def test_class_names_change_the_digest_and_colours_do_not(tmp_path: Path) -> None:
     digests = set()
     for name, color in (("road", 128), ("road", 99), ("lane", 128)):
         config = config_of(tmp_path)
@@ -240,7 +240,7 @@ def test_colours_are_no_part_of_a_run_but_names_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["street7", "street16", "cityscapes19"])
-def test_a_class_set_survives_its_mapping(name: str) -> None:
+def test_class_set_round_trip(name: str) -> None:
     assert classes_from_mapping(load_classes(name).as_mapping()) == load_classes(name)
 
 
@@ -260,10 +260,10 @@ def test_two_data_sets_with_different_classes_must_be_reconciled(tmp_path: Path)
 
 
 def _new(folder: Path) -> Path:
-    """A folder of its own: a spec is remembered by its path."""
-    made = folder / str(len(list(folder.iterdir())))
-    made.mkdir()
-    return made
+    """Create a new folder: loaded specs are cached by path."""
+    new = folder / str(len(list(folder.iterdir())))
+    new.mkdir()
+    return new
 
 
 PLAIN = 'name: mine\nfolder: mine\nlayouts: [{images: "{name}.png"}]\n'
@@ -271,7 +271,7 @@ PLAIN = 'name: mine\nfolder: mine\nlayouts: [{images: "{name}.png"}]\n'
 
 @pytest.mark.timeout(30)
 def test_every_id_of_16_bits_is_checked_at_once(tmp_path: Path) -> None:
-    """Compared with each other, 65,536 ids took minutes; one that is given twice is still found."""
+    """Pairwise comparison of 65,536 ids took minutes; a duplicate id is still detected."""
     spec = spec_of(_new(tmp_path), PLAIN + "ids: {a: {x: [0-65534], y: [65535]}}\n")
     assert len(spec.ids["a"]["x"]) == 65535
     with pytest.raises(ConfigError, match="label id 7 belongs to two classes"):

@@ -1,4 +1,4 @@
-"""StreetDataset on small folders in the published layouts: which files it takes, and what it refuses."""
+"""StreetDataset on small folders in the published layouts: file selection and refused files."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_loops_of_links_end_and_other_links_are_followed(cityscapes: Path) -> No
 
 
 def test_folders_and_files_without_permission_are_named(cityscapes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Injected: the superuser may read everything."""
+    """The errors are injected because root may read everything."""
     data, locked, scandir = city_data(cityscapes), str(cityscapes / "leftImg8bit/train/bonn"), os.scandir
 
     def refuse(path: object) -> object:
@@ -91,7 +91,7 @@ def test_folders_and_files_without_permission_are_named(cityscapes: Path, monkey
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])
-def test_images_of_16_bits_are_refused_not_cut(synthia: Path, channels: tuple[int, ...]) -> None:
+def test_16_bit_images_are_refused(synthia: Path, channels: tuple[int, ...]) -> None:
     cv2.imwrite(str(synthia / "RGB" / "0000000.png"), np.full((H, W, *channels), 40000, np.uint16))
     with pytest.raises(DataError, match=r"0000000.png: an image has 8 bits per channel"):
         synthia_data(synthia)[0]
@@ -122,7 +122,7 @@ def test_truncated_and_empty_images_are_named(mapillary: Path, synthia: Path, en
     assert "\n" not in str(error.value)
 
 
-def test_depth_files_that_lost_their_meaning(synthia: Path) -> None:
+def test_invalid_depth_files_are_named(synthia: Path) -> None:
     data = synthia_data(synthia, with_depth=True)
     file = synthia / "Depth" / "0000000.png"
     save(file, gray(9))

@@ -1,4 +1,4 @@
-"""Pictures that say how they are turned (EXIF): one reader turns them, and labels must be turned alike."""
+"""EXIF orientation: images are turned upright when read; labels must have the same orientation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from advent.evaluation.evaluate import native_size
 from helpers.dataset_layouts import C16, gray, save
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-# What the EXIF standard says of the stored rows and columns, for each of its orientations.
+# Stored pixels -> upright pixels for each orientation of the EXIF standard.
 UPRIGHT = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -50,15 +50,15 @@ def tag(orientation: int, endian: str = "<") -> bytes:
     return exif.tobytes()
 
 
-def write(path: Path, orientation: int | None = None, **more: Any) -> Path:
+def write(path: Path, orientation: int | None = None, **options: Any) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     exif = {} if orientation is None else {"exif": tag(orientation)}
-    Image.fromarray(STORED).save(path, **exif, **more)
+    Image.fromarray(STORED).save(path, **exif, **options)
     return path
 
 
 def behind_the_pixels(path: Path) -> None:
-    """Move a PNG's EXIF chunk behind its pixels, where ImageMagick writes it."""
+    """Move a PNG's EXIF chunk behind its pixel data, where ImageMagick writes it."""
     data = path.read_bytes()
     start = data.index(b"eXIf") - 4
     end = start + 12 + int.from_bytes(data[start : start + 4], "big")
@@ -72,14 +72,14 @@ def test_every_orientation_is_turned_upright(tmp_path: Path, suffix: str, orient
     plain, tagged = tmp_path / f"plain.{suffix}", tmp_path / f"tagged.{suffix}"
     write(plain)
     write(tagged, orientation)
-    wanted = UPRIGHT[orientation](np.asarray(Image.open(plain).convert("RGB")))
-    found = read_image(tagged)
-    np.testing.assert_array_equal(np.asarray(found), wanted)
-    assert picture_size(tagged) == found.size == (wanted.shape[1], wanted.shape[0])
+    expected = UPRIGHT[orientation](np.asarray(Image.open(plain).convert("RGB")))
+    image = read_image(tagged)
+    np.testing.assert_array_equal(np.asarray(image), expected)
+    assert picture_size(tagged) == image.size == (expected.shape[1], expected.shape[0])
 
 
-def test_other_places_of_the_tag(tmp_path: Path) -> None:
-    """Big-endian EXIF, EXIF behind a PNG's pixels, and XMP alone."""
+def test_other_locations_of_the_orientation_tag(tmp_path: Path) -> None:
+    """Big-endian EXIF, EXIF behind a PNG's pixel data, and XMP alone."""
     big = tmp_path / "big.jpg"
     Image.fromarray(STORED).save(big, exif=tag(6, ">"))
     late = write(tmp_path / "late.png", 6)
@@ -90,14 +90,14 @@ def test_other_places_of_the_tag(tmp_path: Path) -> None:
         assert read_image(path).size == picture_size(path) == (16, 24), path
 
 
-def test_the_size_of_a_plain_picture_takes_its_header_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picture_size_reads_the_header_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [write(tmp_path / "plain.png"), write(tmp_path / "turned.jpg", 6)]
     monkeypatch.setattr(image_io, "decode_picture", None)
     assert [picture_size(path) for path in paths] == [(24, 16), (16, 24)]
 
 
 def test_heic_comes_upright(tmp_path: Path) -> None:
-    """pillow-heif gives it upright; the copy of its turn in EXIF is not applied a second time."""
+    """pillow-heif returns an upright image; its EXIF orientation is not applied a second time."""
     pytest.importorskip("pillow_heif").register_heif_opener()
     path = write(tmp_path / "phone.heic", 6, quality=95)
     assert read_image(path).size == picture_size(path) == (16, 24)
@@ -111,16 +111,16 @@ def test_heic_comes_upright(tmp_path: Path) -> None:
 def test_any_bytes_are_an_orientation_or_a_value_error(block: bytes) -> None:
     for start in (b"", b"Exif\0\0", b"Exif\0\0II*\0", b"Exif\0\0MM\0*\0\0\0\x08"):
         try:
-            found = exif_orientation(start + block)
+            orientation = exif_orientation(start + block)
         except ValueError:
             continue
-        assert found is None or isinstance(found, int)
+        assert orientation is None or isinstance(orientation, int)
 
 
 @given(st.data())
 @settings(max_examples=150, deadline=None)
-def test_any_damage_leaves_the_pixels(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-    """Random bytes as the EXIF block, or in it, or a cut block: the pixels come, turned only as a whole tag says."""
+def test_damaged_exif_keeps_the_pixels(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Random bytes as or in the EXIF block, or a truncated block: pixels are read, and turned only by an intact tag."""
     good = tag(data.draw(st.sampled_from([1, 6])))
     kind = data.draw(st.sampled_from(["random", "spliced", "cut"]))
     if kind == "random":
@@ -134,13 +134,13 @@ def test_any_damage_leaves_the_pixels(tmp_path_factory: pytest.TempPathFactory, 
     path = tmp_path_factory.getbasetemp() / f"fuzz.{suffix}"
     Image.fromarray(STORED).save(path, exif=block)
     stored = np.asarray(Image.open(path).convert("RGB"))
-    found = np.asarray(read_image(path))
-    assert picture_size(path) == (found.shape[1], found.shape[0])
+    pixels = np.asarray(read_image(path))
+    assert picture_size(path) == (pixels.shape[1], pixels.shape[0])
     try:
-        said = exif_orientation(block)
+        orientation = exif_orientation(block)
     except ValueError:
-        said = 1
-    np.testing.assert_array_equal(found, UPRIGHT[said if said in UPRIGHT else 1](stored))
+        orientation = 1
+    np.testing.assert_array_equal(pixels, UPRIGHT[orientation if orientation in UPRIGHT else 1](stored))
 
 
 def test_a_damaged_block_is_reported_with_the_files_name_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -154,7 +154,7 @@ def test_a_damaged_block_is_reported_with_the_files_name_once(tmp_path: Path, ca
 
 
 def test_no_warning_of_another_library_reaches_standard_error(tmp_path: Path) -> None:
-    """Pillow's on EXIF and PyTorch's on worker processes name neither file nor key; ours do."""
+    """Pillow's EXIF warning and PyTorch's worker warning name no file or key; ours do."""
     entries = b"\x02\0" + b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0" + b"\x0f\x01\x02\0\xff\x00\0\0\xf0\xff\0\0"
     Image.fromarray(STORED).save(tmp_path / "odd.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0" + entries)
     Image.fromarray(STORED).save(tmp_path / "bad.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x02\0rest")
@@ -186,12 +186,12 @@ list(load_batches(Data(), {len(__import__("os").sched_getaffinity(0)) + 1}, torc
 # --- data sets
 
 
-def streets(root: Path, orientation: int = 6, **more: Any) -> StreetDataset:
-    """SYNTHIA's layout with one image that says that it is turned; its label and depth do not."""
+def streets(root: Path, orientation: int = 6, **options: Any) -> StreetDataset:
+    """SYNTHIA's layout with one image that has an EXIF orientation; its label and depth have none."""
     write(root / "RGB/0000000.png", orientation)
     save(root / "parsed_LABELS/0000000.png", gray(3, (24, 16)))
     save(root / "Depth/0000000.png", np.full((16, 24), 900, np.uint16))
-    return StreetDataset(load_spec("SYNTHIA"), root, "all", C16, **{"size": None, **more})
+    return StreetDataset(load_spec("SYNTHIA"), root, "all", C16, **{"size": None, **options})
 
 
 def test_without_label_files_images_are_turned(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_without_label_files_images_are_turned(tmp_path: Path) -> None:
 
 
 def _mask(root: Path) -> bool:
-    """A pseudo label, made in the frame of the network's input, that is of the turned image."""
+    """Write a pseudo label in the coordinates of the network's input, that is of the upright image."""
     return save(root / "masks/0000000.png", np.full((8, 10), 5, np.uint8)).is_file()
 
 
@@ -241,7 +241,7 @@ def test_image_and_label_that_are_turned_alike_fit(tmp_path: Path) -> None:
 
 
 def test_a_cache_of_unturned_images_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache of the format before images were turned has another key."""
+    """A cache written before images were turned upright has another key."""
     monkeypatch.setattr("advent.dataset.cache.FORMAT", 1)
     filled = fill_cache(streets(tmp_path, cache_dir=tmp_path / "cache"))
     monkeypatch.undo()
@@ -253,7 +253,7 @@ def test_a_cache_of_unturned_images_is_not_used(tmp_path: Path, monkeypatch: pyt
     assert tuple(streets(tmp_path, cache_dir=tmp_path / "cache")[0]["image"].shape) == (3, 24, 16)
 
 
-def test_advents_classes_turn_and_refuse_alike(tmp_path: Path) -> None:
+def test_advents_classes_apply_and_refuse_orientations(tmp_path: Path) -> None:
     write(tmp_path / "images/00001.png", 6)
     save(tmp_path / "labels/00001.png", gray(7, (24, 16)))
     (tmp_path / "list.txt").write_text("00001.png\n")

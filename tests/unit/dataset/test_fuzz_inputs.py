@@ -1,4 +1,4 @@
-"""Whatever bytes stand in a list, a spec or a class set: the result is one of ours or one line of error."""
+"""Fuzzing of lists, specs, class sets and images: a valid result or a one-line error."""
 
 import contextlib
 import copy
@@ -58,23 +58,23 @@ def test_any_list(folder, content):
 
 @pytest.fixture(scope="module")
 def pictures():
-    """One small picture in every format that Pillow writes and that is read here, as bytes."""
-    made, photo = {}, Image.fromarray(np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3))
+    """Suffix -> bytes of a small image, for every supported format that Pillow can write."""
+    encoded, photo = {}, Image.fromarray(np.arange(24 * 16 * 3, dtype=np.uint8).reshape(16, 24, 3))
     suffixes = {name: suffix for suffix, name in Image.registered_extensions().items()}
     for name in sorted(Image.SAVE.keys() & set(decoded_formats())):
         for mode in ("RGB", "P", "L", "1"):
             handle = io.BytesIO()
             with contextlib.suppress(OSError, ValueError, KeyError):
                 photo.convert(mode).save(handle, name)
-                made[suffixes.get(name, f".{name}")] = handle.getvalue()
+                encoded[suffixes.get(name, f".{name}")] = handle.getvalue()
                 break
-    return made
+    return encoded
 
 
 @given(st.data())
 @settings(max_examples=300, deadline=None)
 def test_any_damaged_picture(folder, pictures, data):
-    """Cut, or with bytes replaced, most of them in its head: a picture, or one line that names it."""
+    """Truncated, or with bytes replaced, mostly in the header: the image is read, or a one-line error names it."""
     suffix = data.draw(st.sampled_from(sorted(pictures)))
     content = pictures[suffix]
     if data.draw(st.booleans()):
@@ -96,7 +96,7 @@ def test_any_damaged_picture(folder, pictures, data):
 @settings(max_examples=150, deadline=None)
 @pytest.mark.parametrize("load", [load_spec, load_classes])
 def test_any_description(folder, load, content):
-    path = folder / f"{abs(hash(content))}.yml"  # loaders remember a path's content
+    path = folder / f"{abs(hash(content))}.yml"  # loaders cache by path
     path.write_bytes(content)
     with contextlib.suppress(UserError):
         load(path)

@@ -1,4 +1,4 @@
-"""Class sets and label tables, against the tables of the method; mistakes in a spec are named."""
+"""Class sets and label tables against the papers' tables; errors in a spec name file and key."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALL_SPECS = ["SYNTHIA", "Cityscapes", "Mapillary", "GTA5", "CamVid", "streets", 
 
 
 def ids_of(dataset: str, class_set: str) -> list[list[int]]:
-    """Label ids of every train id, as the lookup table has them."""
+    """Label ids of every train id, read from the lookup table."""
     classes = load_classes(class_set)
     table = load_spec(dataset).table(classes)
     assert table.dtype == np.uint8
@@ -59,7 +59,7 @@ def test_nineteen_classes(dataset: str) -> None:
     assert ids_of(dataset, "cityscapes19") == [[i] for i in ids]
 
 
-def test_rare_classes_and_subsets_go_by_meaning() -> None:
+def test_rare_classes_and_subsets() -> None:
     street16, cityscapes19 = load_classes("street16"), load_classes("cityscapes19")
     assert street16.rare == (3, 4, 5, 6, 7, 11, 13, 14)
     assert street16.subset == {"mIoU13": tuple(i for i in range(16) if i not in (3, 4, 5))}

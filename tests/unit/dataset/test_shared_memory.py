@@ -1,4 +1,4 @@
-"""What data workers pass on: how many images, in how few bytes, the same numbers; a full /dev/shm in one line."""
+"""Shared memory of data workers: number and size of images in flight, exact values, one-line error if it is full."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CPU = torch.device("cpu")
 
 
 class Worked(StreetDataset):
-    """Does something in the worker before an image is read, and counts the images."""
+    """Data set that calls `before` in the worker for every image and counts the images."""
 
     before: Any = None
 
@@ -38,28 +38,28 @@ class Worked(StreetDataset):
             self.before()
         with self.counter.get_lock():
             self.counter.value += 1
-        return super().compact(index)
+        return super().get_uint8(index)
 
 
-def street(root: Path, **more: Any) -> Worked:
-    found = Worked(load_spec("streets"), root / "streets", "all", C7, size=(64, 48), **more)
-    found.counter = multiprocessing.Value("i", 0)
-    return found
+def street(root: Path, **options: Any) -> Worked:
+    dataset = Worked(load_spec("streets"), root / "streets", "all", C7, size=(64, 48), **options)
+    dataset.counter = multiprocessing.Value("i", 0)
+    return dataset
 
 
 @pytest.mark.parametrize(("batch", "group"), [(1, THREADS), (2, THREADS), (3, 3), (6, 6)])
-def test_workers_hold_one_group_each_and_one_is_used(data: Path, batch: int, group: int) -> None:
-    """A group is max(batch, THREADS) images, in whole batches. More would fill /dev/shm: Docker gives it 64 MiB."""
+def test_images_in_flight_are_bounded(data: Path, batch: int, group: int) -> None:
+    """A group has max(batch, THREADS) images in full batches. More would fill /dev/shm (64 MiB in Docker)."""
     dataset, workers = street(data), 2
     order = [[index % len(dataset) for index in range(at, at + batch)] for at in range(0, 60 * batch, batch)]
     batches = load_batches(dataset, workers, CPU, order)
     next(batches)
-    most = (workers + 1) * group
+    in_flight = (workers + 1) * group
     deadline = time.monotonic() + 60
-    while dataset.counter.value < most and time.monotonic() < deadline:
+    while dataset.counter.value < in_flight and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(0.3)  # would a worker read on, it would by now
-    assert dataset.counter.value == most
+    time.sleep(0.3)  # time for a worker that does not stop to read more
+    assert dataset.counter.value == in_flight
     batches.close()
 
 
@@ -79,7 +79,7 @@ def test_depth_travels_in_16_bits_and_arrives_to_the_same_bits(
     spec = spec_of(tmp_path, BINARY % ("png", "", "") + f"depth: {form}\n")
     save(tmp_path / "images/1.png", rgb(7, (256, 256)))
     save(tmp_path / "masks/1.png", gray(1, (256, 256)))
-    file = save(tmp_path / "depth/1.png", np.arange(2**16, dtype=np.uint16).reshape(256, 256))  # all that can occur
+    file = save(tmp_path / "depth/1.png", np.arange(2**16, dtype=np.uint16).reshape(256, 256))  # every 16-bit value
     options = {"with_depth": True, "with_labels": True, "size": size, "label_size": size}
     expected = torch.from_numpy(resize_depth(depth_reader(spec.depth, "mine")(file, None), size))
     fill_cache(read(spec, tmp_path, cache_dir=tmp_path / "cache", **options))
@@ -92,9 +92,9 @@ def test_depth_travels_in_16_bits_and_arrives_to_the_same_bits(
         for workers in (0, 1):
             (batch,) = load_batches(dataset, workers, CPU, [[0]])
             assert batch.keys() == item.keys()
-            for found in (item["depth"], batch["depth"][0]):
-                assert found.dtype == torch.float32
-                assert torch.equal(found, expected)
+            for depth in (item["depth"], batch["depth"][0]):
+                assert depth.dtype == torch.float32
+                assert torch.equal(depth, expected)
             if "unknown" in form:
                 assert torch.equal(batch["depth_known"][0], expected > 0)
                 assert torch.equal(item["depth_known"], expected > 0)
@@ -110,8 +110,8 @@ def test_depth_of_synthia_is_the_closed_form(tmp_path: Path) -> None:
     assert (far["depth"].unique().tolist(), near["depth"].unique().tolist()) == ([1.0], [256.0])
 
 
-def test_float_depth_and_padding_stay_as_they_were(tmp_path: Path) -> None:
-    """A padded pixel is 0, unknown in inverse depth; as a file's value 0 would be a depth."""
+def test_padded_float_depth_is_unknown(tmp_path: Path) -> None:
+    """A padded pixel has inverse depth 0 (unknown); the file value 0 would be a valid depth."""
     spec = spec_of(tmp_path, BINARY % ("png", "", "") + "depth: {kind: distance, unit: m}\ngeometry: pad\n")
     save(tmp_path / "images/1.png", rgb(7, (64, 64)))
     save(tmp_path / "depth/1.png", np.full((64, 64), 3, np.uint16))
@@ -123,12 +123,12 @@ def test_float_depth_and_padding_stay_as_they_were(tmp_path: Path) -> None:
     assert (batch["depth"][0][~batch["depth_known"][0]] == 0).all()
 
 
-def test_a_cache_of_float_depth_is_not_taken_for_16_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_of_float_depth_is_not_read_as_16_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_of(tmp_path, BINARY % ("png", "", "") + "depth: {kind: synthia_cm}\n")
     save(tmp_path / "images/1.png", rgb())
     save(tmp_path / "depth/1.png", np.full((16, 24), 255, np.uint16))
     with monkeypatch.context() as patch:
-        patch.setattr(StreetDataset, "_depth_table", lambda *_: None)  # as an earlier version filled it
+        patch.setattr(StreetDataset, "_depth_table", lambda *_: None)  # as written by an earlier version
         fill_cache(read(spec, tmp_path, with_depth=True, cache_dir=tmp_path / "cache"))
     again = read(spec, tmp_path, with_depth=True, cache_dir=tmp_path / "cache")
     assert again.cache is not None
@@ -137,13 +137,13 @@ def test_a_cache_of_float_depth_is_not_taken_for_16_bits(tmp_path: Path, monkeyp
 
 
 def full() -> None:
-    """Stands in for a full /dev/shm: no file of this process may grow, so memory to share is refused there, too."""
+    """Simulates a full /dev/shm: with a file-size limit of 0, shared memory cannot be allocated either."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
 @pytest.mark.parametrize("sizes", ["equal", "native"])
 def test_full_shared_memory_is_one_line(data: Path, sizes: str) -> None:
-    """Native sizes differ: such labels travel one by one, and failed in the queue's own thread, unseen for ever."""
+    """Labels of different native sizes are sent one by one; their failure in the queue's thread was once lost."""
     if sizes == "native":
         save(data / "streets/parsed_LABELS/0000001.png", gray(3, (80, 60)))
     dataset = street(data, with_labels=True)
@@ -163,7 +163,7 @@ def test_full_shared_memory_is_one_line(data: Path, sizes: str) -> None:
 def test_a_worker_that_dies_is_one_line(
     data: Path, number: signal.Signals, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A bus error is how a full /dev/shm shows where the system does not reserve it beforehand; sent here by hand."""
+    """A full /dev/shm causes SIGBUS where the system does not reserve memory in advance; the signal is sent here."""
     dataset = street(data)
     dataset.before = lambda: os.kill(os.getpid(), number)
     code = run_cli(

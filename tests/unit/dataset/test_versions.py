@@ -1,4 +1,4 @@
-"""Mapillary's versions: v2.0's table against v1.2's and its page, and which version a folder is found to hold."""
+"""Mapillary Vistas v1.2 and v2.0: label tables, their documentation page, and detection of a folder's version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ V1, V2 = load_spec("mapillary"), load_spec("mapillary_v2")
 
 # --- the table of v2.0
 
-# New names of v2.0, as patterns, the first that fits counts -> the label of v1.2 that they were part of, if any.
+# Pattern of new v2.0 names (the first match counts) -> the v1.2 label that they were part of, if any.
 PART_OF = {
     "Ambiguous Barrier|Concrete Block|Road Median|Road Side|Lane Separator|Temporary Barrier": "Barrier",
     "Driveway": "Service Lane",
@@ -46,7 +46,7 @@ OLD_CLASS = dict(
 
 
 def derived(name: str) -> tuple[str, str]:
-    """The class of a label of v2.0 as it follows from v1.2's table, and why; the page's last two columns."""
+    """(class, reason) of a v2.0 label, derived from v1.2's table; the last two columns of the page."""
     if name in OLD_CLASS:
         return OLD_CLASS[name], "as in v1.2"
     part = next(part for pattern, part in PART_OF.items() if re.fullmatch(pattern, name))
@@ -74,36 +74,36 @@ def test_a_label_that_both_versions_have_keeps_its_class() -> None:
     assert {name: class_of(V2.label_names.index(name)) for name in kept} == {name: OLD_CLASS[name] for name in kept}
 
 
-def test_a_new_label_has_the_class_of_what_it_was_part_of() -> None:
+def test_new_label_has_the_class_of_its_v1_label() -> None:
     new = [name for name in V2.label_names if name not in OLD_CLASS]
     assert len(new) == 61
     assert {name: class_of(V2.label_names.index(name)) for name in new} == {name: derived(name)[0] for name in new}
 
 
 def test_a_new_label_with_a_class_shares_it_with_the_nearest_old_label_on_one_side() -> None:
-    """Mapillary's order goes by groups."""
+    """Mapillary orders its labels by groups."""
     old = [i for i, name in enumerate(V2.label_names) if name in OLD_CLASS]
     for label_id in sorted(set(range(124)) - set(old)):
         around = {class_of(max(i for i in old if i < label_id)), class_of(min(i for i in old if i > label_id))}
         assert class_of(label_id) in around | {"-"}, V2.label_names[label_id]
 
 
-def test_the_page_says_what_the_table_holds() -> None:
+def test_page_equals_the_table() -> None:
     lines = PAGE.read_text(encoding="utf-8").splitlines()
     rows = [re.split(r" *\| *", line.strip("| ")) for line in lines if re.match(r"\| *\d", line)]
     assert [row[:3] for row in rows] == [[str(i), name, class_of(i)] for i, name in enumerate(V2.label_names)]
     assert [row[2:] for row in rows] == [list(derived(name)) for name in V2.label_names]
 
 
-# --- which version lies there
+# --- detection of the version
 
 OLD, NEW, EITHER = (13, 65), (21, 118), (13, 27)
 
 
 def relabel(root: Path, folders: dict[str, Sequence[int]]) -> Path:
-    """make_mapillary's two images with labels in these folders instead: tall.PNG of the one id, wide.png of the other.
+    """Replace make_mapillary's labels: per folder, tall.PNG has the first id and wide.png the second.
 
-    The ids of `EITHER` could be those of both versions.
+    The ids of `EITHER` are valid in both versions.
     """
     shutil.rmtree(root / "training" / "labels")
     for folder, (tall, wide) in folders.items():
@@ -134,19 +134,19 @@ def told(root: Path, named: str) -> str:
         ({"v1.2/labels": EITHER, "v2.0/labels": EITHER}, "mapillary_v2", "Mapillary_v2"),
     ],
 )
-def test_ids_tell_the_version_and_the_name_chooses_where_both_lie_there(
+def test_version_from_ids_or_from_the_name_if_both_exist(
     mapillary: Path, folders: dict[str, Sequence[int]], named: str, version: str
 ) -> None:
     assert told(relabel(mapillary, folders), named) == version
 
 
 @pytest.mark.parametrize("named", ["mapillary", "mapillary_v2"])
-def test_ids_of_no_version_leave_the_spec_as_it_was_named(mapillary: Path, named: str) -> None:
+def test_ids_of_no_version_keep_the_named_spec(mapillary: Path, named: str) -> None:
     relabel(mapillary, {"labels": (13, 200)})
     assert detect_version(load_spec(named), mapillary, "train") is load_spec(named)
 
 
-def test_a_data_set_without_versions_is_not_looked_into(tmp_path: Path) -> None:
+def test_data_set_without_versions_is_not_read(tmp_path: Path) -> None:
     spec = load_spec("streets_mapillary")
     assert detect_version(spec, tmp_path / "nowhere", "train") is spec
 
@@ -157,17 +157,17 @@ def catalogue(root: Path, names: Sequence[str], file: str = "config.json") -> No
 
 
 @pytest.mark.parametrize("named", ["mapillary", "mapillary_v2"])
-def test_the_catalogue_tells_where_the_ids_fit_both(mapillary: Path, named: str) -> None:
+def test_catalogue_decides_if_ids_fit_both_versions(mapillary: Path, named: str) -> None:
     relabel(mapillary, {"labels": EITHER})
     catalogue(mapillary, V2.label_names)
     assert told(mapillary, named) == "Mapillary_v2"
     catalogue(mapillary, V1.label_names)
     assert told(mapillary, named) == "Mapillary"
-    catalogue(mapillary, V2.label_names[::-1])  # nobody's
+    catalogue(mapillary, V2.label_names[::-1])  # matches no version
     assert told(mapillary, named) == "Mapillary"
 
 
-def test_of_two_catalogues_the_named_one_counts(mapillary: Path) -> None:
+def test_catalogue_of_the_named_version_is_used(mapillary: Path) -> None:
     relabel(mapillary, {"labels": EITHER})
     catalogue(mapillary, V1.label_names, "config_v1.2.json")
     catalogue(mapillary, V2.label_names, "config_v2.0.json")
@@ -175,7 +175,7 @@ def test_of_two_catalogues_the_named_one_counts(mapillary: Path) -> None:
     assert told(mapillary, "mapillary_v2") == "Mapillary_v2"
 
 
-def test_ids_weigh_more_than_the_catalogue(mapillary: Path) -> None:
+def test_ids_override_the_catalogue(mapillary: Path) -> None:
     relabel(mapillary, {"labels": NEW})
     catalogue(mapillary, V1.label_names)
     assert told(mapillary, "mapillary") == "Mapillary_v2"
@@ -198,7 +198,7 @@ def test_a_truncated_or_missing_label_file_does_not_stop_the_detection(mapillary
     assert told(mapillary, "mapillary") == "Mapillary_v2"
 
 
-# --- the whole chain
+# --- end to end
 
 
 @pytest.mark.parametrize("folder", ["labels", "v2.0/labels"])

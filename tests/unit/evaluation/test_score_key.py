@@ -1,4 +1,4 @@
-"""A remembered score's key: whatever the score depends on changes it, what only says where things are does not."""
+"""Keys of cached scores: settings that affect a score change the key, paths do not."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_same_setting_has_the_same_key(config: Any) -> None:
     assert key(type(config)({**config, **elsewhere})) == key(config)
 
 
-def test_every_key_of_the_config_belongs_to_it_but_for_those_named(config: Any) -> None:
+def test_every_config_key_changes_the_key_except_listed_ones(config: Any) -> None:
     dataset, seen = evaluation_data(config), {key(config)}
     sections = tuple(name for name in WITHOUT_EFFECT_ON_SCORES if name.endswith("."))
     names = [name for name, _ in flat(config) if not name.startswith(sections)]
@@ -56,10 +56,10 @@ def test_every_key_of_the_config_belongs_to_it_but_for_those_named(config: Any) 
 def test_an_image_or_label_replaced_under_its_name_changes_the_key(config: Any, tmp_path: Path, folder: str) -> None:
     before, file = key(config), tmp_path / "CamVid" / folder / "0000.png"
     content, status = file.read_bytes(), file.stat()
-    file.write_bytes(content + b" ")  # another size at the same time
+    file.write_bytes(content + b" ")  # another size, same modification time
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
     longer = key(config)
-    file.write_bytes(content)  # the same size at another time
+    file.write_bytes(content)  # same size, another modification time
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
     later = key(config)
     os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
@@ -78,14 +78,14 @@ def test_an_image_or_label_replaced_under_its_name_changes_the_key(config: Any, 
         {"ids": {"street7": {"road": (1,)}}},
     ],
 )
-def test_the_data_sets_description_belongs_to_it(config: Any, change: dict[str, Any]) -> None:
+def test_spec_changes_the_key(config: Any, change: dict[str, Any]) -> None:
     dataset = evaluation_data(config)
     before = data_digest(dataset)
     dataset.spec = replace(dataset.spec, **change)
     assert data_digest(dataset) != before
 
 
-def test_the_code_and_the_device_belong_to_it(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_and_device_change_the_key(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     before = key(config)
     assert key(config, torch.device("meta")) != before
     monkeypatch.setattr(provenance, "_revision", lambda: {"sha256": "another source"})

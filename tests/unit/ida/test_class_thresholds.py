@@ -1,4 +1,4 @@
-"""Thresholds of pseudo labels by class: closed forms."""
+"""Per-class thresholds of pseudo labels: closed forms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from ida.pseudo_labels import class_thresholds, pseudo_label
 
-# Ten bins of probability; predicted pixels of three classes in them.
+# Histogram of predicted probabilities: three classes, ten bins.
 COUNTS = np.array(
     [
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 10],  # always certain

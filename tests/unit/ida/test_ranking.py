@@ -30,15 +30,15 @@ def test_split_depends_on_neither_order_nor_ties():
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_scores_that_are_not_finite_are_refused_by_name(value):
-    """Next to a NaN `sorted` leaves what it has: 3, NaN, 1 stays in that order."""
+    """`sorted` does not order values around a NaN: 3, NaN, 1 keeps its order."""
     pairs = [("c.png", 3.0), ("spoilt.png", value), ("a.png", 1.0)]
-    for take in (rank, lambda found: split(found, 0.5)):
+    for take in (rank, lambda scores: split(scores, 0.5)):
         with pytest.raises(NotFinite, match=r"spoilt\.png") as error:
             take(pairs)
         assert "a.png" not in str(error.value)
 
 
-def test_of_many_images_without_a_score_some_are_named():
+def test_error_names_some_of_many_nonfinite_images():
     with pytest.raises(NotFinite, match=r"0\.png, .*4\.png and 7 more"):
         rank([(f"{index}.png", float("nan")) for index in range(12)])
 
@@ -74,7 +74,7 @@ def test_rare_classes_by_meaning_and_as_released():
     street16 = load_classes("street16")
     assert rare_classes("true", street16) == (3, 4, 5, 6, 7, 11, 13, 14)
     names = [street16.names[i] for i in rare_classes("release", street16) if i < 16]
-    assert {"sky", "car", "bicycle"} <= set(names)  # counted by mistake, as in the release
+    assert {"sky", "car", "bicycle"} <= set(names)  # counted by mistake, as in the authors' code
     assert len(rare_classes("true", load_classes("cityscapes19"))) == 11
     assert rare_classes("false", load_classes("street7")) == ()
     with pytest.raises(ConfigError, match="rare"):
@@ -102,5 +102,5 @@ def test_labels_of_jpegs_are_png():
         (20001, (20001, 30001)),
     ],
 )
-def test_rounds_start_where_the_release_relabels(iteration, want):
+def test_rounds_start_at_the_published_iterations(iteration, want):
     assert current_round(iteration, 10000) == want

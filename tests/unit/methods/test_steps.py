@@ -7,10 +7,9 @@ import pytest
 import torch
 
 import daf.methods  # noqa: F401
-from advent.config.loading import default_config
-from advent.methods.steps import Method, StepContext, adversarial_step, information_map
+from advent.methods.steps import StepContext, adversarial_step, information_map
 from advent.model.deeplabv2 import get_deeplab_v2
-from advent.training.optim import RepeatedSGD, network_optimizer, update_multiplicity
+from advent.training.optim import RepeatedSGD, update_multiplicity
 from advent.utils.loss import cross_entropy_2d, entropy_loss, self_information
 from advent.utils.schedule import poly_rate
 from daf.interaction import depth_aware_map
@@ -102,14 +101,14 @@ def test_groups_put_backbone_first_and_heads_at_ten_times():
     assert {group["repeats"] for group in groups} == {1, 3, 4}
 
 
-def test_heads_may_learn_at_another_rate():
+def test_head_rate():
     learner = small_learner(HEAD_RATE=0.5)
     learner.rates(0)
     assert [group["lr"] for group in learner.optimizers["net"].param_groups[:2]] == [2.5e-4, 1.25e-4]
 
 
-def test_one_judgement_of_the_target_gives_what_two_would():
-    """The step's single discriminator pass on the target equals the textbook's two separate ones."""
+def test_single_discriminator_pass_equals_two_passes():
+    """A single discriminator pass on the target gives the gradients of two separate passes."""
     learner = small_learner()
     context = StepContext(
         learner.net.double(),
@@ -117,7 +116,7 @@ def test_one_judgement_of_the_target_gives_what_two_would():
         discriminators=learner.context.discriminators.double(),
         weights=learner.context.weights,
     )
-    context.net.eval()  # batch statistics would move between the two computations
+    context.net.eval()  # batch statistics would differ between the two computations
     source, target = ({k: v.double() if v.is_floating_point() else v for k, v in b.items()} for b in batches())
     adversarial_step(context, source, target)
     got = {
@@ -130,16 +129,16 @@ def test_one_judgement_of_the_target_gives_what_two_would():
     context.discriminators.zero_grad()
 
     bce = torch.nn.functional.binary_cross_entropy_with_logits
-    judge = context.discriminators["main"]
+    discriminator = context.discriminators["main"]
     on_source, on_target = context.predict(source["image"]), context.predict(target["image"])
     map_src, map_trg = information_map(on_source.main, None), information_map(on_target.main, None)
-    domain_logits = judge(map_trg)
+    domain_logits = discriminator(map_trg)
     (
         cross_entropy_2d(on_source.main, source["label"]) + 0.001 * bce(domain_logits, torch.zeros_like(domain_logits))
     ).backward()
-    judge.zero_grad()
+    discriminator.zero_grad()
     for domain_map, label in ((map_src, 0.0), (map_trg, 1.0)):
-        domain_logits = judge(domain_map.detach())
+        domain_logits = discriminator(domain_map.detach())
         (0.5 * bce(domain_logits, torch.full_like(domain_logits, label))).backward()
     want = {
         n: p.grad for m in (context.net, context.discriminators) for n, p in m.named_parameters() if p.grad is not None
@@ -149,8 +148,8 @@ def test_one_judgement_of_the_target_gives_what_two_would():
         torch.testing.assert_close(got[name], want[name], rtol=1e-9, atol=1e-12)
 
 
-def test_depth_head_without_gradient_is_left_alone():
-    """With the plain map nothing reaches convR0, bnR0 and convR2: no update, no decay."""
+def test_depth_head_without_gradient_is_not_updated():
+    """Without a depth-aware map no gradient reaches convR0, bnR0 and convR2: no update, no weight decay."""
     learner = small_learner("AdvEnt", "DeepLabv2_depth")
     before = {n: p.detach().clone() for n, p in learner.net.named_parameters()}
     learner.update(0, *batches())
@@ -160,7 +159,7 @@ def test_depth_head_without_gradient_is_left_alone():
     assert not torch.equal(before["mff_conv.weight"], after["mff_conv.weight"])
 
 
-def test_frozen_affine_but_moving_statistics():
+def test_batch_norm_affine_is_frozen_and_statistics_update():
     learner = small_learner()
     before = {n: t.clone() for n, t in learner.net.state_dict().items() if n.startswith("bn1.")}
     learner.update(0, *batches())
@@ -171,26 +170,12 @@ def test_frozen_affine_but_moving_statistics():
 
 
 def test_optimizer_state_survives_a_round_trip():
-    one, other = small_learner(), small_learner()
-    one.update(0, *batches())
-    other.load_state_dict(copy.deepcopy(one.state_dict()))
-    for learner in (one, other):
+    saved, restored = small_learner(), small_learner()
+    saved.update(0, *batches())
+    restored.load_state_dict(copy.deepcopy(saved.state_dict()))
+    for learner in (saved, restored):
         learner.update(1, *batches())
     assert all(
-        torch.equal(a, b) for a, b in zip(one.net.state_dict().values(), other.net.state_dict().values(), strict=True)
+        torch.equal(a, b)
+        for a, b in zip(saved.net.state_dict().values(), restored.net.state_dict().values(), strict=True)
     )
-
-
-def test_unknown_method_has_no_adversary():
-    assert not Method("x", adversarial_step).adversarial
-
-
-def test_timm_refuses_the_repeated_update():
-    pytest.importorskip("timm")
-    from advent.errors import ConfigError
-    from advent.model.deeplabv2 import DeeplabV2
-    from advent.model.timm_encoder import TimmEncoder
-
-    net = DeeplabV2(7, TimmEncoder("resnet18", (104.0, 116.0, 122.0)))
-    with pytest.raises(ConfigError, match="once"):
-        network_optimizer(net, default_config().TRAIN)

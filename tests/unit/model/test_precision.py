@@ -1,4 +1,4 @@
-"""Reduced precision, recomputed activations, compilation, and no wait for the device inside a step."""
+"""Reduced precision, activation checkpointing, compilation, and no device synchronisation inside a step."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def with_depth() -> Any:
 
 
 class ScalarReads(TorchDispatchMode):
-    """Counts what would make a host wait for its device: a number read from a tensor, or a boolean made of one."""
+    """Records operations that synchronise with the device: reading a number or a boolean from a tensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class ScalarReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_the_counter_counts() -> None:
+def test_scalar_reads_are_detected() -> None:
     with ScalarReads() as counter:
         value = torch.ones(3)
         float(value[0])
@@ -58,9 +58,12 @@ def test_the_counter_counts() -> None:
 
 @pytest.mark.parametrize(
     ("method", "network", "amp"),
-    [*[(*one, amp) for one in METHODS for amp in ("off", "bf16")], ("AdvEnt", "DeepLabv2", "fp16")],
+    [
+        *[(*method_and_network, amp) for method_and_network in METHODS for amp in ("off", "bf16")],
+        ("AdvEnt", "DeepLabv2", "fp16"),
+    ],
 )
-def test_a_step_reads_no_number(method: str, network: str, amp: str) -> None:
+def test_step_reads_no_scalar(method: str, network: str, amp: str) -> None:
     learner = small_learner(method, network, AMP=amp)
     learner.update(0, *with_depth())
     with ScalarReads() as counter:
@@ -70,7 +73,7 @@ def test_a_step_reads_no_number(method: str, network: str, amp: str) -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize(("method", "network"), METHODS)
-def test_a_step_never_waits_for_a_gpu(method: str, network: str) -> None:
+def test_step_does_not_synchronise_with_a_gpu(method: str, network: str) -> None:
     learner = small_learner(method, network, device="cuda")
     source, target = ({k: v.cuda() for k, v in batch.items()} for batch in with_depth())
     learner.update(0, source, target)
@@ -90,9 +93,9 @@ daf/model/deeplabv2_depth.py daf/model/dada.py
 
 
 @pytest.mark.parametrize("file", IN_A_STEP.split())
-def test_what_runs_in_a_step_fetches_nothing(file: str) -> None:
-    found = re.findall(r"\.cpu\(|\.item\(|\.tolist\(|\.numpy\(|synchronize", (PROJECT / file).read_text())
-    assert found == []
+def test_step_code_has_no_device_transfer(file: str) -> None:
+    transfers = re.findall(r"\.cpu\(|\.item\(|\.tolist\(|\.numpy\(|synchronize", (PROJECT / file).read_text())
+    assert transfers == []
 
 
 # --- precision
@@ -108,8 +111,8 @@ def test_losses_maps_and_statistics_stay_in_float32(amp: str) -> None:
     )
     values = learner.update(0, *with_depth())
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}[amp]
-    assert seen[0] == seen[1] == half  # the network runs in it
-    assert set(seen[2:]) == {torch.float32}  # the maps do not
+    assert seen[0] == seen[1] == half  # the network runs in reduced precision
+    assert set(seen[2:]) == {torch.float32}  # the discriminator's input maps do not
     assert {value.dtype for value in values.values()} == {torch.float32}
     assert {v.dtype for v in learner.net.state_dict().values() if v.is_floating_point()} == {torch.float32}
 
@@ -118,9 +121,9 @@ def test_losses_maps_and_statistics_stay_in_float32(amp: str) -> None:
 def test_reduced_precision_is_near_full_precision(amp: str) -> None:
     full, half = small_learner("DAF", "DeepLabv2_depth"), small_learner("DAF", "DeepLabv2_depth", AMP=amp)
     for iteration in range(3):
-        wanted, got = (learner.update(iteration, *with_depth()) for learner in (full, half))
+        expected, got = (learner.update(iteration, *with_depth()) for learner in (full, half))
     for name in ("seg", "depth", "adv", "d_source", "d_target"):
-        torch.testing.assert_close(got[name], wanted[name], rtol=0.05, atol=0.02)
+        torch.testing.assert_close(got[name], expected[name], rtol=0.05, atol=0.02)
 
 
 @pytest.mark.parametrize("amp", ["off", "bf16", "fp16"])
@@ -130,9 +133,9 @@ def test_reduced_precision_is_near_full_precision(amp: str) -> None:
 def test_the_depth_of_the_nearest_pixel_fits_into_reduced_precision(
     method: str, network: str, last: str, amp: str
 ) -> None:
-    """Inverse depth reaches 65536 (0 cm). float16 ends at 65504, and bfloat16 holds no odd number of that size."""
+    """Inverse depth reaches 65536 (0 cm). float16 ends at 65504; bfloat16 has no odd numbers of that size."""
     net = small_learner(method, network).net.eval()
-    for name, value in ((last, 65535.0), ("dec4", 1.0)):  # layers that return their bias, whatever comes in
+    for name, value in ((last, 65535.0), ("dec4", 1.0)):  # with zero weights a layer returns its bias
         layer = net.get_submodule(name)
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.constant_(layer.bias, value)
@@ -151,7 +154,7 @@ def test_an_overflow_halves_the_scale_and_changes_nothing_else() -> None:
     values = learner.update(1, *batches())
     handle.remove()
     assert values["overflow"] == 1
-    assert all(torch.isfinite(value) for value in values.values())  # no reason to end a run
+    assert all(torch.isfinite(value) for value in values.values())  # an overflow does not end a run
     assert all(torch.equal(a, b) for a, b in zip(before, learner.net.state_dict().values(), strict=True))
     after = learner.update(2, *batches())
     assert after["loss_scale"] == FIRST_SCALE / 2
@@ -178,20 +181,20 @@ def test_overflow_at_the_least_scale_is_an_error() -> None:
 
 
 def test_the_scale_survives_a_round_trip() -> None:
-    one, other = small_learner(AMP="fp16"), small_learner(AMP="fp16")
-    handle = one.net.conv1.weight.register_hook(lambda gradient: gradient * float("inf"))
-    one.update(0, *batches())
+    saved, restored = small_learner(AMP="fp16"), small_learner(AMP="fp16")
+    handle = saved.net.conv1.weight.register_hook(lambda gradient: gradient * float("inf"))
+    saved.update(0, *batches())
     handle.remove()
-    other.load_state_dict(copy.deepcopy(one.state_dict()))
-    assert other.update(1, *batches())["loss_scale"] == FIRST_SCALE / 2
+    restored.load_state_dict(copy.deepcopy(saved.state_dict()))
+    assert restored.update(1, *batches())["loss_scale"] == FIRST_SCALE / 2
 
 
-# --- recomputed activations
+# --- activation checkpointing
 
 
 @pytest.mark.parametrize(("method", "network"), METHODS)
-def test_recomputed_activations_change_no_bit(method: str, network: str) -> None:
-    """Without a depth head: with one, a map's two gradients are added in another order."""
+def test_activation_checkpointing_is_bit_exact(method: str, network: str) -> None:
+    """Exact without a depth head; with one, the two gradients of a map are added in another order."""
     plain, recomputing = (small_learner(method, network, CHECKPOINT_ACTIVATIONS=on) for on in (False, True))
     for iteration in range(2):
         for learner in (plain, recomputing):
@@ -203,24 +206,24 @@ def test_recomputed_activations_change_no_bit(method: str, network: str) -> None
         torch.testing.assert_close(states[1][name], tensor, **(exact or {"rtol": 0, "atol": 0}))
 
 
-@pytest.mark.parametrize("more", [{}, {"ACCUMULATE": 2}, {"AMP": "fp16"}], ids=str)
-def test_recomputed_activations_go_with_synchronised_batch_norms(more: dict[str, Any]) -> None:
-    """In one process they are plain ones, of a class that insists on counting its batches."""
+@pytest.mark.parametrize("options", [{}, {"ACCUMULATE": 2}, {"AMP": "fp16"}], ids=str)
+def test_activation_checkpointing_with_sync_batch_norm(options: dict[str, Any]) -> None:
+    """In one process SyncBatchNorm acts as plain batch norm, but it requires num_batches_tracked."""
     states = []
     for on in (False, True):
-        learner = small_learner("AdvEnt", SYNC_BN=True, CHECKPOINT_ACTIVATIONS=on, **more)
+        learner = small_learner("AdvEnt", SYNC_BN=True, CHECKPOINT_ACTIVATIONS=on, **options)
         for iteration in range(2):
             source, target = batches()
-            parts = more.get("ACCUMULATE", 1)
-            learner.update(iteration, [source] * parts, [target] * parts)
+            micro_batches = options.get("ACCUMULATE", 1)
+            learner.update(iteration, [source] * micro_batches, [target] * micro_batches)
         states.append(learner.net.state_dict())
     for name, tensor in states[0].items():
         assert torch.equal(states[1][name], tensor), name
-    # Of each iteration a source and a target batch, however often they are recomputed; parts start from one state.
+    # Per iteration one source and one target batch count, despite recomputation; micro-batches start from one state.
     assert {int(count) for name, count in states[1].items() if name.endswith("num_batches_tracked")} == {4}
 
 
-def test_recomputing_keeps_less() -> None:
+def test_activation_checkpointing_saves_memory() -> None:
     kept = []
     for on in (False, True):
         learner = small_learner("SourceOnly", CHECKPOINT_ACTIVATIONS=on)
@@ -236,7 +239,7 @@ def test_recomputing_keeps_less() -> None:
     assert kept[1] < 0.8 * kept[0]
 
 
-def test_recomputing_is_refused_for_other_encoders() -> None:
+def test_activation_checkpointing_is_refused_for_timm_encoders() -> None:
     from advent.config.loading import default_config
     from advent.methods.registry import find_method, find_network
     from advent.model.deeplabv2 import DeeplabV2
@@ -259,7 +262,9 @@ def test_recomputing_is_refused_for_other_encoders() -> None:
     ("device", "message"),
     [("mps", "does not work on mps"), ("cuda", "needs triton"), ("cpu", r"needs a C\+\+ compiler")],
 )
-def test_compiling_is_refused_where_it_cannot_be(device: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compilation_is_refused_on_unsupported_devices(
+    device: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from advent.model import precision
 
     monkeypatch.setattr(precision.shutil, "which", lambda name: None)
@@ -274,7 +279,7 @@ def test_compiling_is_refused_where_it_cannot_be(device: str, message: str, monk
 
 @pytest.mark.parametrize("classes", [2, 7, 8, 9, 16, 19])
 @pytest.mark.parametrize("size", [(31, 47), (5, 9), (3, 3)])
-def test_predictions_a_few_classes_at_a_time_are_the_whole_argmax(classes: int, size: tuple[int, int]) -> None:
+def test_upsample_argmax_in_chunks_equals_the_full_argmax(classes: int, size: tuple[int, int]) -> None:
     logits = torch.randn(classes, 5, 9, generator=torch.Generator().manual_seed(classes))
     whole = torch.nn.functional.interpolate(logits[None], size=size, mode="bilinear", align_corners=True)[0]
     assert torch.equal(upsample_argmax(logits, size), whole.argmax(0).to(torch.uint8))

@@ -1,4 +1,4 @@
-"""torchvision's ImageNet weights, converted: our trunk equals torchvision's network."""
+"""Conversion of torchvision's ImageNet weights: the backbone's features equal torchvision's."""
 
 from urllib.error import URLError
 
@@ -14,19 +14,19 @@ from advent.model.deeplabv2 import DeeplabV2
 from advent.model.encoder import ResNetEncoder
 from advent.model.pretrained import MEAN, STD, convert
 
-EQUAL_MEAN = [255 * value for value in MEAN[::-1]]  # the BGR mean that leaves no shift
+EQUAL_MEAN = [255 * value for value in MEAN[::-1]]  # BGR mean equal to torchvision's: no shift
 RELEASED_MEAN = [104.00698793, 116.66876762, 122.67891434]
 
 
 @pytest.fixture(scope="module")
 def theirs():
-    """torchvision's ResNet-101, dilated as ours: also in the first blocks of layer3 and layer4, where it is not."""
+    """torchvision's ResNet-101 with our dilation: also in the first blocks of layer3 and layer4."""
     torch.manual_seed(3)
     net = resnet101(replace_stride_with_dilation=[False, True, True]).double().eval()
     for layer, dilation in ((net.layer3, 2), (net.layer4, 4)):
         layer[0].conv2.dilation = layer[0].conv2.padding = (dilation, dilation)
     for module in net.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):  # statistics of no network, so that every one of them counts
+        if isinstance(module, torch.nn.BatchNorm2d):  # random statistics, so that every tensor has an effect
             module.running_mean.uniform_(-0.2, 0.2)
             module.running_var.uniform_(0.5, 1.5)
             module.weight.data.uniform_(0.5, 1.0)
@@ -35,7 +35,7 @@ def theirs():
 
 
 def pictures(size):
-    """The same random picture in both conventions: (torchvision's input, RGB 0..255)."""
+    """The same random image in both conventions: (torchvision's input, RGB 0..255)."""
     rgb = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 255
     mean, std = (torch.tensor(value, dtype=torch.float64)[:, None, None] for value in (MEAN, STD))
     return (rgb / 255 - mean) / std, rgb
@@ -48,17 +48,17 @@ def ours(theirs, mean):
 
 
 def maps(net, x):
-    found = []
+    features = []
     x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
     for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
         x = layer(x)
-        found.append(x)
-    return found
+        features.append(x)
+    return features
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("size", [(65, 97), (129, 65)])  # odd: torchvision's pool rounds down, ours up
-def test_our_trunk_equals_torchvisions(theirs, size):
+@pytest.mark.parametrize("size", [(65, 97), (129, 65)])  # odd sizes: torchvision's pooling rounds down, ours up
+def test_backbone_equals_torchvision(theirs, size):
     normalised, rgb = pictures(size)
     net = ours(theirs, EQUAL_MEAN)
     bgr = rgb.flip(1) - torch.tensor(EQUAL_MEAN, dtype=torch.float64)[:, None, None]
@@ -69,7 +69,7 @@ def test_our_trunk_equals_torchvisions(theirs, size):
 
 @torch.no_grad()
 def test_the_released_mean_differs_at_the_border_alone(theirs):
-    """The stem's output: equal where no padding is seen, less than a grey value's worth apart where it is."""
+    """Stem output: equal in the interior; at the padded border the difference is below that of one grey value."""
     normalised, rgb = pictures((65, 65))
     net = ours(theirs, RELEASED_MEAN)
     bgr = rgb.flip(1) - torch.tensor(RELEASED_MEAN, dtype=torch.float64)[:, None, None]
@@ -81,8 +81,8 @@ def test_the_released_mean_differs_at_the_border_alone(theirs):
     assert 1e-6 < at_border < one_grey_value
 
 
-def test_a_file_of_torchvisions_is_recognised(tmp_path, caplog):
-    """No flag needed: the old classifier `fc` and the names tell."""
+def test_torchvision_checkpoint_is_recognised(tmp_path, caplog):
+    """Detected without a flag, from the classifier `fc` and the parameter names."""
     torch.manual_seed(0)
     state = {**resnet101().state_dict()}
     torch.save(state, tmp_path / "resnet.pth")
@@ -96,7 +96,7 @@ def test_a_file_of_torchvisions_is_recognised(tmp_path, caplog):
     assert torch.equal(net.layer3[5].conv2.weight, state["layer3.5.conv2.weight"])
 
 
-def test_stride_in_changes_no_names_and_halves_in_the_same_places():
+def test_stride_in_keeps_names_and_map_sizes():
     nets = [DeeplabV2(7, ResNetEncoder((1, 1, 1, 1), 8, stride_in=where)) for where in ("conv1", "conv2")]
     assert list(nets[0].state_dict()) == list(nets[1].state_dict())
     image = torch.zeros(1, 3, 64, 48)
@@ -104,7 +104,7 @@ def test_stride_in_changes_no_names_and_halves_in_the_same_places():
     assert nets[0].layer2[0].conv1.stride == nets[1].layer2[0].conv2.stride == (2, 2)
 
 
-def test_torchvision_fetches_its_weights(monkeypatch, caplog):
+def test_torchvision_weights_are_downloaded(monkeypatch, caplog):
     torch.manual_seed(0)
     state = resnet101().state_dict()
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: state)
@@ -115,7 +115,7 @@ def test_torchvision_fetches_its_weights(monkeypatch, caplog):
     assert "fits it" not in caplog.text
 
 
-def test_without_a_network_the_file_is_asked_for(monkeypatch):
+def test_failed_download_asks_for_a_file(monkeypatch):
     def unreachable(*_, **__):
         raise URLError("no route to host")
 

@@ -1,4 +1,4 @@
-"""timm encoders: their maps, their input convention, and the converted ImageNet weights of EfficientNet-Lite0."""
+"""timm encoders: feature maps, input convention, and converted ImageNet weights of EfficientNet-Lite0."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def lite_state() -> dict[str, Tensor]:
         (LITE, (24, 40, 112, 320), (4, 8, 8, 8)),
         (SMALL, (8, 16, 24, 288), (4, 8, 8, 8)),
         ("timm:resnet18", (64, 128, 256, 512), (4, 8, 8, 8)),
-        ("timm:ghostnet_050", (12, 20, 40, 80), (4, 8, 16, 32)),  # refuses dilation by an assertion
-        ("timm:efficientvit_b0", (16, 32, 64, 128), (4, 8, 16, 32)),  # does not know the argument
+        ("timm:ghostnet_050", (12, 20, 40, 80), (4, 8, 16, 32)),  # rejects dilation with an assertion
+        ("timm:efficientvit_b0", (16, 32, 64, 128), (4, 8, 16, 32)),  # has no such argument
     ],
 )
 def test_maps_have_the_promised_channels_and_strides(name, channels, strides):
@@ -123,7 +123,7 @@ def test_input_is_rgb_in_the_backbones_own_convention(name, mean, std, reader_me
     by_hand = [(value - m) / s for value, m, s in zip((red, green, blue), mean, std, strict=True)]
     expected = torch.tensor(by_hand).view(1, 3, 1, 1).expand(2, 3, 32, 32)
     torch.testing.assert_close(encoder.normalise(net.encoder, read), expected, rtol=1e-5, atol=1e-6)
-    with torch.no_grad():  # and features() feeds exactly that to the backbone
+    with torch.no_grad():  # features() passes exactly this input to the backbone
         torch.testing.assert_close(encoder.features(net, read), tuple(net.encoder(expected)[-4:]), rtol=1e-3, atol=1e-3)
 
 
@@ -132,7 +132,7 @@ def test_converted_weights_compute_the_original_packages_logits(lite_state, size
     original_package = pytest.importorskip(
         "efficientnet_lite_pytorch", reason="pip install efficientnet-lite-pytorch==0.1.0"
     )
-    # The package pads for one size, given when it is built; 180 x 240 meets odd maps (45 rows) on the way down.
+    # The package pads for one input size, set at construction; 180 x 240 has feature maps of odd height (45 rows).
     original = original_package.EfficientNet.from_name("efficientnet-lite0", image_size=list(size))
     original.load_state_dict(lite_state)
     converted = timm.create_model(efficientnet_lite.TIMM_NAME)
@@ -141,12 +141,12 @@ def test_converted_weights_compute_the_original_packages_logits(lite_state, size
     pictures = torch.cat([(pictures - 127) / 128, torch.randn(1, 3, *size, generator=torch.manual_seed(0))]).double()
     with torch.no_grad():
         expected, logits = original.double().eval()(pictures), converted.double().eval()(pictures)
-    assert expected.abs().max() > 1  # the networks say something
+    assert expected.abs().max() > 1  # the logits are not all near zero
     torch.testing.assert_close(logits, expected, rtol=1e-6, atol=1e-9)
 
 
 def test_stated_convention_is_the_one_the_weights_were_trained_on(lite_state):
-    """The first batch norm recorded its inputs' variance in training; the right scale comes back to it."""
+    """The first batch norm recorded its input variance in training; the right input scale reproduces it."""
     net = network(TimmEncoder(LITE, MEAN_BGR, weights="efficientnet-lite0"))
     rgb = torch.stack([street_like(224, 224, seed) for seed in range(4)]).float()
     read = rgb.flip(1) - torch.tensor(MEAN_BGR).view(1, 3, 1, 1)
@@ -201,8 +201,8 @@ def test_local_file_of_the_whole_network_fills_the_features(tmp_path, name, suff
 
         save_file(whole.state_dict(), path)
     net = network(TimmEncoder(name, MEAN_BGR, weights=str(path)))
-    given = {key.replace(".", "_"): value for key, value in whole.state_dict().items()}
-    assert all(torch.equal(tensor, given[key.replace(".", "_")]) for key, tensor in net.encoder.state_dict().items())
+    expected = {key.replace(".", "_"): value for key, value in whole.state_dict().items()}
+    assert all(torch.equal(tensor, expected[key.replace(".", "_")]) for key, tensor in net.encoder.state_dict().items())
 
 
 def spoil(path: Path, change) -> str:

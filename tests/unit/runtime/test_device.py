@@ -1,4 +1,4 @@
-"""Devices: what decides the kernels, and what is recorded of it. CUDA's parts by patched functions of torch.cuda."""
+"""Device settings (TF32, determinism) and their provenance; CUDA is replaced by patched torch.cuda functions."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ def test_tf32_of_convolutions_and_matrix_products(mode, convolutions, products):
     assert tf32() == (convolutions, products)
 
 
-def test_the_default_of_tf32_is_pytorchs_and_keeps_digests():
+def test_tf32_default_is_pytorchs_and_keeps_digests():
     assert tf32() == (True, False)
     plain = config_digest(load_config("quick:daf"))
     assert config_digest(load_config("quick:daf", ["TRAIN.TF32=default"])) == plain
@@ -48,7 +48,7 @@ def test_the_default_of_tf32_is_pytorchs_and_keeps_digests():
 
 
 @pytest.mark.parametrize(("capability", "said"), [((7, 5), False), ((8, 0), True), ((9, 0), True)])
-def test_amp_off_says_that_ampere_convolves_in_tf32(capability, said, monkeypatch, caplog):
+def test_tf32_convolutions_on_ampere_are_logged(capability, said, monkeypatch, caplog):
     monkeypatch.setattr(module, "pick_device", lambda name: torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
@@ -67,7 +67,7 @@ def test_amp_off_says_that_ampere_convolves_in_tf32(capability, said, monkeypatc
     ],
     ids=["test", "rank"],
 )
-def test_deterministic_and_the_device_s_name_in_evaluation_and_ranking(trained, tmp_path, script, cfg, record):
+def test_evaluation_and_ranking_are_deterministic_and_record_the_device(trained, tmp_path, script, cfg, record):
     copy = tmp_path / "copy"
     shutil.copytree(trained, copy)
     assert script.main(tiny_data.command_line(copy, cfg, "--deterministic")) == 0
@@ -77,7 +77,7 @@ def test_deterministic_and_the_device_s_name_in_evaluation_and_ranking(trained, 
     assert facts["name"]
 
 
-def test_reproduce_says_what_is_missing_before_it_measures(tmp_path, capsys, monkeypatch):
+def test_reproduce_lists_missing_data_before_measuring(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("reporting.estimate.measure", lambda *_: pytest.fail("measured although the data are missing"))
     assert reproduce.main(["--protocol", "EP1", "--data-root", str(tmp_path), "--exp-root", str(tmp_path / "exp")]) == 2
     said = capsys.readouterr()

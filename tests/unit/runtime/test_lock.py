@@ -1,4 +1,4 @@
-"""The folder's lock: who holds it, who may take it; on POSIX, and on a stand-in for Windows."""
+"""Folder lock: holder and acquisition, on POSIX and on a simulated Windows."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from advent.runtime.lock import FolderLock, holder
 
 
 class Windows:
-    """Stands for `os`, `msvcrt` and file removal as Windows has them, over this system's files.
+    """Simulates Windows' `os`, `msvcrt` and file removal on this system's files.
 
-    A lock belongs to an open file and forbids others to read the locked bytes; what is open cannot be removed; the
-    functions that Windows lacks are not there.
+    A lock belongs to an open file and prevents others from reading the locked bytes. An open file cannot be removed.
+    Functions that Windows lacks raise AttributeError.
     """
 
     LACKS = ("O_CLOEXEC", "pread", "pwrite", "fork")
@@ -56,7 +56,7 @@ class Windows:
         return os.read(handle, count)
 
     def fsync(self, handle: int) -> None:
-        os.write(handle, b"")  # as Windows: EBADF where the file is open for reading only
+        os.write(handle, b"")  # as on Windows: EBADF if the file is open for reading only
         os.fsync(handle)
 
     def locking(self, handle: int, mode: int, count: int) -> None:
@@ -84,7 +84,7 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return request.param
 
 
-def test_a_lock_leaves_nothing_and_can_be_taken_again(system: str, tmp_path: Path) -> None:
+def test_released_lock_leaves_no_file_and_can_be_acquired_again(system: str, tmp_path: Path) -> None:
     for _ in range(2):
         taken = FolderLock(tmp_path / "new").acquire()
         assert (tmp_path / "new/run.lock").exists()
@@ -94,14 +94,14 @@ def test_a_lock_leaves_nothing_and_can_be_taken_again(system: str, tmp_path: Pat
         assert list((tmp_path / "new").iterdir()) == []
 
 
-def test_a_leftover_of_a_dead_process_does_not_count(system: str, tmp_path: Path) -> None:
+def test_stale_lock_file_is_ignored(system: str, tmp_path: Path) -> None:
     (tmp_path / "run.lock").write_text("{half")
     assert holder(tmp_path) is None
     FolderLock(tmp_path).acquire().release()
 
 
-def test_windows_tells_who_holds_the_lock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """On POSIX a second process is needed: tests/cli/test_faults.py has it."""
+def test_windows_names_the_lock_holder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The POSIX version needs a second process and is in tests/cli/test_faults.py."""
     windows = Windows()
     for name, value in (("os", windows), ("msvcrt", windows), ("fcntl", None)):
         monkeypatch.setattr(lock, name, value)
@@ -127,8 +127,8 @@ def test_a_system_without_locks_warns_and_works(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_metrics_reach_the_disk_where_only_a_writer_may_flush(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The stand-in's `fsync` refuses a file that is open for reading only, as Windows does."""
+def test_metrics_are_flushed_where_fsync_needs_a_writer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Windows, and its simulation, refuse `fsync` on a file that is open for reading only."""
     windows = Windows()
     with open(tmp_path / "probe", "wb"), open(tmp_path / "probe", "rb") as probe, pytest.raises(OSError):
         windows.fsync(probe.fileno())
@@ -140,8 +140,8 @@ def test_metrics_reach_the_disk_where_only_a_writer_may_flush(monkeypatch: pytes
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX")
-def test_the_lock_of_a_killed_process_does_not_live_on_in_its_workers(tmp_path: Path) -> None:
-    """A forked data worker shares its parent's open files, but not its lock (with `flock` it would)."""
+def test_workers_do_not_keep_the_lock_of_a_killed_process(tmp_path: Path) -> None:
+    """A forked data worker inherits its parent's open files but not its lock (with `flock` it would)."""
     out, into = os.pipe()
     if (run := os.fork()) == 0:
         FolderLock(tmp_path).acquire()
@@ -156,7 +156,7 @@ def test_the_lock_of_a_killed_process_does_not_live_on_in_its_workers(tmp_path: 
         assert f"process {run} on " in str(holder(tmp_path))
         os.kill(run, signal.SIGKILL)
         os.waitpid(run, 0)
-        os.kill(worker, 0)  # lives
+        os.kill(worker, 0)  # the worker is alive
         FolderLock(tmp_path).acquire().release()
     finally:
         os.kill(worker, signal.SIGKILL)

@@ -1,6 +1,6 @@
-"""An Apple GPU has no float64, compares equal integer types only, and its fused optimizers skip no step.
+"""MPS (Apple GPU) restrictions: no float64, `isin` on equal integer types only, no skipped steps in fused optimizers.
 
-No Mac is needed: a dispatch mode refuses on the CPU what MPS refuses. What it cannot show: that the rest works there.
+No Mac is needed: a dispatch mode on the CPU raises the errors of MPS. It cannot show that everything else works.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MPS = torch.device("mps")
 
 
 class Mps(TorchDispatchMode):
-    """Every tensor counts as the GPU's, but those that `Tensor.cpu` returned."""
+    """Treats every tensor as on the GPU, except those returned by `Tensor.cpu`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
@@ -42,20 +42,20 @@ class Mps(TorchDispatchMode):
         return self.host[-1]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-        made = [x for x in tree_leaves(found) if isinstance(x, torch.Tensor)]
-        if given and all(any(x is known for known in self.host) for x in given):
-            self.host += made
-            return found
-        if any(x.dtype == torch.float64 for x in (*given, *made)):
+        result = func(*args, **(kwargs or {}))
+        inputs = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        outputs = [x for x in tree_leaves(result) if isinstance(x, torch.Tensor)]
+        if inputs and all(any(x is known for known in self.host) for x in inputs):
+            self.host += outputs
+            return result
+        if any(x.dtype == torch.float64 for x in (*inputs, *outputs)):
             raise TypeError(f"{func}: Cannot convert a MPS Tensor to float64 dtype")
-        if func.overloadpacket.__name__ == "isin" and len({x.dtype for x in given}) > 1:
+        if func.overloadpacket.__name__ == "isin" and len({x.dtype for x in inputs}) > 1:
             raise RuntimeError(f"{func}: Expected elements.dtype() == test_elements.dtype()")
-        return found
+        return result
 
 
-def test_the_stand_in_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simulated_mps_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     with Mps(monkeypatch):
         value = torch.ones(3)
         assert value.cpu().double().dtype == torch.float64
@@ -76,7 +76,7 @@ def test_iterations_and_their_log(method: str, network: str, monkeypatch: pytest
             buffer.add(iteration, values, ["source 1.png"])
         summary = buffer.fetch()
     assert math.isfinite(summary.means["seg"])
-    assert [one.iteration for one in summary.skipped] == [1]
+    assert [skipped.iteration for skipped in summary.skipped] == [1]
 
 
 def test_prediction_scores_and_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,19 +90,17 @@ def test_prediction_scores_and_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
         half = normaliser(ids, rare)
     assert counts[0].sum() == 50 * 70
     assert labels.shape[0] == 2
-    assert half == 1.0  # one of two rare classes is there: (2 - 1) / 2 + 0.5
+    assert half == 1.0  # one of two rare classes is present: (2 - 1) / 2 + 0.5
 
 
-def test_the_guard_skips_steps_itself() -> None:
+def test_mps_has_no_fused_optimizer() -> None:
     """PyTorch's fused kernels on MPS take `found_inf` and ignore it."""
     assert not has_fused_kernels([SimpleNamespace(device=MPS)])  # type: ignore[list-item]
     assert has_fused_kernels([SimpleNamespace(device=torch.device("cuda", 1))])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(("device", "asynchronous"), [("mps", False), ("cuda", True), ("cpu", False)])
-def test_only_cuda_copies_while_the_program_goes_on(
-    device: str, asynchronous: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_cuda_copies_are_asynchronous(device: str, asynchronous: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
     def to(tensor: torch.Tensor, place: torch.device, non_blocking: bool = False) -> torch.Tensor:
@@ -115,7 +113,7 @@ def test_only_cuda_copies_while_the_program_goes_on(
 
 
 def test_full_precision_needs_no_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """PyTorch 2.4 has none for MPS, and refuses to make one even to switch it off."""
+    """PyTorch 2.4 has no autocast for MPS and raises even for a disabled one."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise RuntimeError("unsupported scalarType")

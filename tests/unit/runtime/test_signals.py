@@ -1,4 +1,4 @@
-"""Signals: remembered while an iteration runs, acting at once elsewhere."""
+"""Signal handling: deferred during an iteration, immediate elsewhere."""
 
 import os
 import signal
@@ -14,13 +14,13 @@ def send(number):
 
 
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138)])
-def test_acts_at_once_outside_an_iteration(name, code):
+def test_signal_outside_an_iteration_interrupts(name, code):
     with signals.handle_signals(), pytest.raises(Interrupted) as stop:
         send(getattr(signal, name))
     assert (str(stop.value), stop.value.exit_code) == (name, code)
 
 
-def test_is_remembered_inside(capfd):
+def test_signal_inside_an_iteration_is_deferred(capfd):
     with signals.handle_signals(), signals.defer_signals():
         send(signal.SIGTERM)
         assert signals.is_requested()
@@ -29,12 +29,12 @@ def test_is_remembered_inside(capfd):
     assert "stopping after this iteration" in capfd.readouterr().err
 
 
-def test_acts_at_once_in_a_long_hook():
+def test_signal_in_a_long_hook_interrupts():
     with signals.handle_signals(), signals.defer_signals(), pytest.raises(Interrupted), signals.defer_signals(False):
         send(signal.SIGUSR1)
 
 
-def test_a_remembered_signal_keeps_a_long_hook_from_starting():
+def test_pending_signal_prevents_a_long_hook():
     with signals.handle_signals(), signals.defer_signals():
         send(signal.SIGTERM)
         with pytest.raises(Interrupted), signals.defer_signals(False):
@@ -48,7 +48,7 @@ def test_a_second_interrupt_stops_at_once():
             send(signal.SIGINT)
 
 
-def test_handlers_come_back_and_nothing_is_remembered():
+def test_handlers_are_restored_and_pending_signals_cleared():
     before = [signal.getsignal(number) for number in signals.SIGNALS]
     with signals.handle_signals(), signals.defer_signals():
         send(signal.SIGTERM)
@@ -57,7 +57,7 @@ def test_handlers_come_back_and_nothing_is_remembered():
         assert not signals.is_requested()
 
 
-def test_nothing_disturbs_the_last_words():
+def test_signals_are_ignored_during_shutdown():
     with signals.handle_signals():
         signals.ignore_from_now()
         send(signal.SIGINT)

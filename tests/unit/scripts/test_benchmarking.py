@@ -1,4 +1,4 @@
-"""The benchmark's description, arithmetic and page; and that the committed results are what the tables say."""
+"""Benchmark: description file, statistics, generated page, and agreement of committed results with that page."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PLAIN: dict[str, Any] = {
 
 def written(folder: Path, content: Any) -> Path:
     path = folder / "own.yml"
-    path.write_text(json.dumps(content))  # YAML, too
+    path.write_text(json.dumps(content))  # JSON is valid YAML
     return path
 
 
@@ -52,22 +52,22 @@ def test_mean_and_spread() -> None:
     assert spread([-1.0, 3.0], sign=True) == "+1.0 ± 2.8"
 
 
-def test_tables_of_what_is_there(own: Benchmark) -> None:
+def test_tables_of_available_results(own: Benchmark) -> None:
     (table,) = own.tables
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in scores_table(own, table).splitlines()]
     assert lines[2] == ["method a", "2", "41.0 ± 1.4", "42.0 ± 1.4", "41.0", "-"]
     assert lines[3] == ["method b", "1", "45.0", "46.0", "45.0", "-"]
-    assert differences(own, "b", "a") == {2: 3.0}  # only the seed that both have
+    assert differences(own, "b", "a") == {2: 3.0}  # only the seed that both runs have
     assert "| method b - method a |      - |   +3.0 | +3.0 |" in differences_table(own, table)
 
 
-def test_minutes_by_the_clock_and_of_computing(own: Benchmark) -> None:
+def test_wall_clock_and_cpu_minutes(own: Benchmark) -> None:
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in hours_table(own, own.tables[0]).splitlines()]
     assert lines[2] == ["method a", "2", "1.0 ± 0.0", "1.5 ± 0.0"]
     assert hours_table(own, own.tables[0]).endswith("All together: 0.1 hours, 0.1 core hours.")
 
 
-def test_a_page_is_renewed_between_its_marks(own: Benchmark, tmp_path: Path) -> None:
+def test_page_is_updated_between_its_marks(own: Benchmark, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- differences: main -->\nold\n<!-- end -->\nafter\n")
     fill_page(own, page)
@@ -107,13 +107,13 @@ def test_a_wrong_description_is_named(tmp_path: Path, change: dict[str, Any], wo
         load_benchmark(written(tmp_path, {**PLAIN, **change}))
 
 
-def test_settings_are_what_differs_and_matters() -> None:
+def test_settings_exclude_paths_and_test_keys() -> None:
     run = load_benchmark("camvid7").by_name["daf"]
-    one = settings(cell_stage(run, 1, ["DATA_ROOT=/here", "DATA_DIRECTORY_TARGET=x", "DEVICE=cpu"]).config)
-    assert one == settings(cell_stage(run, 1).config)
-    assert one["TRAIN.RANDOM_SEED"] == 1
-    assert one["MODEL.ENCODER"] == "timm:tf_efficientnet_lite0"
-    assert not [key for key in one if key.startswith(("TEST.", "EXP_", "DATA_DIRECTORY", "CLASSES."))]
+    recorded = settings(cell_stage(run, 1, ["DATA_ROOT=/here", "DATA_DIRECTORY_TARGET=x", "DEVICE=cpu"]).config)
+    assert recorded == settings(cell_stage(run, 1).config)
+    assert recorded["TRAIN.RANDOM_SEED"] == 1
+    assert recorded["MODEL.ENCODER"] == "timm:tf_efficientnet_lite0"
+    assert not [key for key in recorded if key.startswith(("TEST.", "EXP_", "DATA_DIRECTORY", "CLASSES."))]
 
 
 def test_spearman() -> None:
@@ -122,7 +122,7 @@ def test_spearman() -> None:
     assert spearman(values, np.exp(values)) == pytest.approx(1)
     assert spearman(values, -values) == pytest.approx(-1)
     assert spearman([1, 2, 3], [5, 5, 5]) is None
-    # Ties at their mean rank: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
+    # Ties get their mean rank: ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4.
     assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
 
 

@@ -1,4 +1,4 @@
-"""The method's figure: both committed variants are what the script draws, and well-formed."""
+"""Figure of the method: both committed SVG files equal the script's output and are well-formed."""
 
 from pathlib import Path
 from xml.etree import ElementTree
@@ -7,7 +7,7 @@ import pytest
 
 import method_figure
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 @pytest.mark.parametrize("name", method_figure.THEMES)

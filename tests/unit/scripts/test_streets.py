@@ -1,4 +1,4 @@
-"""Rendered streets: exact depth, all classes, the same bytes for a seed, files in the layouts' forms."""
+"""Rendered streets: exact depth, all classes, deterministic bytes per seed, files in the published layouts."""
 
 import hashlib
 import json
@@ -19,8 +19,8 @@ SIXTEEN = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 17, 19, 21}
 SIZE = "96x72"
 
 
-def make(out, *more, count=4, seed=3):
-    return make_streets.main(["--out", str(out), "--count", str(count), "--size", SIZE, "--seed", str(seed), *more])
+def make(out, *options, count=4, seed=3):
+    return make_streets.main(["--out", str(out), "--count", str(count), "--size", SIZE, "--seed", str(seed), *options])
 
 
 def digests(folder):
@@ -44,7 +44,7 @@ def test_another_seed_gives_other_streets(streets, tmp_path):
     assert (tmp_path / "other/RGB/0000000.png").read_bytes() != (streets / "RGB/0000000.png").read_bytes()
 
 
-def test_a_second_run_keeps_what_is_there(streets):
+def test_second_run_keeps_existing_files(streets):
     before = {p: p.stat().st_mtime_ns for p in streets.rglob("*.png")}
     assert make(streets) == 0
     assert {p: p.stat().st_mtime_ns for p in streets.rglob("*.png")} == before
@@ -68,7 +68,7 @@ def test_all_sixteen_classes_occur():
 
 @pytest.mark.parametrize("index", range(3))
 def test_depth_of_the_road_is_that_of_the_ground_plane(index):
-    """On the plane y = 0 a ray of depth one that falls by b meets the ground at depth height / b."""
+    """A ray that falls by b per unit of depth meets the ground plane y = 0 at depth height / b."""
     picture = render(np.random.default_rng([6, index]), 160, 120)
     u0, v0 = picture.camera.center
     v, u = np.mgrid[:120, :160]
@@ -114,34 +114,6 @@ def test_mapillary_layout_has_jpegs_of_many_sizes(tmp_path):
         assert np.asarray(label).max() <= 65
 
 
-@pytest.mark.parametrize(
-    ("arguments", "word"),
-    [
-        (["--size", "wide"], "--size"),
-        (["--size", "4x4"], "--size"),
-        (["--count", "-1"], "--count"),
-        (["--val-count", "2"], "--val-count"),
-        (["--count", "many"], "--count"),
-        (["--style", "dream"], "dream"),
-    ],
-)
-def test_bad_arguments(tmp_path, capsys, arguments, word):
-    try:
-        code = make(tmp_path / "out", *arguments)
-    except SystemExit as stop:
-        code = stop.code
-    error = capsys.readouterr().err.strip()
-    assert code == 2
-    assert len(error.splitlines()) == 1
-    assert word in error
-    assert not list(tmp_path.rglob("*.png"))
-
-
-def test_a_folder_made_in_another_way_is_refused(streets, capsys):
-    assert make(streets, seed=9) == 2
-    assert "seed" in capsys.readouterr().err
-
-
 def test_a_folder_of_another_version_is_refused(tmp_path, capsys):
     assert make(tmp_path, count=0) == 0
     manifest = tmp_path / "streets.json"
@@ -159,5 +131,5 @@ def test_twigs_let_the_sky_through_and_are_vegetation():
     tone = canvas.color[tree].mean(-1)
     assert (canvas.color[~tree & (canvas.inverse == 0)] == 250).all()
     assert (tone < 90).any()  # branches
-    assert ((tone > 120) & (tone < 245)).mean() > 0.3  # twigs before the sky
+    assert ((tone > 120) & (tone < 245)).mean() > 0.3  # twigs in front of the sky
     assert np.allclose(canvas.inverse[tree], 1 / 12, rtol=0.05)

@@ -1,4 +1,4 @@
-"""The guard: an iteration with a number that is not finite leaves no trace, and is reported with its files."""
+"""Non-finite losses and gradients: the step is skipped without any change and reported with its image files."""
 
 import math
 
@@ -24,7 +24,7 @@ def copied(tensors):
     ("method", "side"),
     [("AdvEnt", "source"), ("AdvEnt", "target"), ("MinEnt", "source"), ("MinEnt", "target"), ("SourceOnly", "source")],
 )
-def test_a_poisoned_iteration_changes_nothing(method, side):
+def test_nonfinite_step_changes_nothing(method, side):
     learner = small_learner(method)
     learner.update(0, *batches())
     before = copied(state(learner))
@@ -40,16 +40,16 @@ def test_a_poisoned_iteration_changes_nothing(method, side):
     assert not torch.equal(before[0], state(learner)[0])
 
 
-def test_a_poisoned_first_iteration_leaves_defined_optimizers():
+def test_nonfinite_first_step_keeps_optimizers_valid():
     learner, clean = small_learner(), small_learner()
     source, target = batches()
     learner.update(0, {**source, "image": source["image"] * math.inf}, target)
-    for one in (learner, clean):
-        one.update(1, *batches())
+    for each in (learner, clean):
+        each.update(1, *batches())
     assert all(torch.equal(a, b) for a, b in zip(state(learner), state(clean), strict=True))
 
 
-def test_a_gradient_alone_can_be_not_finite():
+def test_nonfinite_gradient_with_finite_loss_is_skipped():
     learner = small_learner("SourceOnly")
     before = copied(learner.net.state_dict().values())
     handle = learner.net.conv1.weight.register_hook(lambda gradient: gradient * math.inf)
@@ -60,7 +60,7 @@ def test_a_gradient_alone_can_be_not_finite():
     assert all(torch.equal(a, b) for a, b in zip(before, learner.net.state_dict().values(), strict=True))
 
 
-def test_a_device_without_fused_kernels_is_guarded_too():
+def test_nonfinite_step_is_skipped_without_fused_kernels():
     layer = torch.nn.Linear(2, 1)
     guard = Guard(layer, {"gradient": torch.optim.SGD(layer.parameters(), lr=1.0)})
     for loss, moves in ((layer(torch.full((1, 2), math.nan)).sum(), False), (layer(torch.ones(1, 2)).sum(), True)):
@@ -94,7 +94,7 @@ def test_degenerate_inputs_stay_finite(method, case):
     if case == "no label":
         source["label"] = torch.full_like(source["label"], 255)
     if case == "perfect depth":
-        learner.context.supervised = lambda prediction, batch, own=learner.context.supervised: own(
+        learner.context.supervised = lambda prediction, batch, original=learner.context.supervised: original(
             prediction,
             {
                 **batch,
@@ -112,18 +112,18 @@ def test_degenerate_inputs_stay_finite(method, case):
     assert all(torch.isfinite(value).all() for value in learner.net.state_dict().values())
 
 
-def test_a_buffer_tells_what_was_not_finite_and_averages_the_rest():
+def test_buffer_reports_nonfinite_values_and_averages_the_rest():
     buffer = MetricBuffer()
     for iteration, loss in enumerate((1.0, math.nan, 3.0)):
         buffer.add(iteration, {"seg": torch.tensor(loss), "adv": torch.tensor(0.5)}, [f"source {iteration}.png"])
     again = MetricBuffer.from_state(buffer.state_dict(), torch.device("cpu"))
     summary = again.fetch()
     assert summary.means == {"seg": 2.0, "adv": 0.5}
-    (one,) = summary.skipped
-    assert str(one) == "iteration 1: not finite: seg nan; finite: adv 0.5; images: source 1.png"
+    (skipped,) = summary.skipped
+    assert str(skipped) == "iteration 1: not finite: seg nan; finite: adv 0.5; images: source 1.png"
 
 
-def test_nothing_finite_has_no_means():
+def test_no_finite_value_gives_no_mean():
     buffer = MetricBuffer()
     buffer.add(0, {"seg": torch.tensor(math.inf)}, [])
     summary = buffer.fetch()

@@ -1,4 +1,4 @@
-"""torch >= 2.4 is promised: names with an underscore may change with any version, so none is used."""
+"""No private PyTorch API: names with an underscore may change in any version, and torch >= 2.4 is supported."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import ast
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[3]
-# PyTorch's documentation uses this name, and there is no other one.
+# PyTorch's documentation uses this name; there is no public one.
 DOCUMENTED = {"torch.utils._python_dispatch.TorchDispatchMode"}
 
 
 def private_names(source: str) -> set[str]:
-    """Names of PyTorch that a module uses and that have a part with a leading underscore."""
+    """PyTorch names used in a module that have a part with a leading underscore."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
@@ -34,6 +34,6 @@ def test_private_names_are_found() -> None:
 
 def test_no_private_name_of_pytorch_is_used() -> None:
     files = [p for folder in ("advent", "daf", "ida", "scripts") for p in (PROJECT / folder).rglob("*.py")]
-    found = {str(p.relative_to(PROJECT)): private_names(p.read_text("utf-8")) - DOCUMENTED for p in files}
-    assert {file: names for file, names in found.items() if names} == {}
+    names_by_file = {str(p.relative_to(PROJECT)): private_names(p.read_text("utf-8")) - DOCUMENTED for p in files}
+    assert {file: names for file, names in names_by_file.items() if names} == {}
     assert len(files) > 100
