@@ -28,7 +28,7 @@ def test_says_what_a_file_is(daf_file, capsys):
     assert checkpoint.main([str(daf_file)]) == 0
     said = capsys.readouterr().out
     for words in (
-        "form       model_state_dict wrapper, names with module.; beside it: optimizer_state_dict",
+        "format     model_state_dict wrapper, names with module.; beside it: optimizer_state_dict",
         "network    DeepLabv2_depth (16 classes)",
         "encoder    resnet101\n",
         hashlib.sha256(daf_file.read_bytes()).hexdigest(),
@@ -69,7 +69,7 @@ def test_torchvisions_file_becomes_a_start(tmp_path, capsys):
         (["{root}/text.pth"], "not a readable"),
         (["{root}/good.pth", "--to", "plain"], "--out"),
         (["{root}/good.pth", "--to", "onnx", "--out", "x"], "onnx"),
-        (["{root}/good.pth", "--to", "plain", "--out", "{root}/good.pth"], "is there already"),
+        (["{root}/good.pth", "--to", "plain", "--out", "{root}/good.pth"], "already exists"),
     ],
 )
 def test_refusals(tmp_path, arguments, words, capsys):
@@ -90,7 +90,7 @@ def test_a_strange_file_is_described_too(tmp_path, capsys):
     assert checkpoint.main([str(tmp_path / "x.pth")]) == 0
     said = capsys.readouterr().out
     assert "network    no network of this line" in said
-    assert "loads with nothing here" in said
+    assert "loads with nothing in this project" in said
 
 
 def tiny_config(*more):
@@ -143,7 +143,7 @@ def test_a_timm_encoder_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(timm, "list_models", lambda: few[1:3])
     (tmp_path / "config.yml").unlink()
     said = said_of(tmp_path / "x.pth", capsys)
-    assert "none of this version's backbones" in said["encoder"]
+    assert "not a backbone of the installed version" in said["encoder"]
     assert "MODEL.ENCODER=timm:NAME" in said["loads with"]
 
 
