@@ -179,18 +179,18 @@ def _evenly_spaced(length: int, count: int) -> list[int]:
     return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
 
 
-def _photo(folder: Path, name: str, what: str, rgb: np.ndarray) -> str:
+def _photo(folder: Path, name: str, kind: str, rgb: np.ndarray) -> str:
     picture = Image.fromarray(np.ascontiguousarray(rgb))
     small = picture.resize(_small(picture.size), Image.Resampling.LANCZOS) if picture.width > WIDTH else picture
-    file = Path(name).with_suffix("") / f"{what}.jpg"
+    file = Path(name).with_suffix("") / f"{kind}.jpg"
     write_atomically(folder / file, lambda handle: small.save(handle, "JPEG", quality=85))
     return file.as_posix()
 
 
-def _labels(folder: Path, name: str, what: str, ids: np.ndarray, colors: Any) -> str:
+def _labels(folder: Path, name: str, kind: str, ids: np.ndarray, colors: Any) -> str:
     picture = colorize_mask(ids, colors)
     small = picture.resize(_small(picture.size), Image.Resampling.NEAREST) if picture.width > WIDTH else picture
-    file = Path(name).with_suffix("") / f"{what}.png"
+    file = Path(name).with_suffix("") / f"{kind}.png"
     write_atomically(folder / file, lambda handle: small.save(handle, "PNG", optimize=True))
     return file.as_posix()
 

@@ -30,10 +30,10 @@ class Table:
 
 
 def result_table(experiment: Experiment) -> Table:
-    """Results of every stage's last and best (oracle) snapshot, with the paper's rows or the difference to stage one.
+    """Results of every stage's last and best (oracle) snapshot, with the paper's rows, else differences.
 
     The paper's numbers are of the best snapshot, selected on the labels that it is scored on. So the difference uses
-    the oracle snapshot if all snapshots were scored.
+    the oracle snapshot if all snapshots were scored. Without rows of the paper, it is to the first stage.
     """
     protocol = experiment.protocol
     published = paper_rows(protocol) if protocol is not None else {}
