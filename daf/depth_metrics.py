@@ -126,7 +126,7 @@ def _refuse_other_requests(test: Any) -> None:
     """Raise ConfigError for TEST options that do not apply to depth: one snapshot, scored without augmentation."""
     unsupported = {
         "TEST.SAVE_PREDS: class predictions are written by the class evaluation": bool(test.SAVE_PREDS),
-        "TEST.MODE: the best snapshot is selected by class mIoU": test.MODE == "best",
+        "TEST.MODE: best selects a snapshot by class mIoU": test.MODE == "best",
         "TEST.ENSEMBLE: an ensemble predicts no depth": bool(test.ENSEMBLE),
         "TEST.FLIP and TEST.SCALES: apply to class predictions only": test.FLIP or list(test.SCALES) != [1.0],
     }

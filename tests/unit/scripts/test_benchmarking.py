@@ -95,11 +95,11 @@ def test_a_page_is_renewed_between_its_marks(own: Benchmark, tmp_path: Path) -> 
         ({"cells": [PLAIN["cells"][1]]}, "after: no cell 'a' before it"),
         ({"cells": [PLAIN["cells"][0], PLAIN["cells"][0]]}, "is defined twice"),
         ({"cells": [{**PLAIN["cells"][0], "script": "test.py"}]}, "test.py is not a stage script"),
-        ({"cells": [{**PLAIN["cells"][0], "source": "elsewhere"}]}, "source: expected target or nothing, got 'elsewhere'"),
+        ({"cells": [{**PLAIN["cells"][0], "source": "elsewhere"}]}, "source: expected target or nothing"),
         ({"tables": [{"name": "main", "rows": ["c"]}]}, "there is no cell 'c'"),
-        ({"tables": [{"rows": ["a"]}]}, "want a name and a list of cells"),
-        ({"tables": [{"name": "main", "rows": "a"}]}, "want a name and a list of cells"),
-        ({"tables": [{"name": "main", "differences": [["a", "b", "a"]]}]}, "table main: differences: want pairs"),
+        ({"tables": [{"rows": ["a"]}]}, "expected a name and a list of cells"),
+        ({"tables": [{"name": "main", "rows": "a"}]}, "expected a name and a list of cells"),
+        ({"tables": [{"name": "main", "differences": [["a", "b", "a"]]}]}, "table main: differences: expected pairs"),
     ],
 )
 def test_a_wrong_description_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
