@@ -1,6 +1,6 @@
-"""Depth: networks with a depth head, the depth-aware map, the depth loss, and inference.
+"""Depth guidance: networks with a depth head, the depth-aware map, the depth loss, and inference.
 
-`from daf import load_model, predict` uses a trained network on any image (daf/inference.py).
+`from daf import load_model, predict` runs a trained network on any image (daf/inference.py).
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ require_own_advent()  # before anything imports a module from another project's 
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: `import daf.loss` need not load the whole of inference."""
+    """Lazy import of daf.inference: `import daf.loss` does not load it."""
     if name not in __all__:
         raise AttributeError(f"module 'daf' has no attribute {name!r}")
-    from daf import inference  # imports daf in turn
+    from daf import inference  # imports daf: circular at module level
 
     return getattr(inference, name)

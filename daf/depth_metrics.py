@@ -1,4 +1,4 @@
-"""How good the predicted depth is on a target with disparity and camera: the usual measures, capped at 80 m."""
+"""Depth evaluation on a target with disparity and camera files: standard metrics, capped at 80 m."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from advent.utils.serialization import write_json
 from daf.dataset.depth import CM_PER_M, INVERSE_SCALE, read_depth_metres
 
 CAP_M = 80.0
-LEAST_M = 0.01  # an inverse depth of 65536 and more would be no distance at all, or a negative one
+LEAST_M = 0.01  # lower bound: an inverse depth >= 65536 means zero or negative distance
 MEASURES = ("abs rel", "sq rel", "RMSE", "RMSE log", "d < 1.25", "d < 1.25^2", "d < 1.25^3")
 
 
@@ -43,31 +43,32 @@ def metres(inverse: np.ndarray) -> np.ndarray:
 
 
 def depth_scores(predicted_m: np.ndarray, truth_m: np.ndarray) -> dict[str, float] | None:
-    """The measures of one image; both (H, W) in metres, truth NaN where there is none.
+    """Depth metrics of one image; both maps (H, W) in metres, ground truth NaN where it is unknown.
 
-    Pixels with a truth of at most 80 m count; the prediction is scaled by median(truth) / median(prediction), since
-    its scale is the source's. None for an image without such a pixel.
+    Only pixels with a ground truth of at most 80 m count. The prediction is on the source's scale, so it is
+    multiplied by median(truth) / median(prediction). Returns None if the image has no valid pixel.
     """
     valid = np.isfinite(truth_m) & (truth_m > 0) & (truth_m <= CAP_M)
     if not valid.any():
         return None
-    truth, found = truth_m[valid], predicted_m[valid]
-    found = found * (np.median(truth) / np.median(found))
-    error, ratio = found - truth, np.maximum(found / truth, truth / found)
+    truth, predicted = truth_m[valid], predicted_m[valid]
+    predicted = predicted * (np.median(truth) / np.median(predicted))
+    error, ratio = predicted - truth, np.maximum(predicted / truth, truth / predicted)
     values = [
         np.mean(np.abs(error) / truth),
         np.mean(error**2 / truth),
         np.sqrt(np.mean(error**2)),
-        np.sqrt(np.mean(np.log(found / truth) ** 2)),
+        np.sqrt(np.mean(np.log(predicted / truth) ** 2)),
         *[np.mean(ratio < 1.25**k) for k in (1, 2, 3)],
     ]
     return dict(zip(MEASURES, map(float, values), strict=True))
 
 
 def evaluate_depth(config: Config) -> dict[str, float]:
-    """Mean over the images of the target's labelled set, for the checkpoint that TEST names; leaves `depth.json`.
+    """Mean depth metrics over the target's labelled set, for the checkpoint that TEST names; writes `depth.json`.
 
-    Raises ConfigError where TEST asks for what is not done with depth, NotFinite naming images whose depth is none.
+    Raises ConfigError for a TEST option that depth evaluation does not support. Raises NotFinite naming the images with
+    a non-finite depth.
     """
     _refuse_other_requests(config.TEST)
     if not find_network(config).gives_depth:
@@ -91,18 +92,18 @@ def evaluate_depth(config: Config) -> dict[str, float]:
     truths = dict(
         zip(dataset.names, zip(dataset.depth_files or [], dataset.camera_files or [], strict=True), strict=True)
     )
-    found: list[list[dict[str, float] | None]] = []
-    spoilt: list[str] = []
+    batch_scores: list[list[dict[str, float] | None]] = []
+    nonfinite: list[str] = []
     order = distributed.shard(sequential_batches(len(dataset), test.BATCH_SIZE_TARGET))
     for batch in with_progress(load_batches(dataset, config.NUM_WORKERS, device, order), "depth", len(order)):
-        found.append([])
+        batch_scores.append([])
         depth = _depth(net, batch["image"], config)
-        spoilt += not_finite(batch["name"], depth)
+        nonfinite += not_finite(batch["name"], depth)
         for name, inverse in zip(batch["name"], depth, strict=True):
             truth = read_depth_metres(*truths[name])
-            found[-1].append(depth_scores(metres(_sized(inverse, truth.shape)), truth))
-    refuse_everywhere(spoilt, f"{candidate}: the predicted depth", config.TRAIN.AMP)
-    scores = [one for batch in distributed.interleave(distributed.all_gather(found)) for one in batch]
+            batch_scores[-1].append(depth_scores(metres(_sized(inverse, truth.shape)), truth))
+    refuse_everywhere(nonfinite, f"{candidate}: the predicted depth", config.TRAIN.AMP)
+    scores = [score for batch in distributed.interleave(distributed.all_gather(batch_scores)) for score in batch]
     counted = [score for score in scores if score is not None]
     if not counted:
         raise ConfigError(f"{spec.name}: no image of {test.SET_TARGET} has a valid depth up to {CAP_M:.0f} m")
@@ -122,16 +123,16 @@ def evaluate_depth(config: Config) -> dict[str, float]:
 
 
 def _refuse_other_requests(test: Any) -> None:
-    """One snapshot's depth is scored, as the network gives it: what TEST asks for beyond that is not dropped unseen."""
-    wrong = {
-        "TEST.SAVE_PREDS: predictions of classes are written when classes are scored": bool(test.SAVE_PREDS),
-        "TEST.MODE: best is chosen by the score of classes": test.MODE == "best",
-        "TEST.ENSEMBLE: networks together have no depth": bool(test.ENSEMBLE),
-        "TEST.FLIP and TEST.SCALES: are for classes": test.FLIP or list(test.SCALES) != [1.0],
+    """Raise ConfigError for TEST options that do not apply to depth: one snapshot, scored without augmentation."""
+    unsupported = {
+        "TEST.SAVE_PREDS: class predictions are written by the class evaluation": bool(test.SAVE_PREDS),
+        "TEST.MODE: best selects a snapshot by class mIoU": test.MODE == "best",
+        "TEST.ENSEMBLE: an ensemble predicts no depth": bool(test.ENSEMBLE),
+        "TEST.FLIP and TEST.SCALES: apply to class predictions only": test.FLIP or list(test.SCALES) != [1.0],
     }
-    for reason, asked in wrong.items():
-        if asked:
-            raise ConfigError(f"{reason}; leave it out with --depth, and run test.py again without --depth for it")
+    for reason, requested in unsupported.items():
+        if requested:
+            raise ConfigError(f"{reason}; remove it for --depth, or run test.py without --depth")
 
 
 @torch.inference_mode()

@@ -1,7 +1,7 @@
-"""Notices a module `advent` that is not this project's, before anything of it is imported.
+"""Import check: refuses a package `advent` that is not this project's, before any of its modules is imported.
 
-People of this line often have ADVENT's repository installed in editable form, and the package index holds an unrelated
-package of that name. Either would be mixed in silently.
+ADVENT's repository is often installed in editable form, and the package index has an unrelated package of that name.
+Either would be imported in place of this project's modules without an error.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ OWN = Path(__file__).resolve().parents[1] / "advent"
 
 
 def foreign_advent() -> str | None:
-    """None when `import advent` gives this project's package; else one line that says what is in the way."""
+    """None if `import advent` gives this project's package; else a one-line error message naming the other one."""
     loaded = sys.modules.get("advent")
     try:
         spec = loaded.__spec__ if loaded is not None else importlib.util.find_spec("advent")
@@ -30,7 +30,7 @@ def foreign_advent() -> str | None:
 
 
 def require_own_advent() -> None:
-    """Exit with code 2 and one line when `advent` is not ours."""
+    """Exit with code 2 and a one-line error if `advent` is not this project's package."""
     problem = foreign_advent()
     if problem:
         print(f"error: {problem}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""DAF and DADA: the adversarial step with a depth-aware map, and depth supervision on the source."""
+"""DAF and DADA: adversarial training on depth-aware maps, and depth supervision on the source."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from daf.model.deeplabv2_depth import DeeplabV2Depth
 
 
 def _losses(prediction: Prediction, batch: Batch) -> Losses:
-    """Cross entropy, and BerHu against `batch["depth"]` (B, H, W inverse depth) where the batch has one.
+    """Cross entropy, and BerHu against `batch["depth"]` (B, H, W inverse depth) if the batch has it.
 
-    `batch["depth_known"]`, where the source's depth has gaps, says which pixels count.
+    `batch["depth_known"]` (B, H, W) bool masks the known pixels if the source's depth has gaps.
     """
     losses = segmentation_losses(prediction, batch)
     if "depth" in batch:
@@ -62,7 +62,7 @@ def depth_aware_method(
     name: str, config: Config, half_disc_loss: bool = False, include_last_iter: bool = True
 ) -> Method:
     """The adversarial step on depth-aware maps, with the depth powers of TRAIN.DEPTH_POWER (source, target)."""
-    # The release squares depth on the target only; both figures show one map. DEPTH_POWER [1, 2] restores it.
+    # The authors' code squares depth on the target only; both figures show one map. DEPTH_POWER [1, 2] restores that.
     power_src, power_trg = config.TRAIN.DEPTH_POWER
     maps = (_map_of_power(power_src), _map_of_power(power_trg))
     return Method(

@@ -1,4 +1,4 @@
-"""Predictions for files: images of any size, folders of them, videos. What cannot be read is named and skipped."""
+"""Batch inference on files: images of any size, folders, videos. Unreadable files are reported and skipped."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from daf.video import SUFFIXES as VIDEOS
 from daf.video import predict_video, video_paths
 from daf.visualization import OutputOptions, Renderer, still_paths, write_still
 
-THREADS = 2  # that read, and as many that write
+THREADS = 2  # for reading, and as many for writing
 EXAMPLES = "png, jpg, webp, tif, avif, heic, ... and mp4, mov, ..."
-NAMED = 5  # of the files that are left out, so many are named and the others counted
+NAMED = 5  # skipped files that are listed by name; the rest are counted
 
 
 @dataclass
 class PredictionSummary:
-    """What was predicted, why which files were not, and the files that are no images or videos by their suffix."""
+    """Counts of predicted images and frames, reasons of skipped files, and files with other extensions."""
 
     images: int = 0
     frames: int = 0
@@ -39,35 +39,35 @@ class PredictionSummary:
     others: list[str] = field(default_factory=list)
 
     def skip(self, reason: object) -> None:
-        """Remember a file that could not be read; the door names it at the end."""
+        """Record a file that could not be read; the CLI lists it at the end."""
         self.skipped.append(str(reason))
 
     def left_out(self) -> str | None:
-        """One line that names the files of other kinds; None where there are none."""
+        """One line that lists the files with other extensions; None if there are none."""
         if not self.others:
             return None
-        more = f" and {len(self.others) - NAMED:,} more" if len(self.others) > NAMED else ""
+        rest = f" and {len(self.others) - NAMED:,} more" if len(self.others) > NAMED else ""
         kinds = Counter(Path(name).suffix.lower() or "no suffix" for name in self.others)
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(NAMED))
-        return f"left out, neither image nor video by their suffix ({counts}): {', '.join(self.others[:NAMED])}{more}"
+        return f"ignored, neither image nor video by file extension ({counts}): {', '.join(self.others[:NAMED])}{rest}"
 
 
 def predict_files(
     model: Model, source: Path, output: Path, options: OutputOptions, *, batch_size: int = 1, frames: bool = False
 ) -> PredictionSummary:
-    """Predict an image, a video, or all of them below a folder, into folders of products below `output`.
+    """Predict an image, a video, or all of a folder (recursively); writes one subfolder of `output` per product.
 
-    `frames`: also leave the stills of every frame of a video. Raises ConfigError or DataError where there is nothing
-    to predict, where two inputs would share an output, and before an input would be overwritten.
+    `frames`: also write the still images of every video frame. Raises ConfigError or DataError if there is nothing to
+    predict, if two inputs would share an output file, or if an input would be overwritten.
     """
     options = options.of(model)
     keys, others = _keys(source, output)
     _refuse_to_overwrite(keys, output, options)
     classes = model.classes
     rows = [(i, name, *color) for i, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))]
-    sheet = io.StringIO()
-    csv.writer(sheet, lineterminator="\n").writerows([("id", "name", "red", "green", "blue"), *rows])
-    write_text(output / "classes.csv", sheet.getvalue())
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("id", "name", "red", "green", "blue"), *rows])
+    write_text(output / "classes.csv", table.getvalue())
     summary = PredictionSummary(others=others)
     stills = {key: file for key, file in keys.items() if file.suffix.lower() not in VIDEOS}
     if stills:
@@ -92,7 +92,7 @@ def _predict_stills(
     batch_size: int,
     summary: PredictionSummary,
 ) -> None:
-    """Threads read ahead and write behind, while the network works."""
+    """Predict still images; threads read ahead and write results while the network computes."""
     with (
         ThreadPoolExecutor(THREADS) as readers,
         Writer(THREADS, pending=2 * batch_size + THREADS) as writer,
@@ -100,9 +100,9 @@ def _predict_stills(
     ):
         for batch in in_batches(_ahead(readers, files, 2 * batch_size + THREADS, summary, progress), batch_size):
             keys, photos = zip(*batch, strict=True)
-            found = predict_batch(model, photos, maps=options.maps, names=keys)
-            for (key, photo), one in zip(batch, found, strict=True):
-                writer.submit(write_still, output, key, photo, one, Renderer(model, options))
+            predictions = predict_batch(model, photos, maps=options.maps, names=keys)
+            for (key, photo), prediction in zip(batch, predictions, strict=True):
+                writer.submit(write_still, output, key, photo, prediction, Renderer(model, options))
                 summary.images += 1
                 progress.step()
 
@@ -110,11 +110,11 @@ def _predict_stills(
 def _ahead(
     readers: ThreadPoolExecutor, files: dict[str, Path], ahead: int, summary: PredictionSummary, progress: Progress
 ) -> Iterator[tuple[str, Image.Image]]:
-    """(key, RGB picture) of every readable file, in order, `ahead` of them read in advance."""
+    """(key, RGB image) of every readable file, in order; up to `ahead` files are prefetched."""
     waiting: deque[tuple[str, Future[Image.Image]]] = deque()
-    left = iter(files.items())
+    remaining = iter(files.items())
     while True:
-        while len(waiting) < ahead and (following := next(left, None)) is not None:
+        while len(waiting) < ahead and (following := next(remaining, None)) is not None:
             waiting.append((following[0], readers.submit(load_rgb, following[1])))
         if not waiting:
             return
@@ -127,26 +127,26 @@ def _ahead(
 
 
 def _keys(source: Path, output: Path) -> tuple[dict[str, Path], list[str]]:
-    """What the products of each input are called, and the names of all other files.
+    """Output key -> input file, and the names of all other files.
 
-    That is its path below the source without suffix, or with it where two agree.
+    The key is the path relative to the source without extension; files that differ only in extension keep it.
     """
     known, others = {*picture_suffixes(), *VIDEOS}, list[str]()
     if source.is_dir():
         if source.resolve() == output.resolve():
-            raise ConfigError(f"--output {output}: is the input's folder; name another one, it is made")
+            raise ConfigError(f"--output {output}: is the input folder; choose another folder")
         names = list(walk(source))
-        own = output.resolve()  # an output within the input holds an earlier run's products: no inputs
+        own = output.resolve()  # an output folder inside the input contains earlier results, which are no inputs
         if source.resolve() in own.parents:
             names = [name for name in names if own not in (source / name).resolve().parents]
         others = sorted(name for name in names if os.path.splitext(name)[1].lower() not in known)
         files = {name: source / name for name in sorted(set(names) - set(others))}
         if not files:
-            held = PredictionSummary(others=others).left_out()
-            raise DataError(f"{source}: holds no image or video ({EXAMPLES}){f'; {held}' if held else ''}")
+            ignored = PredictionSummary(others=others).left_out()
+            raise DataError(f"{source}: contains no image or video ({EXAMPLES}){f'; {ignored}' if ignored else ''}")
     elif source.exists():
         if source.suffix.lower() not in known:
-            raise DataError(f"{source}: is neither an image nor a video by its suffix ({EXAMPLES})")
+            raise DataError(f"{source}: is neither an image nor a video by its file extension ({EXAMPLES})")
         files = {source.name: source}
     else:
         raise DataError(f"{source}: no such image, folder or video")
@@ -154,8 +154,8 @@ def _keys(source: Path, output: Path) -> tuple[dict[str, Path], list[str]]:
     shared = Counter(short)
     keys = [name if shared[stem] > 1 else stem for stem, name in zip(short, files, strict=True)]
     if len(set(keys)) < len(keys):
-        twice = next(key for key, count in Counter(keys).items() if count > 1)
-        raise DataError(f"{source}: two of its files would leave products called {twice}; rename one")
+        duplicate = next(key for key, count in Counter(keys).items() if count > 1)
+        raise DataError(f"{source}: two of its files have the output name {duplicate}; rename one")
     return dict(zip(keys, files.values(), strict=True)), others
 
 
@@ -166,8 +166,8 @@ def _refuse_to_overwrite(keys: dict[str, Path], output: Path, options: OutputOpt
     targets = {path.parent.resolve() for path in written}
     sources = {parent: parent.resolve() for parent in {file.parent for file in keys.values()}}
     if targets.isdisjoint(sources.values()):
-        return  # paths of 100,000 frames, each with its products, take minutes to compare
-    # A link itself is not followed: a product replaces the link, not what it leads to.
+        return  # shortcut: comparing every output path of 100,000 frames takes minutes
+    # Links are not followed: an output file replaces the link, not the file that it points to.
     inputs = {sources[file.parent] / file.name for file in keys.values()}
     for key, file in keys.items():
         make = video_paths if file.suffix.lower() in VIDEOS else still_paths

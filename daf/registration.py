@@ -1,4 +1,4 @@
-"""One call that makes everything with depth available to configs and specs."""
+"""Registration of the depth methods, networks and file formats for configs and specs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from daf.methods import register_methods
 
 
 def register() -> None:
-    """Register DAF's and DADA's networks and methods, and the readers of depth files. May be called again."""
+    """Register DAF's and DADA's networks and methods, and the readers of depth files. Repeated calls are harmless."""
     register_methods()
     register_depth_formats()

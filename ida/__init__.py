@@ -1,3 +1,3 @@
 """Self-training and intra-domain adaptation on the target."""
 
-import daf  # noqa: F401  (checks that `advent` is this project's package before any module of it is imported)
+import daf  # noqa: F401  (the import checks that `advent` is this project's package)

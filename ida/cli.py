@@ -1,4 +1,4 @@
-"""The command lines of the stage scripts: options, configs, and what each runs. All parts with depth are registered."""
+"""Command-line interface of the stage scripts: options, configs, commands, with daf's methods registered."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def run_cli(prog: str, body: Callable[[], None], argv: Sequence[str] | None = None, resumes: bool = False) -> int:
-    """As advent.cli.run_cli, with everything with depth registered before the body runs."""
+    """advent.cli.run_cli with daf's methods, networks and depth formats registered first."""
     register()
     return cli.run_cli(prog, body, argv, resumes)
 
@@ -80,14 +80,14 @@ def evaluation_command(prog: str, text: str, argv: Sequence[str] | None = None) 
 
 
 def evaluate_and_print(args: argparse.Namespace) -> None:
-    """Score as TEST says and print the table on standard output; or only predict."""
+    """Evaluate with the settings of TEST and print the table on standard output; or only predict."""
     saved = [] if args.save_preds is None else [f"TEST.SAVE_PREDS={quoted(args.save_preds)}"]
     config = config_from_args(args, saved)
     if args.no_labels:
         if args.depth:
-            raise ConfigError("--depth: is scored on the target's disparity, --no-labels scores nothing; leave one out")
+            raise ConfigError("--depth needs the target's disparity, --no-labels scores nothing; remove one of them")
         if not config.TEST.SAVE_PREDS:
-            raise ConfigError("--no-labels: there is nothing to score; say where predictions go with --save-preds DIR")
+            raise ConfigError("--no-labels: nothing to score or to write; name the output folder with --save-preds DIR")
         _print(f"predictions: {predict_stage(config)}")
         return
     if args.depth:
@@ -106,5 +106,7 @@ def _print(text: str) -> None:
 def stages_from_args(args: argparse.Namespace) -> list[Stage]:
     """The stages of a protocol, with the command line's overrides (`NAME:KEY=VALUE` for one stage alone)."""
     if args.method is not None:
-        raise ConfigError("--method: is for one stage; name it: NAME:TRAIN.DA_METHOD=METHOD, or write a protocol file")
+        raise ConfigError(
+            "--method: applies to a single stage; use NAME:TRAIN.DA_METHOD=METHOD, or write a protocol file"
+        )
     return stages_of(args.cfg or args.default_cfg, overrides_from_args(args))

@@ -26,12 +26,14 @@ log = logging.getLogger(__name__)
 def intra_method(config: Config) -> Method:
     """TRAIN.DA_METHOD as IDA runs it: discriminator losses halved, iterations 0..EARLY_STOP-1.
 
-    `AdvEnt` is the release's variant; `DAF` is the one that the paper's figure shows (depth in the map, no depth
-    loss, since the target has no depth).
+    `AdvEnt` is the variant of the authors' code. `DAF` is the variant in the paper's figure: depth in the map, no depth
+    loss, since the target has no depth.
     """
     method = find_method(config)
     if not method.adversarial:
-        raise ConfigError(f"TRAIN.DA_METHOD: {method.name} has no adversary; IDA runs AdvEnt (release) or DAF (figure)")
+        raise ConfigError(
+            f"TRAIN.DA_METHOD: {method.name} is not adversarial; IDA runs AdvEnt (authors' code) or DAF (figure)"
+        )
     return replace(method, half_disc_loss=True, include_last_iter=False)
 
 
@@ -58,21 +60,21 @@ def intra_stage(config: Config, *, resume: bool = False, overwrite: bool = False
 
 
 def ranking_folder(config: Config) -> RunDir:
-    """Where the splits and pseudo labels lie: STAGE.RANKING_FROM, else the ranking stage of the same experiment."""
+    """Folder of splits and pseudo labels: STAGE.RANKING_FROM, else the ranking stage of the same experiment."""
     if config.STAGE.RANKING_FROM:
         return RunDir(Path(config.STAGE.RANKING_FROM))
     return RunDir.of(config, config.STAGE.RANKING)
 
 
 def check_ranking(config: Config, ranking: RunDir, start: Path | None) -> None:
-    """Refuse a ranking that is unfinished, edited, of other images, or made with another network than IDA's start.
+    """Check a ranking's provenance: finished, unchanged, same images, made with the network that IDA starts from.
 
-    `start` is None for a continued run, whose record tells what it started from. A ranking without a record came
-    from elsewhere: that is only said. Raises StaleInput, MissingStage.
+    `start` is None for a resumed run, whose own record names its start. A ranking without a record (an external one)
+    only logs a warning. Raises StaleInput, MissingStage.
     """
     record, facts, check = read_provenance(ranking.path), ranking.done_record(), config.STAGE.CHECK_PROVENANCE
     if record is None:
-        log.warning("%s: has no %s, so nobody knows which network made this ranking", ranking.path, PROVENANCE)
+        log.warning("%s: has no %s, so it is unknown which network made this ranking", ranking.path, PROVENANCE)
         return
     if facts is None:
         raise MissingStage(f"{ranking.path}: the ranking was not finished. Run: {_ranking_command(config)}")
@@ -82,17 +84,19 @@ def check_ranking(config: Config, ranking: RunDir, start: Path | None) -> None:
             facts[file], digest(ranking.path / file), f"{ranking.path / file}: was changed since", again, check
         )
     images = names_digest(target_data(config).names)
-    what = f"{ranking.path}: ranks other images than {config.TARGET} now has"
-    require_match(record["data"]["target"]["sha256"], images, what, again, check)
+    message = f"{ranking.path}: ranks other images than {config.TARGET} now has"
+    require_match(record["data"]["target"]["sha256"], images, message, again, check)
     made = record["inputs"]["start"]
     if start is None:
         own = read_provenance(RunDir.of(config).path)
         began = own["inputs"]["start"] if own else made
     else:
         began = {"path": str(start), "sha256": digest(start)}
-    what = f"{ranking.path}: was made with {made['path']}, this stage starts from {began['path']}, another network"
-    fix = f"{again}, or start from that one with TRAIN.RESTORE_FROM={made['path']}"
-    require_match(made["sha256"], began["sha256"], what, fix, check)
+    message = (
+        f"{ranking.path}: was made with {made['path']}, but this stage starts from another network, {began['path']}"
+    )
+    fix = f"{again}, or start from that network with TRAIN.RESTORE_FROM={made['path']}"
+    require_match(made["sha256"], began["sha256"], message, fix, check)
 
 
 def _ranking_command(config: Config) -> str:

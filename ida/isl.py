@@ -1,4 +1,4 @@
-"""Stage 1, iterative self-learning: cross entropy on the target's own thresholded pseudo labels, remade on the way."""
+"""Stage 1, iterative self-learning (ISL): cross entropy on thresholded pseudo labels of the target, in rounds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECORD = "complete.json"
 
 
 def isl_stage(config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
-    """Train on pseudo labels of the target, remade before iterations 0, REFRESH + 1, 2 * REFRESH + 1, ..."""
+    """Train on pseudo labels of the target, regenerated before iterations 0, REFRESH + 1, 2 * REFRESH + 1, ..."""
     start = None if is_resuming(config, resume) else initial_checkpoint(config)
     target = target_data(config)
     resolve_seed(config, resume)
@@ -44,33 +44,39 @@ def isl_stage(config: Config, *, resume: bool = False, overwrite: bool = False) 
 
 
 def pseudo_labels(trainer: Trainer, target: Any, first: int) -> Path:
-    """The folder of the labels that the round from iteration `first` on trains on, made where it is not there.
+    """Folder of the pseudo labels for the round that begins at iteration `first`; generated if missing.
 
-    Raises StaleInput when what lies there was made by another network than this run's.
+    Raises StaleInput if existing labels were made by another network than this run's.
     """
     folder = trainer.run_dir.path / "pseudo_labels" / f"round_{first}"
     if trainer.iteration == first:
         trainer.notes["labels_by"] = state_digest(trainer.learner.net)
         if first:
-            trainer.checkpoint()  # the network that makes the labels: a run killed meanwhile makes the same ones
+            trainer.checkpoint()  # saves the labelling network: an interrupted run regenerates the same labels
         record = label_record(trainer, target)
         if not distributed.broadcast_object(lambda: _made_by(folder, record)):
             relabel(trainer, target, folder)
     elif distributed.broadcast_object((folder / RECORD).is_file):
         made, check = read_json(folder / RECORD).get("weights", ""), trainer.config.STAGE.CHECK_PROVENANCE
-        what = f"{folder}: was made by another network than this run's at iteration {first}"
+        message = f"{folder}: was made by another network than this run's at iteration {first}"
         require_match(
-            made, trainer.notes["labels_by"], what, "put this run's own back, or start anew with --overwrite", check
+            made,
+            trainer.notes["labels_by"],
+            message,
+            "restore this run's labels, or start over with --overwrite",
+            check,
         )
     else:
-        log.warning("%s: gone; remade by the present network, so this run differs from an undisturbed one", folder)
+        log.warning(
+            "%s: missing; regenerated with the current network, so this run differs from an uninterrupted one", folder
+        )
         trainer.notes["labels_by"] = state_digest(trainer.learner.net)
         relabel(trainer, target, folder)
     return folder
 
 
 def label_record(trainer: Trainer, target: Any) -> dict[str, Any]:
-    """What pseudo labels are made from: the network's weights, the images, the threshold."""
+    """Provenance of pseudo labels: digests of the network's weights and image names, config, thresholds."""
     return {
         "weights": trainer.notes["labels_by"],
         "images": len(target),
@@ -87,15 +93,16 @@ def _made_by(folder: Path, record: dict[str, Any]) -> bool:
 
 
 def current_round(iteration: int, refresh_every: int) -> tuple[int, int]:
-    """(first iteration, first of the next round): the release labels at 0, 10,001, 20,001, ... for 10,000."""
+    """(first iteration, first of the next round); the authors' code labels at 0, 10,001, 20,001, ... for 10,000."""
     index = max(0, iteration - 1) // refresh_every
     return (index * refresh_every + 1 if index else 0), (index + 1) * refresh_every + 1
 
 
 def relabel(trainer: Trainer, target: Any, folder: Path) -> None:
-    """Make one round of pseudo labels with the network as it is; the folder appears whole, older rounds go.
+    """Generate one round of pseudo labels with the current network.
 
-    Each process makes its share of the labels; rank 0 makes room before and the folder after.
+    Each process writes its share to a temporary folder. Rank 0 clears the folder before, renames it when complete, and
+    deletes older rounds.
     """
     unfinished = folder.with_name(folder.name + ".unfinished")
     _make_room(folder, unfinished)

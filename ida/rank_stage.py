@@ -1,4 +1,4 @@
-"""Stage 2a: score every target image, write pseudo labels, split the target."""
+"""Stage 2a, ranking: score every target image, write its pseudo label, split the target into easy and hard."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ EASY, HARD, MASKS = "easy_split.txt", "hard_split.txt", "color_masks"
 
 
 def rank_stage(config: Config, best_iter: int | None = None) -> RunDir:
-    """Leave `easy_split.txt`, `hard_split.txt`, `ranking.csv` and `color_masks/` in the stage's folder.
+    """Write `easy_split.txt`, `hard_split.txt`, `ranking.csv` and `color_masks/` into the stage's run directory.
 
-    `best_iter` takes `model_{best_iter}.pth` of the stage before instead of its last snapshot.
+    `best_iter` selects `model_{best_iter}.pth` of the previous stage instead of its last snapshot.
     """
     if config.RANK.MAP == "depth" and not find_network(config).gives_depth:
         raise ConfigError(
@@ -54,7 +54,7 @@ def rank_stage(config: Config, best_iter: int | None = None) -> RunDir:
     target = target_data(config)
     distributed.require_same(config=config_digest(config), images=names_digest(target.names))
     sanity_check({"target": target}, config.DATA_CHECK)
-    split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # refuses an empty half before the work
+    split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # raises early if one half would be empty
     device = prepare_device(config)
     net = to_device(build_network(config, checkpoint), device)
     run_dir = RunDir.of(config)
@@ -62,7 +62,7 @@ def rank_stage(config: Config, best_iter: int | None = None) -> RunDir:
     started = time.monotonic()
     try:
         _begin(config, run_dir, checkpoint, target)
-        distributed.barrier()  # rank 0 has the folder
+        distributed.barrier()  # until rank 0 has prepared the run directory
         scores = _score_all(config, net, target, classes, rare, device, run_dir.path / MASKS)
         _finish(config, run_dir, scores, started)
     finally:
@@ -100,9 +100,9 @@ def _score_all(
     device: torch.device,
     masks: Path,
 ) -> list[tuple[str, float]]:
-    """(name, score) of every image; their pseudo labels are written by threads meanwhile.
+    """(name, score) of every image; background threads write the pseudo labels.
 
-    Several processes share the images; all have all scores when all labels are written.
+    The processes share the images; each returns the scores of all images, when its labels are written.
     """
     scores: list[tuple[str, float]] = []
     write = partial(write_label, masks, colors=partial(colorize_mask, colors=classes.colors))
@@ -110,10 +110,10 @@ def _score_all(
         for names, prediction in predictions(net, target, config, device, "rank"):
             labels = pseudo_label(prediction.main)
             plain = _scores(config, names, prediction)
-            scores += [(n, s * normaliser(one, rare)) for n, s, one in zip(names, plain, labels, strict=True)]
+            scores += [(n, s * normaliser(label, rare)) for n, s, label in zip(names, plain, labels, strict=True)]
             for name, mask in zip(names, labels.cpu().numpy(), strict=True):
                 writer.submit(write, name, mask)
-    return [item for part in distributed.all_gather(scores) for item in part]
+    return [pair for part in distributed.all_gather(scores) for pair in part]
 
 
 def _scores(config: Config, names: Sequence[str], prediction: Prediction) -> list[float]:
@@ -138,9 +138,9 @@ def _write_split(folder: Path, scores: list[tuple[str, float]], lambda1: float) 
 def _checkpoint(config: Config, best_iter: int | None) -> Path:
     if best_iter is None:
         return initial_checkpoint(config)
-    before = RunDir.of(config, config.STAGE.AFTER)
-    path = before.path / f"model_{best_iter}.pth"
+    previous = RunDir.of(config, config.STAGE.AFTER)
+    path = previous.path / f"model_{best_iter}.pth"
     if not path.is_file():
-        have = ", ".join(str(iteration) for iteration, _ in before.snapshots()) or "none"
-        raise MissingStage(f"{path}: no such snapshot (there are: {have}); choose another --best_iter")
+        available = ", ".join(str(iteration) for iteration, _ in previous.snapshots()) or "none"
+        raise MissingStage(f"{path}: no such snapshot (available: {available}); choose another --best_iter")
     return path

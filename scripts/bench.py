@@ -1,11 +1,12 @@
-"""Measure how fast everything runs here: in one process, variants in turn, medians with spread; a table and a JSON.
+"""Performance benchmark: training step, memory, data loading, inference. Prints a table and writes JSON.
 
     python scripts/bench.py --out bench.json
     python scripts/bench.py --only step memory --rounds 3 --device cuda
     python scripts/bench.py --plot bench.json --out docs/performance.png
 
-Sections: machine, step, formats, memory, compile, evaluation, labels, data, predict, operations, scaling. On two cores
-all of them take about 40 minutes. Nothing else should run beside it.
+Sections: machine, step, formats, memory, compile, evaluation, labels, data, predict, operations, scaling. Variants
+alternate in one process; medians and quartiles are reported. All sections take about 40 minutes on two cores. Nothing
+else should run at the same time.
 """
 
 from __future__ import annotations
@@ -46,19 +47,21 @@ UNITS = {
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """All rows, for people."""
+    """All results as a Markdown table."""
 
     rows = []
-    for section, found in results.items():
-        for one in found:
-            median, low, high = (one.get(key) for key in ("seconds", "low", "high"))
+    for section, section_rows in results.items():
+        for entry in section_rows:
+            median, low, high = (entry.get(key) for key in ("seconds", "low", "high"))
             spread = f"{low:.3g} to {high:.3g}" if low is not None else ""
-            more = [
+            extras = [
                 f"{UNITS[k][0]}{v * UNITS[k][1]:.3g} {UNITS[k][2]}".strip()
-                for k, v in one.items()
+                for k, v in entry.items()
                 if k in UNITS and v is not None
             ]
-            rows.append([section, one["what"], "" if median is None else f"{median:.3g} s", spread, ", ".join(more)])
+            rows.append(
+                [section, entry["what"], "" if median is None else f"{median:.3g} s", spread, ", ".join(extras)]
+            )
     return markdown_table(["section", "what", "median", "quartiles", ""], rows)
 
 
@@ -66,17 +69,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and measure, or plot; returns the exit code."""
 
     parser = OneLineParser(prog="bench.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="SECTION", help="measure these sections alone")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each variant runs (default: 5)")
+    parser.add_argument("--only", nargs="+", metavar="SECTION", help="measure only these sections")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="runs of each variant (default: 5)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="where the JSON (or the plot) goes")
-    parser.add_argument("--plot", metavar="JSON", type=Path, help="draw the results of an earlier run")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="output file: JSON, or PNG with --plot")
+    parser.add_argument("--plot", metavar="JSON", type=Path, help="plot the results of an earlier run")
     args = parser.parse_args(argv)
 
     def body() -> None:
         if args.plot is not None:
             if args.out is None:
-                raise ConfigError("--plot: say where the picture goes with --out FILE")
+                raise ConfigError("--plot: name the output image with --out FILE")
 
             print(f"picture: {plot(args.plot, args.out)}")
             return
@@ -88,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def measure(only: Sequence[str] | None, rounds: int, device_name: str, out: Path | None) -> None:
-    """Measure the sections; the JSON is written after each, so that a stopped bench leaves what it has."""
+    """Run the sections; the JSON is written after each one, so an interrupted run keeps its results."""
 
     for name in only or ():
         if name not in SECTIONS:

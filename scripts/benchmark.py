@@ -1,13 +1,13 @@
-"""Methods x seeds on rendered streets -> CamVid's photographs: does each part of the method help?
+"""Ablation benchmark: methods x seeds, rendered streets -> CamVid photographs.
 
     python scripts/benchmark.py --target DIR
     python scripts/benchmark.py --target DIR --seeds 1 --only source_only daf
     python scripts/benchmark.py --status
     python scripts/benchmark.py --page PAGE.md --plot PLOT.png
 
-Every cell (a method's stage with a seed) leaves one small JSON in the benchmark's `results` folder. A cell whose JSON
-is there is skipped, so all can be stopped and continued anywhere (--results DIR: another folder). The pilot of version
-0.1 (docs/archive) is not read. KEY=VALUE goes to every cell.
+Every cell (a stage of a method, with a seed) writes one small JSON into the benchmark's `results` folder (--results
+DIR: another folder). Cells with a JSON are skipped, so the benchmark can be interrupted and resumed on any machine.
+The pilot of version 0.1 (docs/archive) is not read. KEY=VALUE applies to every cell.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from ida import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line; run, or show what is there; returns the exit code."""
+    """Parse the command line; run the cells or show results; returns the exit code."""
 
     kind = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(prog="benchmark.py", description=__doc__, formatter_class=kind)
     add = parser.add_argument
     add("--benchmark", default="camvid7", metavar="FILE", help="default: camvid7")
     add("--target", metavar="DIR", help="CamVid's folder (default: data/CamVid)")
-    add("--seeds", type=int, nargs="+", metavar="N", help="these alone; default: the benchmark's")
+    add("--seeds", type=int, nargs="+", metavar="N", help="only these seeds (default: the benchmark's)")
     add(
         "--only",
         nargs="+",
         metavar="CELL",
-        help="these cells (and, where their weights are gone, what they start from)",
+        help="only these cells (and the cells that they start from, if their weights are missing)",
     )
-    add("--results", metavar="DIR", type=Path, help="where results lie (default: the benchmark's own folder)")
-    add("--status", action="store_true", help="only show what is there, and the minutes it took")
-    add("--page", metavar="FILE", type=Path, help="only renew the tables of a page")
-    add("--plot", metavar="FILE", type=Path, help="only draw the first table")
+    add("--results", metavar="DIR", type=Path, help="folder of results (default: the benchmark's own)")
+    add("--status", action="store_true", help="only show finished cells and their run times")
+    add("--page", metavar="FILE", type=Path, help="only update the tables of a page")
+    add("--plot", metavar="FILE", type=Path, help="only plot the first table")
     add("overrides", nargs="*", metavar="KEY=VALUE", help="config keys for every cell")
     args = parser.parse_args(argv)
 

@@ -66,7 +66,7 @@ class Canvas:
             self.text(x + width / 2, first + 17 * index, line)
 
     def bar(self, x: float, bottom: float, width: float, height: float, fill: str) -> None:
-        """A bar of a histogram that stands on `bottom`."""
+        """A histogram bar with its base at `bottom`."""
         self._rect(x, bottom - height, width, height, fill, self.theme.line, radius=1)
 
     def text(

@@ -1,9 +1,9 @@
-"""Run all stages of a protocol in order, skip what is finished, print one table.
+"""Run all stages of a protocol in order, skip finished ones, resume interrupted ones, print one table.
 
     python scripts/pipeline.py --cfg quick
     python scripts/pipeline.py --cfg ep1 --data-root DIR
 
-KEY=VALUE goes to every stage, NAME:KEY=VALUE to one: `daf:TRAIN.EARLY_STOP=900`.
+KEY=VALUE applies to every stage, NAME:KEY=VALUE to one: `daf:TRAIN.EARLY_STOP=900`.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = cli.make_parser("pipeline.py", "Run all stages of a protocol and print one table.")
     parser.add_argument("--no-test", action="store_true", help="only train: for targets without labels")
-    parser.add_argument("--picture", metavar="FILE", help="also leave a grid: image, truth, predictions, depth, map")
-    parser.add_argument("--status", action="store_true", help="only show how far every stage is and what made it")
+    parser.add_argument(
+        "--picture", metavar="FILE", help="also write an image grid: image, truth, predictions, depth, map"
+    )
+    parser.add_argument("--status", action="store_true", help="only show every stage's state and inputs")
     args = parser.parse_args(argv)
 
     def body() -> None:
@@ -35,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.status:
             print(status_table(stages))
             return
-        if args.picture:  # hours before it is needed
+        if args.picture:  # fails now, not after hours of training
             Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
         record = run_pipeline(stages, evaluate=not args.no_test)
         if args.picture:

@@ -1,11 +1,11 @@
-"""Prepare data: SYNTHIA's original labels, and a cache of decoded images that makes reading several times faster.
+"""Prepare data: convert SYNTHIA's original labels, or build a cache of decoded images (several times faster reading).
 
     python scripts/prepare.py --synthia-labels data/SYNTHIA
     python scripts/prepare.py --cfg ep1 --data-root DIR
 
-The first writes parsed_LABELS from GT/LABELS. The second decodes and resizes every image of the config's source, target
-and labelled set once (losslessly, under DATA_ROOT/DATA_CACHE); stages find and use what fits. Both may be stopped and
-called again.
+The first command writes parsed_LABELS from GT/LABELS. The second decodes and resizes every image of the config's
+source, target and labelled set once (losslessly, under DATA_ROOT/DATA_CACHE); stages use matching cache entries. Both
+resume if interrupted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _datasets(config: Config, roles: Sequence[str] | None) -> list[StreetDataset
         except DataError as error:
             if role != "test" or roles is not None:
                 raise
-            print(printable(f"test: left out ({error})"))
+            print(printable(f"test: skipped ({error})"))
     return datasets
 
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--workers: expected a number not below zero")
         if args.synthia_labels is not None:
             written = convert_labels(args.synthia_labels, args.workers)
-            print(f"{args.synthia_labels / 'parsed_LABELS'}: {written:,} written, the others were there")
+            print(f"{args.synthia_labels / 'parsed_LABELS'}: {written:,} written, the others existed")
             return
         config = cli.config_from_args(args)
         for dataset in _datasets(config, args.role):

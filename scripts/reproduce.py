@@ -1,11 +1,11 @@
-"""Run a protocol of the paper and set its table beside ours.
+"""Reproduce a protocol of the paper and compare with its published table.
 
     python scripts/reproduce.py --protocol EP1 --data-root DIR --dry-run
     python scripts/reproduce.py --protocol EP1 --data-root DIR --seeds 1 2 3
 
-First a plan: what is there, what is missing, iterations, disk, time from a few measured steps, memory. Then all stages
-for every seed (without --seeds the release's own), then one table: ours, the paper's rows, differences, and a verdict
-against the spread that CTRL published. Run again, it goes on where it was. KEY=VALUE goes to every stage,
+First a plan: inputs, missing files, iterations, disk, time from a few measured steps, memory. Then all stages for every
+seed (without --seeds those of the authors' code). Then one table: ours, the paper's rows, differences, and an
+assessment against the spread that CTRL published. A second call resumes. KEY=VALUE applies to every stage,
 NAME:KEY=VALUE to one.
 """
 
@@ -32,8 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parser = cli.make_parser("reproduce.py", "Run a protocol of the paper, compare with its table.")
     parser.add_argument("--protocol", choices=list(PROTOCOLS), required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="one run each; default: the release's seeds")
-    parser.add_argument("--dry-run", action="store_true", help="only the plan")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", metavar="N", help="one run per seed (default: the authors' seeds)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only print the plan")
     parser.add_argument("--steps", type=int, default=2, metavar="N", help="steps to measure per stage (default: 2)")
     args = parser.parse_args(argv)
 
@@ -42,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def stages_for(seed: int | None) -> list[Stage]:
         overrides = ["TEST.MODE=best", *cli.overrides_from_args(args)]
-        if seed is not None:  # after the user's own, so that every seed has its folder
+        if seed is not None:  # after the user's overrides, so that every seed has its own folder
             suffix = "_".join([*([args.exp_suffix] if args.exp_suffix else []), f"seed{seed}"])
             overrides += [f"TRAIN.RANDOM_SEED={seed}", f"EXP_SUFFIX={suffix}"]
         return stages_of(args.cfg, overrides)
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         lines = check_inputs(runs[0])
         print("\n".join(lines), flush=True)
         missing = [line for line in lines if line.startswith("missing: ")]
-        if missing and not args.dry_run:  # before minutes of measuring
+        if missing and not args.dry_run:  # fails before minutes of measuring
             raise DataError(missing[0])
         print(plan_table(measure(runs[0], max(args.steps, 1)), len(runs)), flush=True)
         if args.dry_run:
@@ -60,11 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         records = []
         for stages in runs:
             records.append(run_pipeline(stages))
-        table, word = comparison(protocol, records), conclusion(protocol, records)
+        table, sentence = comparison(protocol, records), conclusion(protocol, records)
         folder = experiment_folder(runs[0][-1].config)
         write_json(folder / "reproduction.json", {"schema": 1, "protocol": args.protocol, "runs": records})
-        write_text(folder / "reproduction.md", f"{table}\n\n{word}\n")
-        print(f"{table}\n{word}")
+        write_text(folder / "reproduction.md", f"{table}\n\n{sentence}\n")
+        print(f"{table}\n{sentence}")
 
     return cli.run_cli("scripts/reproduce.py", body, argv)
 

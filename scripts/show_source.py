@@ -1,4 +1,4 @@
-"""Leave a picture of the labelled source as the network gets it: image, labels, depth.
+"""Write an image grid of the labelled source as the network gets it: image, labels, depth.
 
 python scripts/show_source.py --cfg quick --out streets.png
 """
@@ -19,8 +19,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and draw; returns the exit code."""
 
     parser = cli.make_parser("show_source.py", "Draw images of the source with labels and depth.")
-    parser.add_argument("--out", metavar="FILE", required=True, help="the picture, PNG")
-    parser.add_argument("--count", metavar="N", type=int, default=4, help="how many images (default: 4)")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the PNG file")
+    parser.add_argument("--count", metavar="N", type=int, default=4, help="number of images (default: 4)")
     args = parser.parse_args(argv)
 
     def body() -> None:

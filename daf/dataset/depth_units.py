@@ -1,7 +1,7 @@
-"""What the numbers of depth files seem to be, for people who were not told: a distance or its inverse, in which unit.
+"""Guess whether depth values are a distance or an inverse, and their unit.
 
-Seen from a car, the ground ahead is near at the bottom of a picture and far above it. That tells a distance from an
-inverse; how many units the near ground is away tells the unit.
+Seen from a car, the ground is near at the bottom of an image and farther above. That distinguishes a distance from an
+inverse. The value at the near ground indicates the unit.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-NEAR_GROUND_M = 6.0  # what the lowest rows of a street picture show, give or take a factor of three
+NEAR_GROUND_M = 6.0  # typical distance in the lowest rows of a street image, within a factor of three
 UNITS_M = {"mm": 0.001, "cm": 0.01, "m": 1.0}
 UNCLEAR = "nothing that can be told from it"
-CLEAR = 1.1  # how much nearer the bottom must be than the middle for a guess to be made
+CLEAR = 1.1  # least ratio of bottom and middle depth for a guess
 
 
 def guess_depth(samples: Sequence[np.ndarray]) -> tuple[str, str]:
-    """(meaning, unit) of raw depth maps (H, W).
+    """Guessed (meaning, unit) of raw depth maps (H, W).
 
-    Meaning: 'a distance', 'an inverse depth', 'a constant' or UNCLEAR; unit: 'mm', 'cm', 'm', or '' where it has none.
+    Meaning: 'a distance', 'an inverse depth', 'a constant' or UNCLEAR; unit: 'mm', 'cm', 'm', or '' if none applies.
     """
-    if all(values.size == 0 or np.ptp(values) == 0 for values in (one[np.isfinite(one)] for one in samples)):
+    if all(values.size == 0 or np.ptp(values) == 0 for values in (sample[np.isfinite(sample)] for sample in samples)):
         return "a constant", ""
     bottom = float(np.median([_rows(values, 0.9, 1.0) for values in samples]))
     middle = float(np.median([_rows(values, 0.55, 0.7) for values in samples]))
@@ -34,7 +34,7 @@ def guess_depth(samples: Sequence[np.ndarray]) -> tuple[str, str]:
 
 
 def _rows(values: np.ndarray, first: float, last: float) -> float:
-    """The median of some rows, given as shares of the height, over what is a positive number."""
+    """Median of the finite positive values in a range of rows, given as shares of the height; 0 if there are none."""
     height = values.shape[0]
     part = values[int(first * height) : max(int(last * height), int(first * height) + 1)].astype(np.float64)
     part = part[np.isfinite(part) & (part > 0)]

@@ -1,4 +1,4 @@
-"""DADA's name for SYNTHIA with depth, in ADVENT's form."""
+"""SYNTHIA with depth, compatible with DADA's `SYNTHIADataSetDepth`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class SYNTHIADataSetDepth(SpecDataSet):
         self,
         root: str | Path,
         list_path: str | Path,
-        set: str = "all",  # ADVENT's name, though it hides the builtin
+        set: str = "all",  # ADVENT's parameter name, though it shadows the builtin
         num_classes: int = 16,
         max_iters: int | None = None,
         crop_size: Size = (321, 321),

@@ -1,1 +1,1 @@
-"""All stages of a protocol in order."""
+"""Pipeline: runs all stages of a protocol in order."""

@@ -1,7 +1,7 @@
-"""What a report shows of an experiment, left beside its results: small pictures, and how right its labels are.
+"""Report assets of an experiment: thumbnails and label quality, stored beside its results.
 
-Made once, when a pipeline is done, while networks and data are there; a report needs neither. The target's ground truth
-is read for it as evaluation reads it: to look at, nothing is chosen by it.
+The pipeline exports them once, at its end, while networks and data are available; a report needs neither. The target's
+ground truth is used for display only, never for selection.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ from ida.rank_stage import MASKS
 
 log = logging.getLogger(__name__)
 FOLDER, FILE = "gallery", "gallery.json"
-EXAMPLES, EXTREMES = 6, 3  # images of the labelled set; of each end of the ranking
-WIDTH = 320  # pixels: small enough to be many on a page
+EXAMPLES, EXTREMES = 6, 3  # images of the labelled set; images of each end of the ranking
+WIDTH = 320  # pixels, of a thumbnail
 SCHEMA = 1
 
 
 def export_assets(stages: Sequence[Stage]) -> Path | None:
-    """Write `gallery/` into the experiment's folder, unless one of the same networks and data is there; returns it.
+    """Write `gallery/` into the experiment's folder, unless it is up to date with networks and data; returns its path.
 
     gallery.json: `examples` (name, files of image, truth, prediction per stage, depth, map), `ranking` (the easiest and
     hardest images with their maps and scores), `label_shares`, and `labels` and `ranking_quality` where the target's
-    training images have labels, `classes`, `credit` of the pictures. What cannot be made (data or
-    snapshots are gone) is left out and said.
+    training images have labels, `classes`, `credit` of the images. Parts that cannot be made (missing data or
+    snapshots) are skipped with a warning and listed under `missing`.
     """
     trained = [stage for stage in stages if stage.trains and stage.run_dir.snapshots()]
     if not trained:
@@ -84,31 +84,31 @@ def export_assets(stages: Sequence[Stage]) -> Path | None:
         elif stage.script == "entropy.py":
             parts.append(("ranking", partial(_extremes, stage, folder, classes.colors)))
             parts.append(("ranking_quality", partial(ranking_quality, stage)))
-    for what, make in parts:
+    for part, make in parts:
         try:
-            record[what] = make()
+            record[part] = make()
         except UserError as error:
-            log.warning("%s: without %s (%s)", folder, what, error)
-            record["missing"].append(f"{what}: {error}")
+            log.warning("%s: skipped %s (%s)", folder, part, error)
+            record["missing"].append(f"{part}: {error}")
     write_json(folder / FILE, record)
     return folder
 
 
 def _data_digests(config: Config) -> list[str] | None:
-    """Digests of what a gallery shows and counts: images and labels of both sets; None where the data are gone."""
+    """Digests of the gallery's data (images and labels of both sets); None if the data are missing."""
     try:
         images = target_data(config)
-        found = [data_digest(images)]
+        digests = [data_digest(images)]
         for make in (partial(evaluation_data, config), partial(training_truth, config, images.names)):
             with suppress(UserError):  # a set without labels
-                found.append(data_digest(make()))
-        return found
+                digests.append(data_digest(make()))
+        return digests
     except UserError:
         return None
 
 
 def _examples(trained: Sequence[Stage], folder: Path, colors: Any) -> list[dict[str, Any]]:
-    """Images spread evenly over the labelled set, and what the last snapshot of every stage makes of them."""
+    """Images spread evenly over the labelled set, with predictions of every stage's last snapshot."""
     config = trained[-1].config
     try:
         dataset = evaluation_data(config)
@@ -124,10 +124,10 @@ def _examples(trained: Sequence[Stage], folder: Path, colors: Any) -> list[dict[
             row["truth"] = _labels(folder, stem, "truth", item["label"].numpy(), colors)
     for stage in trained:
         predictions = _predict(stage, stage.run_dir.snapshots()[-1][1], items)
-        for row, stem, found in zip(rows, stems, predictions, strict=True):
-            drawn = {"classes": _labels(folder, stem, stage.name, found.main.argmax(1)[0].numpy(), colors)}
-            if found.depth is not None:
-                depth = heatmap(visible_depth(found.depth[0, 0].numpy()))
+        for row, stem, prediction in zip(rows, stems, predictions, strict=True):
+            drawn = {"classes": _labels(folder, stem, stage.name, prediction.main.argmax(1)[0].numpy(), colors)}
+            if prediction.depth is not None:
+                depth = heatmap(visible_depth(prediction.depth[0, 0].numpy()))
                 drawn["depth"] = _photo(folder, stem, f"{stage.name}_depth", depth)
             row["stages"][stage.name] = drawn
     return rows
@@ -141,34 +141,34 @@ def _extremes(stage: Stage, folder: Path, colors: Any) -> dict[str, list[dict[st
     ends = {"easiest": table[:count], "hardest": table[-count:]}
     record = read_provenance(stage.run_dir.path)
     made = Path(record["inputs"]["start"]["path"]) if record else None
-    found: dict[str, list[dict[str, Any]]] = {}
+    entries: dict[str, list[dict[str, Any]]] = {}
     for end, rows in ends.items():
         dataset = target_data(stage.config, [row["name"] for row in rows])
         items = [dataset[index] for index in range(len(dataset))]
         maps = _predict(stage, made, items) if made is not None and made.is_file() else [None] * len(items)
-        found[end] = []
-        for row, item, one in zip(rows, items, maps, strict=True):
+        entries[end] = []
+        for row, item, prediction in zip(rows, items, maps, strict=True):
             stem = f"rank/{row['name']}"
             entry = {"name": row["name"], "score": float(row["score"])}
             entry["image"] = _photo(folder, stem, "image", denormalize(item["image"].numpy(), dataset.mean))
             with Image.open(label_path(stage.run_dir.path / MASKS, row["name"])) as label:
                 entry["label"] = _labels(folder, stem, "label", np.asarray(label), colors)
-            if one is not None:
-                entry["map"] = _photo(folder, stem, "map", heatmap(_ranking_map(stage.config, one)))
-            found[end].append(entry)
-    return found
+            if prediction is not None:
+                entry["map"] = _photo(folder, stem, "map", heatmap(_ranking_map(stage.config, prediction)))
+            entries[end].append(entry)
+    return entries
 
 
-def _ranking_map(config: Config, found: Prediction) -> np.ndarray:
-    """What the score is the mean of: the depth-aware map, or self-information alone, summed over the classes."""
-    if found.depth is not None and config.RANK.MAP == "depth":
-        return depth_aware_map(found.main, found.depth)[0].sum(0).numpy()
-    return self_information(found.main.softmax(1))[0].sum(0).numpy()
+def _ranking_map(config: Config, prediction: Prediction) -> np.ndarray:
+    """Map whose mean is the ranking score: depth-aware map or self-information, summed over the classes."""
+    if prediction.depth is not None and config.RANK.MAP == "depth":
+        return depth_aware_map(prediction.main, prediction.depth)[0].sum(0).numpy()
+    return self_information(prediction.main.softmax(1))[0].sum(0).numpy()
 
 
 @torch.inference_mode()
 def _predict(stage: Stage, snapshot: Path, items: Sequence[dict[str, Any]]) -> list[Prediction]:
-    """Predictions at the size of the network's input."""
+    """Predictions at input size."""
     device = pick_device(stage.config.DEVICE)
     net = to_device(build_network(stage.config, snapshot), device).eval()
     context = StepContext(net, PREDICT)
@@ -179,18 +179,18 @@ def _evenly_spaced(length: int, count: int) -> list[int]:
     return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
 
 
-def _photo(folder: Path, name: str, what: str, rgb: np.ndarray) -> str:
+def _photo(folder: Path, name: str, kind: str, rgb: np.ndarray) -> str:
     picture = Image.fromarray(np.ascontiguousarray(rgb))
     small = picture.resize(_small(picture.size), Image.Resampling.LANCZOS) if picture.width > WIDTH else picture
-    file = Path(name).with_suffix("") / f"{what}.jpg"
+    file = Path(name).with_suffix("") / f"{kind}.jpg"
     write_atomically(folder / file, lambda handle: small.save(handle, "JPEG", quality=85))
     return file.as_posix()
 
 
-def _labels(folder: Path, name: str, what: str, ids: np.ndarray, colors: Any) -> str:
+def _labels(folder: Path, name: str, kind: str, ids: np.ndarray, colors: Any) -> str:
     picture = colorize_mask(ids, colors)
     small = picture.resize(_small(picture.size), Image.Resampling.NEAREST) if picture.width > WIDTH else picture
-    file = Path(name).with_suffix("") / f"{what}.png"
+    file = Path(name).with_suffix("") / f"{kind}.png"
     write_atomically(folder / file, lambda handle: small.save(handle, "PNG", optimize=True))
     return file.as_posix()
 

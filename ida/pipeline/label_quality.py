@@ -1,4 +1,4 @@
-"""How right a stage's labels and ranking are, where the target has labels: a diagnosis, nothing is chosen by it."""
+"""Quality of pseudo labels and ranking against the target's labels: a diagnostic, never used for selection."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ log = logging.getLogger(__name__)
 
 
 def label_quality(stage: Stage) -> dict[str, Any] | None:
-    """Of the newest pseudo labels of a self-learning stage, in percent; None where the target's train has no labels.
+    """Quality of a self-learning stage's newest pseudo labels, in percent; None if the training images have no labels.
 
-    kept: of all pixels. coverage, precision: per true class the share of its pixels that keep a label, per predicted
-    class the share of its labels that are right; null where there are none.
+    kept: labelled share of all pixels. right: correct share of the labelled pixels. coverage: labelled share of the
+    pixels of each true class. precision: correct share of the labels of each class. None for a class without pixels.
     """
     folder, names = _newest_round(stage), class_set(stage.config).names
-    counts = np.zeros((len(names) + 1, len(names) + 1), np.int64)  # truth x label; the last of each: none
+    counts = np.zeros((len(names) + 1, len(names) + 1), np.int64)  # truth x label; last row and column: unlabelled
     pairs = _labels(stage.config, folder)
     if pairs is None:
         return None
-    for made, truth in pairs:
-        counts += confusion_matrix(_none_last(truth, len(names)), _none_last(made, len(names)), len(names) + 1)
+    for label, truth in pairs:
+        counts += confusion_matrix(_none_last(truth, len(names)), _none_last(label, len(names)), len(names) + 1)
     known = counts[:-1]
     kept, right = known[:, :-1].sum(1), np.diag(counts)[:-1]
     return {
@@ -50,7 +50,7 @@ def label_quality(stage: Stage) -> dict[str, Any] | None:
 
 
 def label_shares(stage: Stage) -> dict[str, float | None]:
-    """Class -> percent of all pixels that the newest pseudo labels of a self-learning stage give it. Needs no truth."""
+    """Class -> percent of all pixels with that label in the newest pseudo labels. Needs no ground truth."""
     names = class_set(stage.config).names
     counts = np.zeros(IGNORE_LABEL + 1, np.int64)
     for file in collect_pseudo_labels(_newest_round(stage), target_data(stage.config).names):
@@ -59,8 +59,10 @@ def label_shares(stage: Stage) -> dict[str, float | None]:
 
 
 def ranking_quality(stage: Stage) -> dict[str, Any] | None:
-    """Whether the ranking finds easier images: mIoU (percent) of its labels on both halves, and Spearman's correlation
-    of the score with the true error (share of wrong pixels) over the images; None where there are no labels.
+    """Quality of a ranking; None if the target's training images have no labels.
+
+    mIoU (percent) and share of wrong pixels (percent) of its pseudo labels on both halves, and Spearman's correlation
+    of the score with the true error (share of wrong pixels) over the images.
     """
     with open(stage.run_dir.path / "ranking.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
@@ -68,7 +70,7 @@ def ranking_quality(stage: Stage) -> dict[str, Any] | None:
     pairs = _labels(stage.config, stage.run_dir.path / MASKS, names)
     if pairs is None:
         return None
-    hists = [confusion_matrix(truth, made, stage.config.NUM_CLASSES) for made, truth in pairs]
+    hists = [confusion_matrix(truth, label, stage.config.NUM_CLASSES) for label, truth in pairs]
     error = [1 - np.trace(hist) / max(hist.sum(), 1) for hist in hists]
     easy = np.array([row["half"] == "easy" for row in rows])
 
@@ -88,15 +90,15 @@ def ranking_quality(stage: Stage) -> dict[str, Any] | None:
 
 
 def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
-    """Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank; None where all are equal."""
+    """Spearman's rank correlation: Pearson's correlation of ranks (ties: mean rank); None if all values are equal."""
 
-    def process_pool(values: Sequence[float]) -> np.ndarray:
+    def mean_ranks(values: Sequence[float]) -> np.ndarray:
         _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
         ends = counts.cumsum()
         return (ends - (counts - 1) / 2)[inverse]
 
-    ranked = process_pool(a), process_pool(b)
-    if min(np.ptp(one) for one in ranked) == 0:
+    ranked = mean_ranks(a), mean_ranks(b)
+    if min(np.ptp(ranks) for ranks in ranked) == 0:
         return None
     return float(np.corrcoef(*ranked)[0, 1])
 
@@ -104,15 +106,15 @@ def spearman(a: Sequence[float], b: Sequence[float]) -> float | None:
 def _labels(
     config: Config, folder: Path, names: Sequence[str] | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]] | None:
-    """(pseudo label, ground truth), (H, W) each, of one training image of the target after another; None without truth.
+    """Iterator of (pseudo label, ground truth), (H, W) each, over the target's training images; None without truth.
 
-    One at a time: those of Cityscapes fill three gigabytes.
+    Lazy: the labels of Cityscapes take three gigabytes.
     """
     names = list(names if names is not None else target_data(config).names)
     try:
         truth = training_truth(config, names)
     except UserError as error:  # no files, or no table for these classes
-        log.warning("the target's training images have no labels to compare with (%s)", error)
+        log.warning("no label quality: the target's training images have no labels (%s)", error)
         return None
     files = collect_pseudo_labels(folder, names)
     return ((read_ids(file), truth.label(index)) for index, file in enumerate(files))

@@ -1,4 +1,4 @@
-"""Whether a finished stage still belongs to what lies before it: the check behind skipping, and the chain's table."""
+"""Stage lineage: whether a finished stage still matches its config and inputs, and the status table of a pipeline."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ida.pipeline.stage import Stage
 
 
 def check_finished(stage: Stage) -> bool:
-    """Whether a stage ran to its end, with this config, from what now lies before it.
+    """Whether a stage is finished, with this config and from the current inputs; False if it is not finished.
 
-    Raises ConfigError or StaleInput saying what differs; False when it did not run to its end.
+    Raises ConfigError or StaleInput naming the difference.
     """
     facts = stage.run_dir.done_record()
     if facts is None:
         return False
     if not stage.run_dir.has_config(stage.config, facts["config"]):
         raise ConfigError(
-            f"{stage.run_dir.path}: finished under another config (see config.yml there); choose another folder with "
+            f"{stage.run_dir.path}: finished with another config (see config.yml there); choose another folder with "
             "--exp-suffix NAME, or remove this one"
         )
     record = read_provenance(stage.run_dir.path)
@@ -49,9 +49,9 @@ def _check_start(config: Config, run_dir: RunDir, record: dict[str, Any]) -> Non
         start = initial_checkpoint(config)
         now = digest(start)
     except (MissingStage, OSError):
-        return  # removed, perhaps to make room: nothing contradicts the record
-    what = f"{run_dir.path}: was made from {made['path']} as it was then; {start} is another network"
-    require_match(made["sha256"], now, what, _suggested_fix(run_dir), config.STAGE.CHECK_PROVENANCE)
+        return  # removed, for example to free disk space: the record cannot be checked
+    message = f"{run_dir.path}: was made from {made['path']} as it was then; {start} is another network"
+    require_match(made["sha256"], now, message, _suggested_fix(run_dir), config.STAGE.CHECK_PROVENANCE)
 
 
 def _check_data(stage: Stage, record: dict[str, Any]) -> None:
@@ -64,10 +64,14 @@ def _check_data(stage: Stage, record: dict[str, Any]) -> None:
     if stage.script != "train.py" or find_method(config).uses_target:
         now["target"] = target_data(config).names
     for role, names in now.items():
-        what = f"{stage.run_dir.path}: was made with other images than the {role} now has"
-        found = names_digest(names)
+        message = f"{stage.run_dir.path}: was made with other images than the {role} now has"
+        current = names_digest(names)
         require_match(
-            record["data"][role]["sha256"], found, what, _suggested_fix(stage.run_dir), config.STAGE.CHECK_PROVENANCE
+            record["data"][role]["sha256"],
+            current,
+            message,
+            _suggested_fix(stage.run_dir),
+            config.STAGE.CHECK_PROVENANCE,
         )
 
 
@@ -78,11 +82,11 @@ def _check_ranking(config: Config) -> None:
 
 
 def _suggested_fix(run_dir: RunDir) -> str:
-    return f"remove {run_dir.path} to make it again"
+    return f"remove {run_dir.path} to run the stage again"
 
 
 def status_table(stages: Sequence[Stage]) -> str:
-    """The chain of a pipeline as a table: each stage's state, newest snapshot, and what it was made from."""
+    """Markdown table of a pipeline: each stage's state, newest snapshot and inputs."""
     rows = []
     for stage in stages:
         snapshots = stage.run_dir.snapshots()
@@ -102,7 +106,7 @@ def _state(stage: Stage) -> str:
         return str(error).split("; ")[0].removeprefix(f"{stage.run_dir.path}: ")
     if stage.run_dir.has_resume_state():
         return f"stopped before iteration {peek(stage.run_dir.path / RESUME)['iteration']}"
-    return "begun" if (stage.run_dir.path / "config.yml").is_file() else "not begun"
+    return "started" if (stage.run_dir.path / "config.yml").is_file() else "not started"
 
 
 def _made_from(folder: Path) -> str:

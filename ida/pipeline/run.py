@@ -1,7 +1,7 @@
-"""The runner: all stages of a protocol in order, what is finished skipped, one results file and one table.
+"""Pipeline runner: runs all stages of a protocol in order, skips finished ones, writes one results file and one table.
 
-`scripts/pipeline.py` is its command. A protocol file lists its stages under STAGES; each has its own config and its own
-folder, so any of them can also be run alone.
+Command: `scripts/pipeline.py`. A protocol file lists its stages under STAGES. Each stage has its own config and run
+directory, so it can also be run alone.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ RUNS: dict[str, Callable[..., RunDir]] = {
 
 
 def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, Any]:
-    """Run what is not finished, score every trained stage on the target's labelled set, write and return the results.
+    """Run unfinished stages, score every trained stage on the target's labelled set, write and return the results.
 
-    A stage that was stopped is continued from its last resume state. `results` holds each stage's last snapshot,
-    `oracle` the best one where TEST.MODE is `best`, `stages` all of them in order with the script of each.
+    An interrupted stage resumes from its last resume state. `results` has the scores of each stage's last snapshot,
+    `oracle` those of the best one if TEST.MODE is `best`, `stages` all stages in order with their scripts.
     """
     _refuse_one_folder(stages if evaluate else [])
-    for stage in stages:  # found now, not after days of the stages before
+    for stage in stages:  # fails now, not after days of earlier stages
         check_finished(stage)
         if evaluate and stage.trains:
             evaluation_data(stage.config)
@@ -72,19 +72,19 @@ def run_pipeline(stages: Sequence[Stage], evaluate: bool = True) -> dict[str, An
 
 
 def _refuse_one_folder(stages: Sequence[Stage]) -> None:
-    """Predictions of several stages in one folder would be the last one's."""
+    """Raise ConfigError if several stages would write predictions to one folder and overwrite each other."""
     folders = [stage.config.TEST.SAVE_PREDS for stage in stages if stage.trains and stage.config.TEST.SAVE_PREDS]
     if len(set(folders)) < len(folders):
         last = next(stage.name for stage in reversed(stages) if stage.trains)
         raise ConfigError(
-            f"TEST.SAVE_PREDS: {folders[-1]} would get the predictions of {len(folders)} stages, the last one's would "
-            f"stay; give it for one stage alone: {last}:TEST.SAVE_PREDS={folders[-1]}"
+            f"TEST.SAVE_PREDS: {folders[-1]} is the output folder of {len(folders)} stages, and the last would "
+            f"overwrite the others; set it for one stage only: {last}:TEST.SAVE_PREDS={folders[-1]}"
         )
 
 
 def run_stage(stage: Stage) -> None:
-    """Run one stage; a stopped one is continued from its last resume state."""
+    """Run one stage; an interrupted one resumes from its last resume state."""
     if stage.trains:
-        RUNS[stage.script](stage.config, resume=True)  # where nothing lies to resume, it starts at iteration 0
+        RUNS[stage.script](stage.config, resume=True)  # without a resume state, it starts at iteration 0
     else:
         rank_stage(stage.config)

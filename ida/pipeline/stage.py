@@ -1,4 +1,4 @@
-"""One stage of a pipeline: which script runs it, with which config, and where it leaves its results."""
+"""One stage of a pipeline: its script, config and run directory."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class Stage:
 
     @property
     def run_dir(self) -> RunDir:
-        """Where it leaves its results."""
+        """The stage's run directory."""
         return RunDir.of(self.config)
 
     @property
     def trains(self) -> bool:
-        """Whether it leaves snapshots that can be scored."""
+        """Whether the stage writes snapshots that can be scored."""
         return self.script in TRAINERS
 
 
 def stages_of(cfg: str | Path, overrides: Sequence[str] = ()) -> list[Stage]:
-    """The stages of a protocol file; every config is loaded, and so checked, before the first one runs."""
+    """The stages of a protocol file; every config is loaded and validated before the first stage runs."""
     reference, sections = find_config(cfg), protocol_sections(cfg)
     if reference.section is not None:
-        raise ConfigError(f"--cfg {cfg}: is one stage; a pipeline runs a whole protocol: --cfg {reference.name}")
+        raise ConfigError(f"--cfg {cfg}: is a single stage; a pipeline needs a protocol: --cfg {reference.name}")
     if not sections:
-        raise ConfigError(f"--cfg {cfg}: lists no STAGES to run; try --cfg quick or --cfg ep1")
+        raise ConfigError(f"--cfg {cfg}: has no STAGES to run; try --cfg quick or --cfg ep1")
     names = [section.name for section in sections]
     for override in overrides:
         _check_stage_prefix(override, names)
@@ -51,15 +51,15 @@ def stages_of(cfg: str | Path, overrides: Sequence[str] = ()) -> list[Stage]:
 
 
 def _own_overrides(overrides: Sequence[str], name: str) -> list[str]:
-    """The overrides of one stage, without its prefix, and those of all stages."""
+    """Overrides for one stage: its prefixed ones, without the prefix, and the unprefixed ones."""
     own = [o for o in overrides if _stage_prefix(o) in (None, name)]
     return [o.split(":", 1)[1] if _stage_prefix(o) else o for o in own]
 
 
 def _stage_prefix(override: str) -> str | None:
-    """`daf:TRAIN.EARLY_STOP=9` is meant for the stage `daf` alone."""
-    before, colon, _ = override.partition(":")
-    return before if colon and "=" not in before else None
+    """Stage name of a prefixed override: `daf:TRAIN.EARLY_STOP=9` applies to the stage `daf` only."""
+    prefix, colon, _ = override.partition(":")
+    return prefix if colon and "=" not in prefix else None
 
 
 def _check_stage_prefix(override: str, names: Sequence[str]) -> None:

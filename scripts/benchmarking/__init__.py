@@ -1,1 +1,1 @@
-"""The benchmark: methods x seeds."""
+"""Ablation benchmark: methods x seeds."""

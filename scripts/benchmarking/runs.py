@@ -1,7 +1,7 @@
-"""A benchmark: cells (a method's stage, with a seed) that each leave one small results file.
+"""Benchmark runs: cells (a method's stage, with a seed) that each write one small results file.
 
-Its description is a YAML file (configs/benchmarks/camvid7.yml). A cell is a stage's config and what is changed in it;
-it names the cells that it starts from. What lies in its results file is not run again, wherever it was made.
+A YAML file defines the benchmark (configs/benchmarks/camvid7.yml). A cell is a stage's config with overrides; it names
+the cells that it starts from. A cell with a results file is not run again, also if another machine wrote it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ CELL = {
     "source": str,
     "set": [str],
 }
-# What says where things lie, not what is done with them.
+# Keys that locate data and outputs, without effect on results.
 ELSEWHERE = (*without_effect(), "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "GEOMETRY_TARGET", "CLASSES.")
 
 
@@ -58,7 +58,7 @@ ELSEWHERE = (*without_effect(), "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET"
 class Run:
     """One stage of one method. `after` and `ranking` name the cells that it starts from.
 
-    `source: target` trains on the target's own labelled images: an upper bound.
+    `source: target` trains on the target's labelled images: an upper bound.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of the page: cells, and pairs of cells (a, b) whose difference a - b is taken seed by seed."""
+    """Table of the page: its rows (cells), and pairs of cells (a, b) whose difference a - b is reported per seed."""
 
     name: str
     rows: tuple[str, ...]
@@ -82,7 +82,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """All cells in an order in which none comes before those that it starts from."""
+    """Benchmark definition: all cells in dependency order, seeds, tables."""
 
     path: Path
     results: Path
@@ -93,21 +93,21 @@ class Benchmark:
 
     @cached_property
     def by_name(self) -> dict[str, Run]:
-        """The cells by their names."""
+        """Cells by name."""
         return {run.name: run for run in self.cells}
 
     def file(self, run: Run, seed: int) -> Path:
-        """Where a cell's results lie."""
+        """A cell's results file."""
         return self.results / f"seed{seed}" / f"{run.name}.json"
 
     def found(self, name: str) -> dict[int, dict[str, Any]]:
-        """The results of a cell that are there, by seed."""
+        """The available results of a cell, by seed."""
         files = {seed: self.file(self.by_name[name], seed) for seed in self.seeds}
         return {seed: read_json(file) for seed, file in files.items() if file.is_file()}
 
 
 def load_benchmark(path_or_name: str | Path) -> Benchmark:
-    """The benchmark of a YAML file. Raises ConfigError naming file and key."""
+    """Load a benchmark from a YAML file. Raises ConfigError naming file and key."""
     path = find_yaml(path_or_name, "benchmarks")
     raw = read_yaml(path)
     if not isinstance(raw, dict):
@@ -122,7 +122,7 @@ def load_benchmark(path_or_name: str | Path) -> Benchmark:
         raise ConfigError(f"{path}: the key {missing[0]!r} is missing")
     empty = [key for key in ("seeds", "cells", "tables") if not raw[key]]
     if empty:
-        raise ConfigError(f"{path}: {empty[0]}: holds nothing; give at least one")
+        raise ConfigError(f"{path}: {empty[0]}: is empty; give at least one")
     cells: dict[str, Run] = {}
     for entry in raw["cells"]:
         run = _cell(path, entry, cells)
@@ -135,16 +135,16 @@ def _cell(path: Path, entry: dict[str, Any], before: dict[str, Run]) -> Run:
     name = entry.get("name", "?")
     for key, value in entry.items():
         if key not in CELL or not fits(value, CELL[key]):
-            raise ConfigError(f"{path}: cell {name}: {key}: {value!r} is not known here; {hint(str(key), CELL)}")
+            raise ConfigError(f"{path}: cell {name}: {key}: {value!r} is not valid; {hint(str(key), CELL)}")
     missing = [key for key in ("name", "label", "script", "cfg") if key not in entry]
     if missing:
         raise ConfigError(f"{path}: cell {name}: the key {missing[0]!r} is missing")
     if name in before:
-        raise ConfigError(f"{path}: cell {name}: is there twice")
+        raise ConfigError(f"{path}: cell {name}: is defined twice")
     if entry["script"] not in SCRIPTS:
-        raise ConfigError(f"{path}: cell {name}: {entry['script']} is no stage; use {', '.join(SCRIPTS)}")
+        raise ConfigError(f"{path}: cell {name}: {entry['script']} is not a stage script; use {', '.join(SCRIPTS)}")
     if entry.get("source", "target") != "target":
-        raise ConfigError(f"{path}: cell {name}: source: want target or nothing, got {entry['source']!r}")
+        raise ConfigError(f"{path}: cell {name}: source: expected target or nothing, got {entry['source']!r}")
     for role in ("after", "ranking"):
         if role in entry and entry[role] not in before:
             raise ConfigError(f"{path}: cell {name}: {role}: no cell {entry[role]!r} before it")
@@ -153,19 +153,19 @@ def _cell(path: Path, entry: dict[str, Any], before: dict[str, Run]) -> Run:
 
 def _table(path: Path, entry: dict[str, Any], cells: dict[str, Run]) -> Table:
     if not fits(entry.get("name"), str) or not fits(entry.get("rows", []), [str]):
-        raise ConfigError(f"{path}: tables: want a name and a list of cells as rows, got {entry}")
+        raise ConfigError(f"{path}: tables: expected a name and a list of cells as rows, got {entry}")
     rows, listed = tuple(entry.get("rows", ())), entry.get("differences", [])
     if not fits(listed, [[str]]) or any(len(pair) != 2 for pair in listed):
-        raise ConfigError(f"{path}: table {entry['name']}: differences: want pairs [a, b], got {listed}")
+        raise ConfigError(f"{path}: table {entry['name']}: differences: expected pairs [a, b], got {listed}")
     pairs = tuple((pair[0], pair[1]) for pair in listed)
-    for name in [*rows, *[one for pair in pairs for one in pair]]:
+    for name in [*rows, *[cell for pair in pairs for cell in pair]]:
         if name not in cells:
             raise ConfigError(f"{path}: table {entry.get('name')}: there is no cell {name!r}; {hint(name, cells)}")
     return Table(entry["name"], rows, pairs)
 
 
 def cell_stage(run: Run, seed: int, overrides: Sequence[str] = ()) -> Stage:
-    """The cell's stage with one seed; its experiment's folder is the config's EXP_NAME with the seed behind it."""
+    """The cell's stage with one seed; its experiment folder is the config's EXP_NAME with the seed as suffix."""
     own = [f"STAGE.NAME={run.name}", f"TRAIN.RANDOM_SEED={seed}", f"EXP_SUFFIX=seed{seed}", "TEST.MODE=best"]
     own += [f"STAGE.AFTER={run.after}"] if run.after else []
     own += [f"STAGE.RANKING={run.ranking}"] if run.ranking else []
@@ -178,7 +178,7 @@ def cell_stage(run: Run, seed: int, overrides: Sequence[str] = ()) -> Stage:
 
 
 def settings(config: Config) -> dict[str, Any]:
-    """What a cell's result depends on: the keys that differ from the defaults, without places and how it is scored."""
+    """Settings that a cell's result depends on: non-default config keys, without paths and evaluation options."""
     defaults = dict(flat(default_config()))
     sections = tuple(key for key in ELSEWHERE if key.endswith("."))
     return {
@@ -189,21 +189,21 @@ def settings(config: Config) -> dict[str, Any]:
 
 
 def run_cells(benchmark: Benchmark, seeds: Sequence[int], names: Sequence[str], overrides: Sequence[str]) -> None:
-    """Run every cell whose results are not there, one seed after the other, and write each one's results when done.
+    """Run every cell without results, seed by seed, and write its results file when it is finished.
 
-    Weights may be gone while results are there: a cell that another starts from is then trained again, not scored.
+    A required cell whose results exist but whose weights are missing is trained again, without evaluation.
     """
     stages = {(run.name, seed): cell_stage(run, seed, overrides) for seed in seeds for run in benchmark.cells}
-    wanted = [(seed, benchmark.by_name[name]) for seed in seeds for name in names]
-    for seed, run in wanted:  # before hours are spent
+    requested = [(seed, benchmark.by_name[name]) for seed in seeds for name in names]
+    for seed, run in requested:  # fails before hours of training
         stage, on_clip = stages[run.name, seed], _on_dev_split(benchmark, run, seed, overrides)
         if not _is_there(benchmark, run, seed, stage) and stage.trains:
             for scored in (stage, on_clip):
                 if scored is not None:
                     evaluation_data(scored.config)
-    for seed, run in wanted:
+    for seed, run in requested:
         if _is_there(benchmark, run, seed, stages[run.name, seed]):
-            log.info("seed %d, %s: its results are there, skipped", seed, run.name)
+            log.info("seed %d, %s: its results exist, skipped", seed, run.name)
             continue
         for before in _chain(benchmark, run):
             _run_if_needed(stages[before.name, seed])
@@ -222,18 +222,18 @@ def _is_there(benchmark: Benchmark, run: Run, seed: int, stage: Stage) -> bool:
     if differs:
         raise ConfigError(
             f"{file}: was made with another {differs[0]} ({made.get(differs[0])}, now {now.get(differs[0])}); remove "
-            "it to run the cell again, or keep results of your own with --results DIR"
+            "it to run the cell again, or use another results folder with --results DIR"
         )
     return True
 
 
 def _chain(benchmark: Benchmark, run: Run) -> Iterator[Run]:
-    """What a cell needs, first things first."""
+    """The cells that a cell depends on, in order."""
     for name in (run.after, run.ranking):
         if name:
-            before = benchmark.by_name[name]
-            yield from _chain(benchmark, before)
-            yield before
+            required = benchmark.by_name[name]
+            yield from _chain(benchmark, required)
+            yield required
 
 
 def _run_if_needed(stage: Stage) -> None:
@@ -262,7 +262,7 @@ def _measured(run: Run, seed: int, stage: Stage, on_clip: Stage | None) -> dict[
     kept = ("iteration", "miou", "pixel_accuracy", "iou")
     record["last"] = {key: results[-1][key] for key in kept}
     record["oracle"] = {key: results[0][key] for key in kept} if results[0]["selected"] == ORACLE else record["last"]
-    record["snapshots"] = {str(one["iteration"]): one["miou"] for one in results if one["selected"] != ORACLE}
+    record["snapshots"] = {str(row["iteration"]): row["miou"] for row in results if row["selected"] != ORACLE}
     if on_clip is not None:
         on_clip.config.TEST.RESTORE_FROM = str(stage.run_dir.snapshots()[-1][1])
         chosen = evaluate_stage(on_clip.config)[-1]
@@ -273,17 +273,17 @@ def _measured(run: Run, seed: int, stage: Stage, on_clip: Stage | None) -> dict[
 
 
 def _on_dev_split(benchmark: Benchmark, run: Run, seed: int, overrides: Sequence[str]) -> Stage | None:
-    """The cell as it is scored on the development clip, in a folder beside its own; None where there is no clip."""
+    """The cell evaluated on the development clip, in a folder of its own; None if the benchmark has no clip."""
     if not benchmark.development:
         return None
     clip = [f"{key}={value}" for key, value in benchmark.development.items()]
     stage = cell_stage(run, seed, [*overrides, *clip, f"STAGE.NAME={run.name}_development"])
-    stage.config.TEST.MODE = "single"  # its checkpoint is given when there is one
+    stage.config.TEST.MODE = "single"  # the checkpoint is set after training
     return stage
 
 
 def _cpu_seconds() -> float:
-    """What this process and its ended workers have computed: unlike the clock, it does not grow with what else runs."""
+    """CPU seconds of this process and its finished workers; unlike wall time, independent of other load."""
     return sum(os.times()[:4])
 
 

@@ -1,1 +1,1 @@
-"""What scripts/bench.py measures."""
+"""Measurements of scripts/bench.py."""

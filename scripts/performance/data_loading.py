@@ -1,4 +1,4 @@
-"""How many samples a second one worker feeds: a plain reader, ours, and ours from the cache."""
+"""Data-loading throughput of one worker: a straightforward reader, this project's, and this project's with cache."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOURCE, TARGET, NATIVE = (1280, 760), (1024, 512), (2048, 1024)
 
 
 class PlainReader(Dataset[Any]):
-    """What a first program does: Pillow, NumPy, one comparison per class, floats to the last."""
+    """A straightforward reader as baseline: Pillow, NumPy, one comparison per class, float arrays throughout."""
 
     def __init__(self, folder: Path, size: tuple[int, int], table: dict[int, int] | None) -> None:
         self.files, self.size, self.table = sorted(folder.rglob("*.png")), size, table
@@ -51,7 +51,7 @@ class PlainReader(Dataset[Any]):
 
 
 def reading(device: torch.device, rounds: int) -> list[dict[str, Any]]:
-    """SYNTHIA with label and depth at its own size, and Cityscapes from 2048x1024 to 1024x512."""
+    """Rates for SYNTHIA with label and depth at native size, and Cityscapes from 2048x1024 to 1024x512."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -61,7 +61,7 @@ def reading(device: torch.device, rounds: int) -> list[dict[str, Any]]:
         cases = {
             "SYNTHIA": (
                 PlainReader(root / "SYNTHIA/RGB", SOURCE, table),
-                lambda **more: StreetDataset(
+                lambda **options: StreetDataset(
                     synthia,
                     root / "SYNTHIA",
                     "all",
@@ -70,12 +70,14 @@ def reading(device: torch.device, rounds: int) -> list[dict[str, Any]]:
                     label_size=SOURCE,
                     with_labels=True,
                     with_depth=True,
-                    **more,
+                    **options,
                 ),
             ),
             "Cityscapes": (
                 PlainReader(root / "Cityscapes", TARGET, None),
-                lambda **more: StreetDataset(cityscapes, root / "Cityscapes", "train", classes, size=TARGET, **more),
+                lambda **options: StreetDataset(
+                    cityscapes, root / "Cityscapes", "train", classes, size=TARGET, **options
+                ),
             ),
         }
         for name, (plain, ours) in cases.items():
@@ -85,8 +87,8 @@ def reading(device: torch.device, rounds: int) -> list[dict[str, Any]]:
                 "ours": _rate(_ours(ours(), device)),
                 "ours, from the cache": _rate(_ours(ours(cache_dir=root / "cache"), device)),
             }
-            for what, rate in rates.items():
-                rows.append({"what": f"{name}, {what}", "per_second": rate, "times": rate / rates["plain reader"]})
+            for reader, rate in rates.items():
+                rows.append({"what": f"{name}, {reader}", "per_second": rate, "times": rate / rates["plain reader"]})
     return rows
 
 
@@ -99,7 +101,7 @@ def _order() -> list[int]:
 
 
 def _rate(batches: Any) -> float:
-    """Batches per second after a first round."""
+    """Batches per second after one warm-up round."""
     for _ in range(IMAGES):
         next(batches)
     began = time.perf_counter()
@@ -107,7 +109,7 @@ def _rate(batches: Any) -> float:
 
 
 def _pictures(root: Path) -> None:
-    """Pictures of the real sizes with the grain of photographs: PNG packs smooth ones better than real ones."""
+    """Synthetic images of realistic size with photographic noise: PNG compresses smooth images too well."""
     rng = np.random.default_rng(0)
 
     def grainy(width: int, height: int) -> np.ndarray:

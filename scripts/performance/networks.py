@@ -1,4 +1,4 @@
-"""A network under training as the low protocol has it (full ResNet-101, 640x320), and its parts alone."""
+"""Benchmark setup: a network in training (low protocol: full ResNet-101, 640x320), and the parts of its step."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Bench:
     _outputs: list[Tensor] = field(default_factory=list)
 
     def step(self) -> object:
-        """One whole iteration."""
+        """One complete iteration."""
         return self.learner.update(0, self.source, self.target)
 
     def passes(self) -> None:
-        """The network's two passes alone, forward and backward from given gradients of its outputs."""
+        """Only the network's two passes, forward and backward from given output gradients."""
         context = self.learner.context
         for batch in (self.source, self.target):
             with torch.autocast(self.device.type, dtype=context.amp_dtype, enabled=context.amp_dtype is not None):
@@ -46,8 +46,8 @@ class Bench:
         for parameter in self.learner.net.parameters():
             parameter.grad = None
 
-    def around(self) -> None:
-        """A whole iteration whose network answers at once: all that a step does beside the network's passes."""
+    def overhead(self) -> None:
+        """An iteration with precomputed network outputs: everything in a step except the network's passes."""
         context, net = self.learner.context, self.learner.net
         parameters = [p for p in net.parameters() if p.requires_grad]
         if not self._gradients:
@@ -60,14 +60,14 @@ class Bench:
             for parameter, gradient in zip(parameters, self._gradients, strict=True):
                 parameter.grad = gradient
 
-        context.net, kept = _Answers(self._outputs, fill), context.net
+        context.net, kept = _PrecomputedNet(self._outputs, fill), context.net
         try:
             self.learner.update(0, self.source, self.target)
         finally:
             context.net = kept
 
-    def judgement(self) -> None:
-        """The discriminator's work in a step: two forward passes, three backward ones."""
+    def discriminator(self) -> None:
+        """The discriminator's part of a step: two forward and three backward passes."""
         context = self.learner.context
         size = self.target["image"].shape[-2:]
         maps = torch.rand(1, self.config.NUM_CLASSES, *size, device=self.device)
@@ -81,19 +81,19 @@ class Bench:
             parameter.grad = None
 
 
-class _Answers(nn.Module):
-    """Stands for a network: gives outputs that are there already, and `fill`s in gradients when asked to go back."""
+class _PrecomputedNet(nn.Module):
+    """Network stub: returns precomputed outputs; its backward pass calls `fill` to set gradients."""
 
     def __init__(self, outputs: Sequence[Tensor], fill: Callable[[], None]) -> None:
         super().__init__()
         self.outputs, self.fill = outputs, fill
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, ...]:
-        """(None, logits[, depth]), as a network."""
-        return None, *_Given.apply(self.fill, *self.outputs)
+        """(None, logits[, depth]), like a network."""
+        return None, *_FillOnBackward.apply(self.fill, *self.outputs)
 
 
-class _Given(torch.autograd.Function):
+class _FillOnBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, fill: Callable[[], None], *outputs: Tensor) -> tuple[Tensor, ...]:
         ctx.fill = fill
@@ -106,7 +106,7 @@ class _Given(torch.autograd.Function):
 
 
 def bench(cfg: str, device: torch.device, overrides: Sequence[str] = ()) -> Bench:
-    """A randomly started network of a shipped config, and random batches of its sizes."""
+    """A randomly initialised network of a shipped config, and random batches of its sizes."""
     config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", *overrides])
     torch.manual_seed(0)
     net = find_network(config).build(config, build_encoder(config, weights=False))
@@ -119,7 +119,7 @@ def bench(cfg: str, device: torch.device, overrides: Sequence[str] = ()) -> Benc
 
 
 def batch(config: Config, size: Sequence[int], count: int, device: torch.device) -> Batch:
-    """Noise in the form of a batch: blocks of labels, depth between near and far."""
+    """A random batch: noise images, blocks of labels, uniform depth."""
     width, height = size
     image = 50 * torch.randn(count, 3, height, width, device=device)
     blocks = torch.randint(0, config.NUM_CLASSES, (count, height // 20 + 1, width // 20 + 1), device=device)
@@ -137,21 +137,21 @@ def count_flops(work: Callable[[], object]) -> int:
 
 
 class _Traffic(TorchDispatchMode):
-    """Adds up the bytes that operations read and write; those that only rename a tensor's memory do not count."""
+    """Sums the bytes that operations read and write, except views."""
 
     def __init__(self) -> None:
         super().__init__()
         self.bytes = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if not func.is_view:
-            self.bytes += tensors_bytes(list(_tensors((args, kwargs or {}, found))))
-        return found
+            self.bytes += tensors_bytes(list(_tensors((args, kwargs or {}, result))))
+        return result
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors in an operation's arguments or results, which may lie in lists, tuples and dictionaries."""
+    """The tensors in an operation's arguments or results, which may be nested in lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple | dict):
@@ -160,12 +160,12 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def count_bytes(work: Callable[[], object]) -> int:
-    """Bytes that the operations of `work` read and write if each goes to memory for its tensors."""
+    """Bytes that the operations of `work` read and write, without any cache reuse."""
     with _Traffic() as traffic:
         work()
     return traffic.bytes
 
 
 def tensors_bytes(tensors: Sequence[Tensor]) -> int:
-    """Bytes of tensors."""
+    """Total bytes of tensors."""
     return sum(tensor.nbytes for tensor in tensors)

@@ -1,4 +1,4 @@
-"""The bench's results as one picture: where a step's time goes, and how cost grows with the size of the input."""
+"""Plot of scripts/bench.py's results: time of a step's parts, evaluation, data loading."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from advent.errors import ConfigError
 from advent.utils.serialization import read_json, write_atomically
 
-COLORS = ("#4477aa", "#66ccee", "#ccbb44", "#ee6677")  # told apart by colour-blind people, too
+COLORS = ("#4477aa", "#66ccee", "#ccbb44", "#ee6677")  # colour-blind safe
 
 
 def plot(results: Path, out: Path) -> Path:
-    """Write the picture as PNG. Raises ConfigError without matplotlib, or where the JSON is no bench's."""
+    """Write the plot as PNG. Raises ConfigError without matplotlib, or if the JSON is not from scripts/bench.py."""
     try:
         import matplotlib
     except ImportError:
@@ -23,11 +23,11 @@ def plot(results: Path, out: Path) -> Path:
     record = read_json(results)
     if "results" not in record:
         raise ConfigError(f"{results}: no results of scripts/bench.py")
-    found = {section: {one["what"].strip(): one for one in rows} for section, rows in record["results"].items()}
+    sections = {section: {row["what"].strip(): row for row in rows} for section, rows in record["results"].items()}
     figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
-    _step(axes[0], found.get("step", {}))
-    _evaluation(axes[1], found.get("evaluation", {}))
-    _data(axes[2], found.get("data", {}))
+    _step(axes[0], sections.get("step", {}))
+    _evaluation(axes[1], sections.get("evaluation", {}))
+    _data(axes[2], sections.get("data", {}))
     figure.suptitle(f"{record['processor']}, {record['threads']} threads", fontsize=9)
     write_atomically(out, lambda handle: figure.savefig(handle, format="png", dpi=110))
     plt.close(figure)

@@ -1,4 +1,4 @@
-"""From one process to two on this CPU, threads divided fairly, and what of it is communication."""
+"""Data-parallel scaling from one process to two on the CPU with equal threads, and its communication share."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ PROCESSES = 2
 
 
 def scaling(device: torch.device, rounds: int, cfg: str = "ep2_low_dg", overrides: Sequence[str] = ()) -> list[Row]:
-    """Whole iterations of DAF at batch 1 per domain: one process on half the cores, on all, and two on half each.
+    """DAF iterations at batch 1 per domain: one process on half the cores, one on all, two on half each.
 
-    Two processes work on twice the images. Their time for a message includes waiting for the slower one; the message
-    alone is measured where nobody waits.
+    Two processes process twice the images. Their communication time in a step includes waiting for the slower process;
+    the message alone is measured after a barrier.
     """
     if device.type != "cpu":
         return [{"what": "measured on the CPU only; use --device cpu"}]
@@ -35,15 +35,15 @@ def scaling(device: torch.device, rounds: int, cfg: str = "ep2_low_dg", override
     seconds: dict[str, list[float]] = {"half": [], "all": [], "two": [], "in step": [], "message": []}
     try:
         for turn in range(rounds + 1):
-            found = {"half": alone.ask("step", half)[0], "all": alone.ask("step", cores)[0]}
+            times = {"half": alone.ask("step", half)[0], "all": alone.ask("step", cores)[0]}
             steps = _both(pair, "step", half)
-            found |= {"two": max(step for step, _ in steps), "in step": min(spent for _, spent in steps)}
-            found["message"] = max(spent for spent, _ in _both(pair, "message", half))
-            for name, value in found.items():
+            times |= {"two": max(step for step, _ in steps), "in step": min(spent for _, spent in steps)}
+            times["message"] = max(spent for spent, _ in _both(pair, "message", half))
+            for name, value in times.items():
                 seconds[name] += [value] if turn else []
         size = pair[0].ask("size", half)[0]
     finally:
-        for worker in workers:  # all are told before one is waited for: the pair leaves together
+        for worker in workers:  # signal all workers before joining any: the pair must exit together
             worker.pipe.send(None)
         for worker in workers:
             worker.process.join()
@@ -51,9 +51,10 @@ def scaling(device: torch.device, rounds: int, cfg: str = "ep2_low_dg", override
 
 
 def _rows(times: dict[str, Timing], half: int, cores: int, size: int) -> list[Row]:
-    def line(what: str, name: str, **more: Any) -> Row:
-        one = times[name]
-        return {"what": what, "seconds": one.median, "low": one.low, "high": one.high, "runs": one.runs, **more}
+    def line(label: str, name: str, **fields: Any) -> Row:
+        timing = times[name]
+        spread = {"low": timing.low, "high": timing.high, "runs": timing.runs}
+        return {"what": label, "seconds": timing.median, **spread, **fields}
 
     base, two = times["half"].median, times["two"].median
     return [
@@ -83,14 +84,14 @@ def _pair(cfg: str, overrides: Sequence[str], threads: int) -> list[_Worker]:
     return [_Worker(cfg, overrides, place, threads) for place in places]
 
 
-def _both(pair: Sequence[_Worker], what: str, threads: int) -> list[tuple[float, float]]:
+def _both(pair: Sequence[_Worker], job: str, threads: int) -> list[tuple[float, float]]:
     for worker in pair:
-        worker.pipe.send((what, threads))
+        worker.pipe.send((job, threads))
     return [worker.pipe.recv() for worker in pair]
 
 
 class _Worker:
-    """A process with a learner of its own, which answers (seconds, seconds of them in messages)."""
+    """A worker process with its own learner; replies (seconds, seconds of them in communication)."""
 
     def __init__(self, cfg: str, overrides: Sequence[str], place: dict[str, str] | None, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
@@ -98,8 +99,8 @@ class _Worker:
         self.process = context.Process(target=_serve, args=(theirs, cfg, list(overrides), place or {}, threads))
         self.process.start()
 
-    def ask(self, what: str, threads: int) -> tuple[float, float]:
-        self.pipe.send((what, threads))
+    def ask(self, job: str, threads: int) -> tuple[float, float]:
+        self.pipe.send((job, threads))
         return self.pipe.recv()
 
 
@@ -110,31 +111,31 @@ def _serve(pipe: Any, cfg: str, overrides: Sequence[str], place: dict[str, str],
     register()
 
     spent = 0.0
-    really = distributed.all_reduce_mean
+    original = distributed.all_reduce_mean
 
-    def averaged(*arguments: Any) -> Any:
+    def timed(*arguments: Any) -> Any:
         nonlocal spent
         began = time.perf_counter()
-        found = really(*arguments)
+        result = original(*arguments)
         spent += time.perf_counter() - began
-        return found
+        return result
 
-    distributed.all_reduce_mean = averaged  # type: ignore[assignment]
+    distributed.all_reduce_mean = timed  # type: ignore[assignment]
     with distributed.process_group():
-        one = bench(cfg, torch.device("cpu"), overrides)
-        optimizers = one.learner.optimizers.values()
-        learnt = [p for o in optimizers for group in o.param_groups for p in group["params"]]
-        while (job := pipe.recv()) is not None:
-            what, count = job
+        setup = bench(cfg, torch.device("cpu"), overrides)
+        optimizers = setup.learner.optimizers.values()
+        parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
+        while (message := pipe.recv()) is not None:
+            job, count = message
             torch.set_num_threads(count)
-            if what == "size":
-                pipe.send((float(sum(p.nbytes for p in learnt)), 0.0))
+            if job == "size":
+                pipe.send((float(sum(p.nbytes for p in parameters)), 0.0))
                 continue
-            gradients = [torch.zeros_like(p) for p in learnt] if what == "message" else []
+            gradients = [torch.zeros_like(p) for p in parameters] if job == "message" else []
             distributed.barrier()
             spent, began = 0.0, time.perf_counter()
-            if what == "step":
-                one.step()
+            if job == "step":
+                setup.step()
             else:
-                really(gradients, learnt, PROCESSES)
+                original(gradients, parameters, PROCESSES)
             pipe.send((time.perf_counter() - began, spent))

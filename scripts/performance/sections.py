@@ -1,4 +1,4 @@
-"""The measurements of scripts/bench.py, one function each: a device and a size of effort in, rows out."""
+"""Sections of scripts/bench.py: one function each, (device, rounds) -> rows."""
 
 from __future__ import annotations
 
@@ -38,31 +38,31 @@ Row = dict[str, Any]
 LOW, FULL = "ep2_low_dg", "dg"
 
 
-def row(what: str, timing: Timing | None = None, **more: Any) -> Row:
-    """One line of the bench's table."""
+def row(label: str, timing: Timing | None = None, **fields: Any) -> Row:
+    """One row of the table."""
     times = (
         {}
         if timing is None
         else {"seconds": timing.median, "low": timing.low, "high": timing.high, "runs": timing.runs}
     )
-    return {"what": what, **times, **more}
+    return {"what": label, **times, **fields}
 
 
-LARGE, SECONDS_FOR_LARGE = 2048, 3.0  # rows and columns of a matrix; what one product of them may take
+LARGE, SECONDS_FOR_LARGE = 2048, 3.0  # side of the large matrix; limit in seconds for one product
 
 
 def machine(device: torch.device, rounds: int) -> list[Row]:
-    """What the device can do: matrix products per number format, and copying memory."""
+    """Device limits: matrix product rate per dtype, and memory copy bandwidth."""
     rows = []
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         side = 256
-        one = torch.randn(side, side, device=device).to(dtype)
-        timing = alternate({name: partial(torch.matmul, one, one)}, rounds * 3, device)[name]
-        # Without instructions for a format a processor is hundreds of times slower in it: the small one says enough.
+        matrix = torch.randn(side, side, device=device).to(dtype)
+        timing = alternate({name: partial(torch.matmul, matrix, matrix)}, rounds * 3, device)[name]
+        # Without instructions for a dtype a processor is hundreds of times slower: then the small product is enough.
         if timing.median * (LARGE / side) ** 3 < SECONDS_FOR_LARGE:
             side = LARGE
-            one = torch.randn(side, side, device=device).to(dtype)
-            timing = alternate({name: partial(torch.matmul, one, one)}, rounds * 3, device)[name]
+            matrix = torch.randn(side, side, device=device).to(dtype)
+            timing = alternate({name: partial(torch.matmul, matrix, matrix)}, rounds * 3, device)[name]
         rows.append(row(f"matrix product {side}, {name}", timing, gflops_per_second=2 * side**3 / timing.median / 1e9))
     big = torch.empty(2**26, device=device)
     other = torch.empty_like(big)
@@ -72,18 +72,18 @@ def machine(device: torch.device, rounds: int) -> list[Row]:
 
 
 def step(device: torch.device, rounds: int) -> list[Row]:
-    """The training step at 640x320, full ResNet-101, DAF: in each precision, and what is not the networks' work."""
+    """DAF training step at 640x320, full ResNet-101, in each precision, and the time of its parts."""
     rows = []
     for amp in ("off", "bf16", *(["fp16"] if device.type == "cuda" else [])):
-        one = bench(LOW, device, [f"TRAIN.AMP={amp}"])
+        setup = bench(LOW, device, [f"TRAIN.AMP={amp}"])
         name = {"off": "fp32"}.get(amp, amp)
-        work: dict[str, Callable[[], object]] = {"step": one.step, "passes": one.passes}
+        work: dict[str, Callable[[], object]] = {"step": setup.step, "passes": setup.passes}
         if amp == "off":
-            work["before"] = Straightforward(one).step
+            work["before"] = Straightforward(setup).step
         times = alternate(work, rounds, device)
-        # Not as the step less its parts: the difference of two times of ten seconds is mostly noise.
-        times |= alternate({"around": one.around, "discriminator": one.judgement}, 3 * rounds, device)
-        rest = times["around"].median - times["discriminator"].median
+        # Measured directly: the step minus its parts, a difference of two times of ten seconds, is mostly noise.
+        times |= alternate({"overhead": setup.overhead, "discriminator": setup.discriminator}, 3 * rounds, device)
+        rest = times["overhead"].median - times["discriminator"].median
         rows.append(row(f"step, {name}", times["step"]))
         if "before" in times:
             gain = times["before"].median / times["step"].median
@@ -91,28 +91,28 @@ def step(device: torch.device, rounds: int) -> list[Row]:
         rows.append(row(f"  network's two passes, {name}", times["passes"]))
         rows.append(row(f"  discriminator, {name}", times["discriminator"]))
         rows.append(row(f"  everything else, {name}", share=rest / times["step"].median, seconds=rest))
-        rows += _parts(one, rounds, name)
+        rows += _parts(setup, rounds, name)
     return rows
 
 
-def _parts(one: Bench, rounds: int, name: str) -> list[Row]:
-    """What everything else consists of, each alone."""
-    learner = one.learner
-    one.step()
+def _parts(setup: Bench, rounds: int, name: str) -> list[Row]:
+    """Parts of everything else, measured separately."""
+    learner = setup.learner
+    setup.step()
     parameters = [p for p in learner.net.parameters() if p.requires_grad]
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-    flag = torch.zeros((), device=one.device)
+    flag = torch.zeros((), device=setup.device)
     for optimizer in learner.optimizers.values():
         optimizer.found_inf = flag  # type: ignore[attr-defined]
-    size = one.source["image"].shape[-2:]
-    classes = one.config.NUM_CLASSES
-    small = torch.randn(1, classes, size[0] // 8 + 1, size[1] // 8 + 1, device=one.device, requires_grad=True)
+    size = setup.source["image"].shape[-2:]
+    classes = setup.config.NUM_CLASSES
+    small = torch.randn(1, classes, size[0] // 8 + 1, size[1] // 8 + 1, device=setup.device, requires_grad=True)
 
     def losses() -> None:
 
         big = functional.interpolate(small, size=size, mode="bilinear", align_corners=True)
-        cross_entropy_2d(big, one.source["label"]).backward()
+        cross_entropy_2d(big, setup.source["label"]).backward()
 
     def guard() -> None:
         learner._guard.snapshot_buffers()
@@ -123,16 +123,16 @@ def _parts(one: Bench, rounds: int, name: str) -> list[Row]:
         "guard": guard,
         "upsampling and cross entropy": losses,
     }
-    times = alternate(work, rounds, one.device)
-    return [row(f"    {what}, {name}", timing) for what, timing in times.items()]
+    times = alternate(work, rounds, setup.device)
+    return [row(f"    {part}, {name}", timing) for part, timing in times.items()]
 
 
 def memory(device: torch.device, rounds: int) -> list[Row]:
     """Peak memory and time of a step with and without recomputed activations at 640x320, and of a full EP1 step."""
     rows, times = [], {}
     benches = {word: bench(LOW, device, [f"TRAIN.CHECKPOINT_ACTIVATIONS={word}"]) for word in ("false", "true")}
-    times = alternate({word: one.step for word, one in benches.items()}, rounds, device)
-    peaks = {word: peak_memory(one.step, device) for word, one in benches.items()}
+    times = alternate({word: setup.step for word, setup in benches.items()}, rounds, device)
+    peaks = {word: peak_memory(setup.step, device) for word, setup in benches.items()}
     for word, name in (("false", "activations kept"), ("true", "activations recomputed")):
         rows.append(row(f"step 640x320, {name}", times[word], peak_bytes=peaks[word]))
     if peaks["false"] and peaks["true"]:
@@ -155,7 +155,7 @@ def memory(device: torch.device, rounds: int) -> list[Row]:
 
 
 def compiled(device: torch.device, rounds: int) -> list[Row]:
-    """What TRAIN.COMPILE gains, and how long it takes to begin."""
+    """Speed-up of TRAIN.COMPILE, and its compilation time."""
     plain, fast = bench(LOW, device), bench(LOW, device, ["TRAIN.COMPILE=true"])
 
     began = time.perf_counter()
@@ -171,24 +171,24 @@ def formats(device: torch.device, rounds: int) -> list[Row]:
     kinds = {"contiguous": torch.contiguous_format, "channels last": torch.channels_last}
     work: dict[str, Callable[[], object]] = {}
     for name, kind in kinds.items():
-        one = bench(LOW, device)
-        one.learner.net.to(memory_format=kind)
-        for batch in (one.source, one.target):
+        setup = bench(LOW, device)
+        setup.learner.net.to(memory_format=kind)
+        for batch in (setup.source, setup.target):
             batch["image"] = batch["image"].contiguous(memory_format=kind)  # type: ignore[index]
-        work[f"two passes, forward and backward, {name}"] = one.passes
-        work[f"one pass forward, {name}"] = partial(_forward, one)
-    return [row(what, timing) for what, timing in alternate(work, rounds, device).items()]
+        work[f"two passes, forward and backward, {name}"] = setup.passes
+        work[f"one pass forward, {name}"] = partial(_forward, setup)
+    return [row(label, timing) for label, timing in alternate(work, rounds, device).items()]
 
 
 @torch.inference_mode()
-def _forward(one: Bench) -> None:
-    net = one.learner.net.eval()
-    net(one.target["image"])
+def _forward(setup: Bench) -> None:
+    net = setup.learner.net.eval()
+    net(setup.target["image"])
     net.train()
 
 
 def evaluation(device: torch.device, rounds: int) -> list[Row]:
-    """One Cityscapes image, 1024x512 in, 2048x1024 out: forward pass, and what comes after it."""
+    """One Cityscapes image, 1024x512 in, 2048x1024 out: forward pass and post-processing."""
     config = load_config(FULL, ["TRAIN.RESTORE_FROM=null"])
     net = find_network(config).build(config, build_encoder(config, weights=False))
     initialise(net, "he")
@@ -228,8 +228,8 @@ def evaluation(device: torch.device, rounds: int) -> list[Row]:
 
     @torch.inference_mode()
     def released() -> None:
-        found = functional.interpolate(logits, size=(1024, 2048), mode="bilinear", align_corners=True)[0].argmax(0)
-        cells = 16 * label.cpu().numpy().astype(np.int64) + found.cpu().numpy()
+        prediction = functional.interpolate(logits, size=(1024, 2048), mode="bilinear", align_corners=True)[0].argmax(0)
+        cells = 16 * label.cpu().numpy().astype(np.int64) + prediction.cpu().numpy()
         np.bincount(cells.ravel(), minlength=256)
 
     work = {
@@ -242,11 +242,11 @@ def evaluation(device: torch.device, rounds: int) -> list[Row]:
     }
     times = alternate(work, rounds, device)
     base = times["forward pass, fp32"].median
-    return [row(what, timing, share=timing.median / base) for what, timing in times.items()]
+    return [row(label, timing, share=timing.median / base) for label, timing in times.items()]
 
 
 def pseudo_label_size(device: torch.device, rounds: int) -> list[Row]:
-    """A pseudo label of a street on disk against the release's int64 array."""
+    """File size of a pseudo label, compared with the int64 array of the authors' code."""
 
     scene = render(np.random.default_rng(5), 1024, 512, "real")
     with tempfile.TemporaryDirectory() as folder:
@@ -256,7 +256,7 @@ def pseudo_label_size(device: torch.device, rounds: int) -> list[Row]:
 
 
 def prediction(device: torch.device, rounds: int) -> list[Row]:
-    """`daf.predict` of one 1024x512 image: reading nothing, resizing, forward pass, class map and depth at its size."""
+    """`daf.predict` of one 1024x512 image in memory: resize, forward pass, class map and depth at image size."""
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (512, 1024, 3), np.uint8))
     rows = []
     for cfg, name in (("quick:daf", "quick"), (FULL, "full ResNet-101")):
@@ -282,13 +282,13 @@ def prediction(device: torch.device, rounds: int) -> list[Row]:
 
 
 def operations(device: torch.device, rounds: int) -> list[Row]:
-    """Operations of a step's two network passes for each protocol's sizes, and the bytes of the smallest: counted."""
+    """Counted FLOPs of a step's two network passes for each protocol's sizes, and bytes moved for the smallest."""
     rows = []
     for cfg in (LOW, FULL, "ep3_dg"):
-        one = bench(cfg, device)
-        rows.append(row(f"two passes, {cfg}", gflop=count_flops(one.passes) / 1e9))
+        setup = bench(cfg, device)
+        rows.append(row(f"two passes, {cfg}", gflop=count_flops(setup.passes) / 1e9))
         if cfg == LOW:
-            rows.append(row(f"  whole step, {cfg}", gb=count_bytes(one.step) / 1e9))
+            rows.append(row(f"  whole step, {cfg}", gb=count_bytes(setup.step) / 1e9))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The same DAF iteration written down as it is told, for comparison: what a first program does, and what it costs."""
+"""Straightforward implementation of the DAF iteration, as a baseline for speed and a check of equal results."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from performance.networks import Bench
 
 
 class Straightforward:
-    """One DAF iteration in fp32 on a copy of a bench's networks, memory formats left as PyTorch makes them.
+    """One DAF iteration in fp32 on a copy of a setup's networks, in PyTorch's default memory format.
 
-    Cross entropy gathers the valid pixels, the discriminator judges the target's map twice, every weight is updated by
-    itself and as often as it stands in the release's optimizer, losses are fetched every iteration.
+    Cross entropy gathers the valid pixels. The discriminator runs twice on the target's map. Every weight is updated
+    separately, as often as the optimizer of the authors' code lists it. Losses are fetched every iteration.
     """
 
-    def __init__(self, one: Bench) -> None:
-        self.one, self.train = one, one.config.TRAIN
-        net = copy.deepcopy(one.learner.net)
+    def __init__(self, setup: Bench) -> None:
+        self.setup, self.train = setup, setup.config.TRAIN
+        net = copy.deepcopy(setup.learner.net)
         assert isinstance(net, SegmentationNetwork)
         self.net = net.to(memory_format=torch.contiguous_format)
-        self.discriminator = copy.deepcopy(one.learner.context.discriminators["main"])
+        self.discriminator = copy.deepcopy(setup.learner.context.discriminators["main"])
         backbone = [(p, update_multiplicity(name), 1.0) for name, p in net.backbone_parameters()]
         heads = [(p, 1, self.train.HEAD_RATE) for _, p in net.head_parameters()]
         self.updates = [*backbone, *heads]
@@ -33,8 +33,8 @@ class Straightforward:
         self.adam = torch.optim.Adam(self.discriminator.parameters(), lr=1e-4, betas=(0.9, 0.99), foreach=False)
 
     def step(self) -> list[float]:
-        """One iteration; the losses as numbers."""
-        train, source, target = self.train, self.one.source, self.one.target
+        """One iteration; returns the losses as floats."""
+        train, source, target = self.train, self.setup.source, self.setup.target
         for module in (self.net, self.discriminator):
             module.zero_grad()
         logits, depth = self._predict(source["image"])

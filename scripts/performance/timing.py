@@ -1,4 +1,4 @@
-"""Paired timing: all variants in turn, round after round, in one process; medians and spread. Peak memory likewise."""
+"""Paired timing: variants alternate round by round in one process; median and quartiles. Also peak memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one variant: median, first and third quartile, and how often it ran."""
+    """Seconds of one variant: median, first and third quartile, and number of runs."""
 
     median: float
     low: float
@@ -25,7 +25,7 @@ class Timing:
 
 
 def wait_for(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+    """Wait until the device has finished its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -33,7 +33,7 @@ def wait_for(device: torch.device) -> None:
 
 
 def alternate(variants: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, Timing]:
-    """Run every variant once to warm up, then all of them in turn, `rounds` times."""
+    """Time the variants: one warm-up run each, then `rounds` rounds in alternation."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(rounds + 1):
         for name, work in variants.items():
@@ -47,7 +47,7 @@ def alternate(variants: Mapping[str, Callable[[], object]], rounds: int, device:
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that `work` needed at its peak beyond what was held before it; None where the system does not tell."""
+    """Peak memory of `work` in bytes above the memory held before; None if the system does not report it."""
     gc.collect()
     if device.type == "cuda":
         held = torch.cuda.memory_allocated(device)
@@ -59,8 +59,8 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
     if device.type != "cpu" or not clear.exists():
         return None
     if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)  # or freed pages of earlier work would be counted as held
-    clear.write_text("5")  # starts the kernel's high-water mark anew
+        ctypes.CDLL(None).malloc_trim(0)  # else freed pages of earlier work count as held
+    clear.write_text("5")  # resets the kernel's high-water mark
     held = _status("VmRSS")
     work()
     return _status("VmHWM") - held

@@ -1,1 +1,1 @@
-"""The report: one page of what experiments left, and the same figures and table for a paper."""
+"""Experiment reports: one HTML page, and the same figures and table for a paper."""

@@ -1,4 +1,4 @@
-"""What a pipeline is going to take: iterations, disk, hours, memory, measured on a few steps; and what is missing."""
+"""Cost estimate of a pipeline from a few measured steps (iterations, disk, time, memory), and its missing inputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ida.pipeline.stage import Stage
 
 @dataclass(frozen=True)
 class Needs:
-    """What one stage takes. Seconds are None where the images are not there to be counted."""
+    """Estimated cost of one stage: `disk` and `memory` in bytes; `seconds` is None if the images are missing."""
 
     stage: str
     iterations: int
@@ -42,7 +42,7 @@ class Needs:
 
 
 def check_inputs(stages: Sequence[Stage]) -> list[str]:
-    """What is there and what is missing, a line each; lines of trouble start with `missing: `."""
+    """Status lines of the inputs: data sets and starting weights; a missing one starts with `missing: `."""
     first, lines = stages[0].config, []
     for role, load, split in (
         ("source", source_data, first.TRAIN.SET_SOURCE),
@@ -64,16 +64,16 @@ def check_inputs(stages: Sequence[Stage]) -> list[str]:
 def _start(config: Config) -> str:
     start = config.TRAIN.RESTORE_FROM
     if start is None:
-        return "starting weights: none, the networks start at random (the paper's start is ImageNet)"
+        return "starting weights: none, random initialisation (the paper starts from ImageNet)"
     if start == TORCHVISION_WEIGHTS:
-        return "starting weights: torchvision's ImageNet ResNet-101 (the paper's is ADVENT's file)"
+        return "starting weights: torchvision's ImageNet ResNet-101 (the paper uses ADVENT's file)"
     if not Path(start).is_file():
         return f"missing: starting weights {start}; or daf:TRAIN.RESTORE_FROM=torchvision for another ImageNet start"
     return f"starting weights: {start}"
 
 
 def measure(stages: Sequence[Stage], steps: int = 2) -> list[Needs]:
-    """Measure every stage: the median of `steps` training steps after one to warm up, and a prediction."""
+    """Measure every stage: median of `steps` training steps after one warm-up step, and of a prediction."""
     return [_measure(stage, steps) for stage in stages]
 
 
@@ -88,7 +88,7 @@ def _measure(stage: Stage, steps: int) -> Needs:
         return Needs(stage.name, 0, 0, 0, None if labelled is None else labelled * forward, _memory(device))
     method = _method(stage)
     learner = Learner(net, method, find_network(config).supervised, train, device)
-    isl = stage.script == "train_isl.py"  # learns from the target alone
+    isl = stage.script == "train_isl.py"  # trains on the target only
     labelled_size = train.INPUT_SIZE_TARGET if isl else train.INPUT_SIZE_SOURCE
     batches = (
         _batch(config, labelled_size, train.BATCH_SIZE_SOURCE, device),
@@ -133,7 +133,7 @@ def _predict(net: torch.nn.Module, config: Config, device: torch.device) -> None
 
 
 def _time(work: Any, device: torch.device, steps: int) -> float:
-    """Median seconds of `work`, once to warm up and then `steps` times."""
+    """Median seconds of `work` over `steps` runs, after one warm-up run."""
     seconds = []
     for _ in range(steps + 1):
         began = time.perf_counter()
@@ -154,7 +154,7 @@ def _count(load: Any, config: Config) -> int | None:
 
 
 def _memory(device: torch.device) -> int:
-    """Peak bytes so far: of the device, on a CPU of this process (it only grows from stage to stage)."""
+    """Peak memory in bytes so far: of the device, or on a CPU of this process (never decreases between stages)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -166,7 +166,7 @@ def _memory(device: torch.device) -> int:
 
 
 def plan_table(needs: Sequence[Needs], seeds: int) -> str:
-    """The plan as a table, with the sum over stages and seeds."""
+    """The plan as a Markdown table, with the total over stages and seeds."""
     rows = [
         [n.stage, f"{n.iterations:,}", f"{n.snapshots}", _size(n.disk), _hours(n.seconds), _size(n.memory)]
         for n in needs
@@ -175,11 +175,11 @@ def plan_table(needs: Sequence[Needs], seeds: int) -> str:
     total = sum(known) * seeds
     least = "" if len(known) == len(needs) else ">= "
     disk = sum(n.disk for n in needs) * seeds
-    many = f"all, {seeds} seeds" if seeds > 1 else "all"
+    total_label = f"all, {seeds} seeds" if seeds > 1 else "all"
     iterations = sum(n.iterations for n in needs) * seeds
     snapshots = sum(n.snapshots for n in needs) * seeds
     peak = max(n.memory for n in needs)
-    rows.append([many, f"{iterations:,}", f"{snapshots}", _size(disk), least + _hours(total), _size(peak)])
+    rows.append([total_label, f"{iterations:,}", f"{snapshots}", _size(disk), least + _hours(total), _size(peak)])
     return markdown_table(["stage", "iterations", "snapshots", "disk", "time", "peak memory"], rows)
 
 

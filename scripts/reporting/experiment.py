@@ -1,4 +1,4 @@
-"""An experiment as the runner left it: its results files, read and nothing computed."""
+"""Experiment records: reads the files that scripts/pipeline.py wrote, without networks or data."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ LABELS = {
     "rank": "ranking",
     "ida": "DAF+IDA",
 }
-# What tells of a machine or of bookkeeping, not of an experiment.
-UNTOLD = (
+# Keys about the machine or bookkeeping, not about the experiment.
+OMITTED_KEYS = (
     "CLASSES",
     "DATA_ROOT",
     "DATA_DIRECTORY_",
@@ -46,7 +46,7 @@ UNTOLD = (
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage: `results` are the rows of its results.json; files that are not there are empty."""
+    """One stage's record: `results` are the rows of its results.json; missing files give empty values."""
 
     name: str
     script: str
@@ -61,51 +61,53 @@ class StageRecord:
 
     @property
     def label(self) -> str:
-        """What people call it."""
+        """Display name."""
         return LABELS.get(self.name, self.name)
 
     @property
     def last(self) -> dict[str, Any] | None:
-        """The last snapshot's scores: nobody chose it."""
+        """Scores of the last snapshot (no model selection)."""
         return next((row for row in self.results if row["selected"] == "last"), None)
 
     @property
     def oracle(self) -> dict[str, Any] | None:
-        """The best snapshot's, chosen on the labels that it is scored on; None where only the last was scored."""
+        """Scores of the best snapshot, selected on the evaluation labels; None if only the last was scored."""
         return next((row for row in self.results if row["selected"] == ORACLE), None)
 
     def scores(self) -> list[tuple[int, float]]:
-        """(iteration, mIoU) ascending: of every snapshot scored, else of the evaluations while it trained."""
+        """(iteration, mIoU), ascending, of every scored snapshot, else of the evaluations during training."""
         rows = [r for r in self.results if r["selected"] in ("snapshot", "last") and r["iteration"] is not None]
         rows = [row for row in rows if math.isfinite(row["miou"])]
         if len(rows) > 1:
             return sorted((row["iteration"], row["miou"]) for row in rows)
         evaluated = [row for row in self.metrics if math.isfinite(row.get("test_miou", math.nan))]
-        found = [(int(row["iteration"]), row["test_miou"]) for row in evaluated]
-        return found or [(row["iteration"], row["miou"]) for row in rows]
+        during_training = [(int(row["iteration"]), row["test_miou"]) for row in evaluated]
+        return during_training or [(row["iteration"], row["miou"]) for row in rows]
 
     def losses(self) -> dict[str, list[tuple[int, float]]]:
-        """Name -> (iteration, mean loss) of every loss that was logged."""
-        found: dict[str, list[tuple[int, float]]] = {}
+        """Name -> [(iteration, mean loss)] of every logged loss."""
+        losses: dict[str, list[tuple[int, float]]] = {}
         for row in self.metrics:
             for name, value in row.items():
                 if name.split("_")[0] in ("seg", "depth", "adv", "ent", "d"):
-                    found.setdefault(name, []).append((int(row["iteration"]), value))
-        return found
+                    losses.setdefault(name, []).append((int(row["iteration"]), value))
+        return losses
 
     def settings(self) -> dict[str, Any]:
-        """The config's keys that differ from the defaults, without those that tell of a machine."""
+        """Config keys that differ from the defaults, without machine-specific ones."""
         defaults = dict(flat(default_config()))
         return {
-            key: value for key, value in flat(self.config) if value != defaults.get(key) and not key.startswith(UNTOLD)
+            key: value
+            for key, value in flat(self.config)
+            if value != defaults.get(key) and not key.startswith(OMITTED_KEYS)
         }
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A folder of scripts/pipeline.py: stages in order, and its gallery (pictures, label quality), if there is one.
+    """An experiment folder of scripts/pipeline.py: stages in order, and its gallery (images, label quality) if any.
 
-    `name`: what it is called beside others.
+    `name`: display name, unique within a report.
     """
 
     path: Path
@@ -116,12 +118,12 @@ class Experiment:
 
     @property
     def file_name(self) -> str:
-        """What the names of its figures' files begin with."""
+        """Prefix of its figures' file names."""
         return self.name.replace("/", "_")
 
     @property
     def trained(self) -> list[StageRecord]:
-        """The stages that were scored."""
+        """The evaluated stages."""
         return [stage for stage in self.stages if stage.last is not None]
 
     @property
@@ -131,7 +133,7 @@ class Experiment:
 
     @property
     def classes(self) -> list[str]:
-        """The classes' names."""
+        """Class names."""
         return list(self.trained[-1].last["iou"]) if self.trained else []  # type: ignore[index]
 
     @property
@@ -141,7 +143,7 @@ class Experiment:
 
     @property
     def protocol(self) -> Protocol | None:
-        """The paper's protocol that it ran, with the paper's classes."""
+        """The paper's protocol of this experiment, if its classes match; else None."""
         for protocol in PROTOCOLS.values():
             if protocol.pipeline == self.config.get("EXP_NAME"):
                 columns = next(iter(paper_rows(protocol).values()))
@@ -150,9 +152,9 @@ class Experiment:
 
 
 def read_experiments(paths: Sequence[Path]) -> list[Experiment]:
-    """Read the folders that stand side by side, under names of their own.
+    """Read several experiment folders and give them distinct names.
 
-    Raises DataError as `read_experiment` does, ConfigError where a folder is given twice.
+    Raises DataError as `read_experiment` does, ConfigError if a folder is given twice.
     """
     experiments = [read_experiment(path) for path in paths]
     names = distinct_names(paths)
@@ -160,30 +162,32 @@ def read_experiments(paths: Sequence[Path]) -> list[Experiment]:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """Each folder's name; where names agree, with as many of the folders above as tell them apart: a/ep1, b/ep1.
+    """Folder names, prefixed with as many parent folders as needed to make them unique: a/ep1, b/ep1.
 
-    Names differ as file names too ("/" becomes "_", and a disk may not tell capitals). Raises ConfigError where they
-    cannot.
+    They are also unique as file names ("/" becomes "_", compared case-insensitively). Raises ConfigError if that is
+    impossible.
     """
     parts = [path.resolve().parts[1:] for path in paths]
     depths = [1] * len(paths)
     while True:
         names = ["/".join(own[-depth:]) for own, depth in zip(parts, depths, strict=True)]
         files = [name.replace("/", "_").casefold() for name in names]
-        same = [index for index, file in enumerate(files) if files.count(file) > 1]
-        if not same:
+        duplicates = [index for index, file in enumerate(files) if files.count(file) > 1]
+        if not duplicates:
             return names
-        if all(depths[index] >= len(parts[index]) for index in same):
-            raise ConfigError(f"{paths[same[0]]}: is given twice, or another folder has the same name; give it once")
-        for index in same:
+        if all(depths[index] >= len(parts[index]) for index in duplicates):
+            raise ConfigError(
+                f"{paths[duplicates[0]]}: is given twice, or another folder has the same name; give it once"
+            )
+        for index in duplicates:
             depths[index] += 1
 
 
 def read_experiment(path: Path) -> Experiment:
-    """Read a pipeline's folder. Raises DataError where there is none, or a file of it is damaged."""
+    """Read an experiment folder. Raises DataError if it is missing or one of its files is damaged."""
     if not path.is_dir():
         raise DataError(
-            f"{path}: no such folder; name one that scripts/pipeline.py left, for example experiments/quick"
+            f"{path}: no such folder; name one that scripts/pipeline.py wrote, for example experiments/quick"
         )
     summary = read_json(path / "results.json") if (path / "results.json").is_file() else {}
     listed = summary.get("stages") or [{"name": folder.name} for folder in _stage_folders(path)]
@@ -191,17 +195,17 @@ def read_experiment(path: Path) -> Experiment:
     stages = [_stage(path, entry, seconds.get(entry["name"])) for entry in listed]
     stages = [stage for stage in stages if stage.config]
     if not stages:
-        raise DataError(f"{path}: holds no stage of an experiment; name a folder that scripts/pipeline.py left")
-    there = (path / GALLERY / GALLERY_FILE).is_file()
-    gallery = read_json(path / GALLERY / GALLERY_FILE) if there else {}
-    missing = [] if there else ["no gallery: pictures and label quality are left by scripts/pipeline.py; run it again"]
+        raise DataError(f"{path}: contains no stage of an experiment; name a folder that scripts/pipeline.py wrote")
+    has_gallery = (path / GALLERY / GALLERY_FILE).is_file()
+    gallery = read_json(path / GALLERY / GALLERY_FILE) if has_gallery else {}
+    missing = [] if has_gallery else ["no gallery: run scripts/pipeline.py again to export images and label quality"]
     missing += [f"{stage.label}: not finished" for stage in stages if not stage.finished]
     missing += [f"{s.label}: not scored" for s in stages if s.finished and not s.results and s.script != "entropy.py"]
     return Experiment(path, tuple(stages), gallery, (*missing, *gallery.get("missing", [])), path.resolve().name)
 
 
 def _stage_folders(path: Path) -> list[Path]:
-    """Folders of stages where no runner listed them, in the order in which they began."""
+    """Stage folders by start time, for experiments without a list of stages."""
     folders = [folder for folder in path.iterdir() if (folder / "config.yml").is_file()]
     return sorted(folders, key=lambda folder: str(_json(folder / "provenance.json").get("time", "")))
 
@@ -234,12 +238,12 @@ def _config(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        found = parse_yaml(file.read_text(encoding="utf-8"))
+        config = parse_yaml(file.read_text(encoding="utf-8"))
     except (ValueError, yaml.YAMLError):
-        found = None
-    if not isinstance(found, dict):
-        raise DataError(f"{file}: damaged, it is no config; put the original back")
-    return found
+        config = None
+    if not isinstance(config, dict):
+        raise DataError(f"{file}: damaged: not a config; restore the original")
+    return config
 
 
 def _metrics(file: Path) -> list[dict[str, float]]:
@@ -248,7 +252,7 @@ def _metrics(file: Path) -> list[dict[str, float]]:
     try:
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     except ValueError:
-        raise DataError(f"{file}: damaged, a line of it is no JSON; cut that line") from None
+        raise DataError(f"{file}: damaged: contains a line that is not JSON; remove that line") from None
 
 
 def _ranking(file: Path) -> list[dict[str, Any]]:
@@ -258,14 +262,14 @@ def _ranking(file: Path) -> list[dict[str, Any]]:
         try:
             rows: list[dict[str, Any]] = [{**row, "score": float(row["score"])} for row in csv.DictReader(handle)]
         except (KeyError, ValueError, TypeError):
-            raise DataError(f"{file}: damaged, it is no ranking; rank again (entropy.py)") from None
+            raise DataError(f"{file}: damaged: not a ranking; rank again (entropy.py)") from None
     wrong = next((row["name"] for row in rows if not math.isfinite(row["score"])), None)
     if wrong is not None:
-        raise DataError(f"{file}: the score of {wrong} is not finite: nothing is sorted; rank again (entropy.py)")
+        raise DataError(f"{file}: the score of {wrong} is not finite, so the order is invalid; rank again (entropy.py)")
     return rows
 
 
 def _labelled(folder: Path) -> dict[str, Any]:
-    """What the newest round of pseudo labels records of itself."""
+    """Record (complete.json) of the newest round of pseudo labels."""
     rounds = list((folder / "pseudo_labels").glob("round_*/complete.json"))
     return read_json(max(rounds, key=lambda file: int(file.parent.name.split("_")[1]))) if rounds else {}

@@ -1,4 +1,4 @@
-"""The report's figures, by matplotlib: on a light and on a dark page, as SVG for the page, PDF and PNG for a paper."""
+"""Report figures (matplotlib): SVG for light and dark pages, PDF and PNG for a paper."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ try:
 except ImportError:
     raise ConfigError("report: needs matplotlib; pip install -e '.[report]'") from None
 
-logging.getLogger("fontTools").setLevel(logging.WARNING)  # it tells every glyph that it puts into a PDF
-# Paul Tol's bright scheme, which colour-blind people tell apart; some are lighter on a dark page.
+logging.getLogger("fontTools").setLevel(logging.WARNING)  # it logs every glyph of a PDF
+# Paul Tol's bright scheme, colour-blind safe; some colours are lighter on a dark page.
 LIGHT = ("#4477aa", "#cc5566", "#228833", "#997700", "#1188aa", "#aa3377")
 DARK = ("#77aadd", "#ee8899", "#66cc77", "#ddcc77", "#77ddee", "#dd77bb")
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -35,14 +35,14 @@ WIDE = 5  # losses that differ by more than this factor are drawn on a logarithm
 
 @dataclass(frozen=True)
 class Look:
-    """Colours of one kind of page."""
+    """Colour theme of a page: light or dark."""
 
     ink: str
     faint: str
     colors: tuple[str, ...]
 
     def settings(self) -> Any:  # Any: matplotlib's own type is a literal of all its keys
-        """What matplotlib takes, a dictionary; text becomes outlines, so that no font has to be there."""
+        """matplotlib rcParams; text is drawn as outlines, so no font is needed."""
         ink = dict.fromkeys(
             ("text.color", "axes.labelcolor", "xtick.color", "ytick.color", "axes.titlecolor"), self.ink
         )
@@ -70,7 +70,7 @@ Draw = Callable[[Look], Figure]
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure that can be drawn on any page: its file's name, title, what it shows in words."""
+    """A figure that can be drawn in any theme: file name, title, alternative text, draw function."""
 
     name: str
     title: str
@@ -79,13 +79,13 @@ class Plot:
 
     def data_uri(self, look: Look) -> str:
         """The figure as an SVG in a data URI."""
-        sheet = io.BytesIO()
+        buffer = io.BytesIO()
         with mpl.rc_context(look.settings()):
-            self.draw(look).savefig(sheet, format="svg", metadata={"Date": None})
-        return "data:image/svg+xml;base64," + base64.b64encode(sheet.getvalue()).decode()
+            self.draw(look).savefig(buffer, format="svg", metadata={"Date": None})
+        return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
     def save(self, folder: Path) -> list[Path]:
-        """PDF and PNG, for light paper."""
+        """Save as PDF and PNG in the light theme; returns the paths."""
         paths = []
         with mpl.rc_context({**ON_LIGHT.settings(), "savefig.transparent": False}):
             figure = self.draw(ON_LIGHT)
@@ -102,19 +102,19 @@ class Plot:
 
 
 def plots(experiment: Experiment, among: Sequence[Experiment]) -> list[Plot]:
-    """Every figure that an experiment's files allow; axes agree with those of the experiments beside it."""
-    found = []
+    """All figures available for an experiment; axis limits are shared with the other experiments."""
+    figures = []
     if experiment.trained:
-        found.append(_bars(experiment))
+        figures.append(_bars(experiment))
         if any(len(stage.scores()) > 1 for stage in experiment.trained):
-            found.append(_scores(experiment, among))
+            figures.append(_scores(experiment, among))
     if any(stage.losses() for stage in experiment.stages):
-        found.append(_losses(experiment))
+        figures.append(_losses(experiment))
     if experiment.ranking:
-        found.append(_ranking(experiment, among))
+        figures.append(_ranking(experiment, among))
     if experiment.gallery.get("labels"):
-        found.append(_labels(experiment))
-    return found
+        figures.append(_labels(experiment))
+    return figures
 
 
 def _bars(experiment: Experiment) -> Plot:
@@ -132,7 +132,7 @@ def _bars(experiment: Experiment) -> Plot:
 
 def _scores(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
     stages = experiment.trained
-    every = [value for one in among for stage in one.trained for _, value in stage.scores()]
+    every = [value for other in among for stage in other.trained for _, value in stage.scores()]
     low, high = max(0.0, min(every) - 3), min(100.0, max(every) + 5)
 
     def draw(look: Look) -> Figure:
@@ -141,10 +141,10 @@ def _scores(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
             steps, values = zip(*stage.scores(), strict=True)
             axes.plot(steps, values, color=look.colors[at % len(look.colors)], marker=".", linewidth=1.2)
             marks = [("last", stage.last, "s"), ("best (oracle)", stage.oracle, "*")]
-            for what, row, marker in marks:
+            for name, row, marker in marks:
                 if row is not None and row["iteration"] is not None:
                     style = {"markerfacecolor": "none" if marker == "s" else look.ink, "color": look.ink}
-                    label = what if at == 0 else None
+                    label = name if at == 0 else None
                     axes.plot(row["iteration"], row["miou"], marker, **style, markersize=9, label=label)
             axes.set(title=stage.label, ylim=(low, high), xlabel="iteration")
             axes.grid()
@@ -158,8 +158,8 @@ def _scores(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
 
 def _scored(stage: StageRecord) -> str:
     last, oracle = stage.last, stage.oracle
-    text = f"{stage.label}: last {_said(last['miou'])}" if last else stage.label
-    return text + (f", best (oracle) {_said(oracle['miou'])} at iteration {oracle['iteration']}" if oracle else "")
+    text = f"{stage.label}: last {_percent(last['miou'])}" if last else stage.label
+    return text + (f", best (oracle) {_percent(oracle['miou'])} at iteration {oracle['iteration']}" if oracle else "")
 
 
 def _losses(experiment: Experiment) -> Plot:
@@ -194,7 +194,7 @@ def _losses(experiment: Experiment) -> Plot:
 
 
 def _small_axes(count: int) -> tuple[Figure, list[Any]]:
-    """A figure of two columns of axes, those beyond `count` taken away."""
+    """A figure with `count` axes in two columns."""
     columns = min(2, count)
     rows = -(-count // columns)
     figure = Figure((WIDTH, 0.6 + 1.9 * rows))
@@ -206,7 +206,7 @@ def _small_axes(count: int) -> tuple[Figure, list[Any]]:
 
 def _ranking(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
     scores = {half: [r["score"] for r in experiment.ranking if r["half"] == half] for half in ("easy", "hard")}
-    every = [row["score"] for one in among for row in one.ranking]
+    every = [row["score"] for other in among for row in other.ranking]
     edges = np.histogram_bin_edges(every, BINS)
     split = (max(scores["easy"]) + min(scores["hard"])) / 2
 
@@ -240,13 +240,19 @@ def _ranking(experiment: Experiment, among: Sequence[Experiment]) -> Plot:
 def _labels(experiment: Experiment) -> Plot:
     quality = experiment.gallery["labels"]
     classes = list(quality["coverage"])
-    parts = (("coverage: share of the class that keeps a label", "coverage"), ("right among these labels", "precision"))
+    parts = (
+        ("coverage: labelled share of the class", "coverage"),
+        ("precision: correct share of these labels", "precision"),
+    )
 
     def draw(look: Look) -> Figure:
         bars = [(label, quality[key]) for label, key in parts]
         return _bars_of_classes(look, classes, bars, 1.0 + 0.34 * len(classes), "%", columns=1)
 
-    words = [f"{n}: coverage {_said(quality['coverage'][n])}, right {_said(quality['precision'][n])}" for n in classes]
+    words = [
+        f"{n}: coverage {_percent(quality['coverage'][n])}, precision {_percent(quality['precision'][n])}"
+        for n in classes
+    ]
     return Plot(
         f"{experiment.file_name}_labels", "Pseudo labels of self-learning", "Bars in percent. " + "; ".join(words), draw
     )
@@ -260,7 +266,7 @@ def _bars_of_classes(
     unit: str,
     columns: int,
 ) -> Figure:
-    """Every class with one bar for each label, 0 to 100; `columns` of the legend, `height` in inches."""
+    """Grouped bars per class, 0 to 100: one bar per label. `columns`: of the legend; `height`: inches."""
     figure = Figure((WIDTH, height))
     axes = figure.subplots()
     thick = 0.8 / len(bars)
@@ -277,8 +283,8 @@ def _bars_of_classes(
 
 
 def _classes(values: Mapping[str, float | None]) -> str:
-    return ", ".join(f"{name} {_said(value)}" for name, value in values.items())
+    return ", ".join(f"{name} {_percent(value)}" for name, value in values.items())
 
 
-def _said(value: float | None) -> str:
+def _percent(value: float | None) -> str:
     return "none" if value is None else f"{value:.1f}"

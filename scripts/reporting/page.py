@@ -1,4 +1,4 @@
-"""The report's page: one HTML file with everything in it, that opens from disk and asks nothing of any network."""
+"""HTML page of the report: one self-contained file without external requests."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ except ImportError:
 
 TEMPLATES = Path(__file__).parent / "templates"
 TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
-KINDS = ("classes", "miou", "losses", "ranking", "labels")  # sections of figures, by the ends of the plots' names
+KINDS = ("classes", "miou", "losses", "ranking", "labels")  # figure sections, by the last part of a plot's name
 
 
 def write_page(experiments: Sequence[Experiment], out: Path, examples: int) -> Path:
-    """Write the page whole or not at all. `examples`: how many images the grid shows at most."""
+    """Write the page atomically. `examples`: largest number of images in the grid."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -45,7 +45,7 @@ def write_page(experiments: Sequence[Experiment], out: Path, examples: int) -> P
         tables=_tables(experiments),
         figures=_figures(experiments),
         grid=Grid(experiments, examples),
-        extremes=[_extremes(one) for one in experiments],
+        extremes=[_extremes(experiment) for experiment in experiments],
         differences=_differences(experiments),
         settings=_settings,
         made_from=_made_from,
@@ -54,13 +54,13 @@ def write_page(experiments: Sequence[Experiment], out: Path, examples: int) -> P
         version=__version__,
         written=time.strftime("%Y-%m-%d %H:%M"),
         legend=_legend(experiments),
-        credits=sorted({one.gallery["credit"] for one in experiments if one.gallery.get("credit")}),
+        credits=sorted({e.gallery["credit"] for e in experiments if e.gallery.get("credit")}),
     )
     return write_text(out, text)
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds for people."""
+    """Duration in hours, minutes and seconds."""
     if seconds is None:
         return "not recorded"
     minutes, rest = divmod(round(seconds), 60)
@@ -70,28 +70,28 @@ def duration(seconds: float | None) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def data_uri(file: Path) -> str:
-    """A picture as a data URI; empty where its file is gone."""
+    """An image file as a data URI; empty if the file is missing."""
     if not file.is_file():
         return ""
     return f"data:{TYPES[file.suffix]};base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def _tables(experiments: Sequence[Experiment]) -> list[tuple[Experiment, Table]]:
-    return [(one, result_table(one)) for one in experiments if one.trained]
+    return [(experiment, result_table(experiment)) for experiment in experiments if experiment.trained]
 
 
 def _figures(experiments: Sequence[Experiment]) -> dict[str, list[tuple[str, Plot, str, str]]]:
-    """Kind -> (experiment, plot, light SVG, dark SVG) of every experiment that has it."""
-    found: dict[str, list[tuple[str, Plot, str, str]]] = {kind: [] for kind in KINDS}
-    for one in experiments:
-        for plot in plots(one, experiments):
+    """Kind -> [(experiment, plot, light SVG, dark SVG)]."""
+    figures: dict[str, list[tuple[str, Plot, str, str]]] = {kind: [] for kind in KINDS}
+    for experiment in experiments:
+        for plot in plots(experiment, experiments):
             kind = plot.name.rsplit("_", 1)[1]
-            found[kind].append((one.name, plot, plot.data_uri(ON_LIGHT), plot.data_uri(ON_DARK)))
-    return found
+            figures[kind].append((experiment.name, plot, plot.data_uri(ON_LIGHT), plot.data_uri(ON_DARK)))
+    return figures
 
 
 def _extremes(experiment: Experiment) -> list[tuple[str, list[dict[str, Any]]]]:
-    """(easiest or hardest, entries with their pictures as data URIs)."""
+    """[(easiest or hardest, entries with images as data URIs)]."""
     ranking = experiment.gallery.get("ranking") or {}
     return [
         (
@@ -101,8 +101,8 @@ def _extremes(experiment: Experiment) -> list[tuple[str, list[dict[str, Any]]]]:
                     "name": e["name"],
                     "score": e["score"],
                     "pictures": [
-                        (what, data_uri(experiment.path / GALLERY / e[key]))
-                        for what, key in (("image", "image"), ("map", "map"), ("pseudo label", "label"))
+                        (caption, data_uri(experiment.path / GALLERY / e[key]))
+                        for caption, key in (("image", "image"), ("map", "map"), ("pseudo label", "label"))
                         if key in e
                     ],
                 }
@@ -114,13 +114,13 @@ def _extremes(experiment: Experiment) -> list[tuple[str, list[dict[str, Any]]]]:
 
 
 def _legend(experiments: Sequence[Experiment]) -> list[tuple[str, str]]:
-    """(class, CSS colour)."""
-    found: dict[str, str] = {}
-    for one in experiments:
-        classes = one.config["CLASSES"]
+    """[(class, CSS colour)] of all experiments."""
+    colors_by_class: dict[str, str] = {}
+    for experiment in experiments:
+        classes = experiment.config["CLASSES"]
         for name, (red, green, blue) in zip(classes["names"], classes["colors"], strict=True):
-            found.setdefault(name, f"rgb({red} {green} {blue})")
-    return list(found.items())
+            colors_by_class.setdefault(name, f"rgb({red} {green} {blue})")
+    return list(colors_by_class.items())
 
 
 def _settings(values: dict[str, Any]) -> str:
@@ -128,7 +128,7 @@ def _settings(values: dict[str, Any]) -> str:
 
 
 def _made_from(experiment: Experiment) -> dict[str, str]:
-    """What was run, in words."""
+    """Label -> text of an experiment's setup: protocol, data, network, seeds, code, time."""
     config, last = experiment.config, experiment.stages[-1].provenance
     seeds = sorted({str(stage.config["TRAIN"]["RANDOM_SEED"]) for stage in experiment.stages})
     seconds = [stage.seconds for stage in experiment.stages if stage.seconds is not None]
@@ -152,7 +152,7 @@ def _made_from(experiment: Experiment) -> dict[str, str]:
         "seeds": ", ".join(seeds),
         "code": f"{code.get('version', 'not recorded')}{commit}, digest {code.get('sha256', '?')[:10]}",
         "libraries": versions or "not recorded",
-        "begun": experiment.stages[0].provenance.get("time", "not recorded"),
+        "started": experiment.stages[0].provenance.get("time", "not recorded"),
         "time": f"{duration(sum(seconds))} in all" if seconds else "not recorded",
     }
 
@@ -165,12 +165,12 @@ def _protocol(experiment: Experiment) -> str:
 
 
 def _differences(experiments: Sequence[Experiment]) -> list[tuple[str, list[str]]]:
-    """(stage and key, value in every experiment) of all settings that differ."""
+    """[(stage and key, values per experiment)] of all settings that differ."""
     if len(experiments) < 2:
         return []
     flat = [
-        {f"{stage.name}: {key}": str(value) for stage in one.stages for key, value in stage.settings().items()}
-        for one in experiments
+        {f"{stage.name}: {key}": str(value) for stage in experiment.stages for key, value in stage.settings().items()}
+        for experiment in experiments
     ]
     keys = dict.fromkeys(key for settings in flat for key in settings)
     rows = [(key, [settings.get(key, "default") for settings in flat]) for key in keys]

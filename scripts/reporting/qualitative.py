@@ -1,4 +1,4 @@
-"""Pictures: what every stage of a pipeline makes of the target, and what the source looks like."""
+"""Qualitative figures: every stage's predictions on the target, and samples of the source."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _predict(stage: Any, images: list[Tensor]) -> list[Prediction]:
 
 
 def source_figure(config: Config, path: str | Path, count: int = EXAMPLES) -> Path:
-    """Write a PNG of `count` images of the source with labels and, where the network learns it, depth."""
+    """Write a PNG of `count` images of the source with labels and, if the network learns it, depth."""
     dataset, colors = source_data(config), class_set(config).colors
     chosen = np.linspace(0, len(dataset) - 1, min(max(count, 1), len(dataset))).round().astype(int)
     items = [dataset[int(index)] for index in chosen]
@@ -73,7 +73,7 @@ def source_figure(config: Config, path: str | Path, count: int = EXAMPLES) -> Pa
         ("labels", [class_colors(np.asarray(item["label"]), colors) for item in items]),
     ]
     if "depth" in items[0]:
-        # Inverse depth reaches from 0 to hundreds: its logarithm shows the far as well as the near.
+        # Inverse depth ranges from 0 to hundreds: the logarithm resolves far and near pixels alike.
         columns.append(("depth (near is bright)", [heatmap(np.log1p(np.asarray(item["depth"]))) for item in items]))
     picture = image_grid(columns)
     return write_atomically(path, lambda handle: picture.save(handle, "PNG"))

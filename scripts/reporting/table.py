@@ -1,4 +1,4 @@
-"""The report's tables: ours beside the paper's rows, with differences, for the page and for LaTeX."""
+"""Report tables: results and the paper's rows with differences, for the HTML page and for LaTeX."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OURS, PAPER, DIFFERENCE = "ours", "paper", "difference"
 
 @dataclass(frozen=True)
 class Row:
-    """A row of percent, or of differences in points; None stands for no value."""
+    """A row of percentages, or of differences in points; None means no value."""
 
     label: str
     kind: str
@@ -23,17 +23,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Columns: mIoU, the means over some classes, the classes."""
+    """A table with columns mIoU, means over class subsets, and classes."""
 
     header: tuple[str, ...]
     rows: tuple[Row, ...]
 
 
 def result_table(experiment: Experiment) -> Table:
-    """Every stage's last and best (oracle) snapshot; beside them the paper's rows, else the difference to the first.
+    """Results of every stage's last and best (oracle) snapshot, with the paper's rows, else differences.
 
-    The paper's numbers are of the snapshot that scores best on the very labels they are reported on, so the difference
-    is taken of our oracle where all snapshots were scored.
+    The paper's numbers are of the best snapshot, selected on the labels that it is scored on. So the difference uses
+    the oracle snapshot if all snapshots were scored. Without rows of the paper, it is to the first stage.
     """
     protocol = experiment.protocol
     published = paper_rows(protocol) if protocol is not None else {}
@@ -68,7 +68,7 @@ def _minus(ours: dict[str, float | None], theirs: dict[str, float | None]) -> di
 
 
 def shown(value: float | None, kind: str = OURS) -> str:
-    """A cell's text: one decimal; differences carry their sign, since colour alone tells some people nothing."""
+    """A cell's text: one decimal; differences have a sign, since colour alone is not accessible."""
     if value is None:
         return "–"
     text = f"{value:+.1f}" if kind == DIFFERENCE else f"{value:.1f}"
@@ -76,13 +76,13 @@ def shown(value: float | None, kind: str = OURS) -> str:
 
 
 def difference_class(value: float | None) -> str:
-    """better, worse or even: the class of a difference."""
+    """CSS class of a difference: better, worse or even."""
     text = shown(value, DIFFERENCE)
     return {"+": "better", "−": "worse"}.get(text[0], "even")
 
 
 def latex(tables: Sequence[tuple[str, Table]]) -> str:
-    """A booktabs table (\\usepackage{booktabs}): every experiment's rows, one decimal; below each rule its name."""
+    """A booktabs table (\\usepackage{booktabs}): every experiment's rows, one decimal; its name below each rule."""
     header = tables[0][1].header
     lines = [
         rf"\begin{{tabular}}{{l{'r' * len(header)}}}",

@@ -55,7 +55,7 @@ CITIES = ("ahornstadt", "birkenau", "cedernburg", "dornfeld")
 
 
 def paths(layout: str, out: Path, index: int, val: bool) -> dict[str, Path]:
-    """The files of one picture: image, label, and depth and camera where the layout has them."""
+    """The files of one picture: image, label, and depth and camera if the layout has them."""
     if layout == "synthia":
         name = f"{index:07d}.png"
         return {"image": out / "RGB" / name, "depth": out / "Depth" / name, "label": out / "parsed_LABELS" / name}
@@ -78,8 +78,8 @@ def paths(layout: str, out: Path, index: int, val: bool) -> dict[str, Path]:
 
 def _encode(suffix: str, array: np.ndarray) -> bytes:
     options = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 4]
-    done, data = cv2.imencode(suffix, array, options)
-    assert done
+    success, data = cv2.imencode(suffix, array, options)
+    assert success
     return data.tobytes()
 
 
@@ -91,7 +91,7 @@ def _remap(label: np.ndarray, table: dict[int, int]) -> np.ndarray:
 
 
 def write_picture(layout: str, files: dict[str, Path], picture: Picture) -> None:
-    """Write the files of one picture; the image comes last, so that its presence means all is there."""
+    """Write the files of one picture; the image is written last, so its presence means that all files exist."""
     fx = picture.camera.focal
     parts: dict[str, bytes] = {}
     if layout == "synthia":

@@ -1,4 +1,4 @@
-"""What stands along a street: poles, lamps, traffic lights, signs, trees, and the placing of flat figures."""
+"""Street objects: poles, lamps, traffic lights, signs, trees; placement of flat figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streets.sprites import Sprite, bare_tree, crown
 
 
 def place(canvas: Canvas, sprite: Sprite, x: float, z: float, angle: float, light: float, base: float = 0.0) -> None:
-    """Stand a flat figure at (x, z); angle 0 faces the camera, its left end is turned about the vertical axis."""
+    """Place a flat figure at (x, z); angle 0 faces the camera, its left end is turned about the vertical axis."""
     dx, dz = np.cos(angle) * sprite.width, np.sin(angle) * sprite.width
     a, b = (x - dx / 2, base, z - dz / 2), (x + dx / 2, base, z + dz / 2)
     shadow(canvas, (x, z + 0.05), 0.3, 0.2, 0.35, base)

@@ -66,9 +66,9 @@ PROFILES = {
         (1, 0.1),
     ],
 }
-GLASS = (3, 6)  # the strips of an outline that hold the rear window and the windscreen
+GLASS = (3, 6)  # outline strips of the rear window and the windscreen
 SIZES = {"sedan": (4.5, 1.75, 1.45), "hatch": (3.9, 1.7, 1.5), "van": (4.9, 1.95, 2.0), "bus": (10.8, 2.5, 3.0)}
-# Of the side windows, in parts of the length: lower and upper rear corner, pillar, upper and lower front corner.
+# Side windows, in parts of the length: lower and upper rear corner, pillar, upper and lower front corner.
 WINDOWS = {
     "sedan": (0.21, 0.31, 0.46, 0.56, 0.69),
     "hatch": (0.1, 0.14, 0.44, 0.52, 0.69),
@@ -147,7 +147,7 @@ def _side(
     length: float,
     height: float,
 ) -> None:
-    """Windows, door lines and wheels of the side that shows."""
+    """Windows, door lines and wheels of the visible side."""
     if kind == "bus":
         rows = ((0.42, 0.68), (0.74, 0.92)) if height > 3.6 else ((0.45, 0.85),)
         starts = np.arange(0.03, 0.9, 0.118)

@@ -28,7 +28,7 @@ def test_describes_a_checkpoint(daf_file, capsys):
     assert checkpoint.main([str(daf_file)]) == 0
     said = capsys.readouterr().out
     for words in (
-        "form       model_state_dict wrapper, names with module.; beside it: optimizer_state_dict",
+        "format     model_state_dict wrapper, names with module.; beside it: optimizer_state_dict",
         "network    DeepLabv2_depth (16 classes)",
         "encoder    resnet101\n",
         hashlib.sha256(daf_file.read_bytes()).hexdigest(),
@@ -69,7 +69,7 @@ def test_torchvision_weights_become_initial_weights(tmp_path, capsys):
         (["{root}/text.pth"], "not a readable"),
         (["{root}/good.pth", "--to", "plain"], "--out"),
         (["{root}/good.pth", "--to", "onnx", "--out", "x"], "onnx"),
-        (["{root}/good.pth", "--to", "plain", "--out", "{root}/good.pth"], "is there already"),
+        (["{root}/good.pth", "--to", "plain", "--out", "{root}/good.pth"], "already exists"),
     ],
 )
 def test_refusals(tmp_path, arguments, words, capsys):
@@ -90,7 +90,7 @@ def test_unknown_network_is_described(tmp_path, capsys):
     assert checkpoint.main([str(tmp_path / "x.pth")]) == 0
     said = capsys.readouterr().out
     assert "network    no network of the ADVENT family" in said
-    assert "loads with nothing here" in said
+    assert "loads with nothing in this project" in said
 
 
 def tiny_config(*overrides):
@@ -145,7 +145,7 @@ def test_a_timm_encoder_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(timm, "list_models", lambda: few[1:3])
     (tmp_path / "config.yml").unlink()
     said = said_of(tmp_path / "x.pth", capsys)
-    assert "none of this version's backbones" in said["encoder"]
+    assert "not a backbone of the installed version" in said["encoder"]
     assert "MODEL.ENCODER=timm:NAME" in said["loads with"]
 
 

@@ -35,7 +35,7 @@ def test_external_lists_and_labels(trained, tmp_path, external_ranking, caplog):
         shutil.rmtree(root / "exp/quick" / stage)
     line = tiny_data.command_line(root, "quick:ida", f"STAGE.RANKING_FROM={external_ranking}")
     assert train_intra.main(line) == 0
-    assert "nobody knows which network made this ranking" in caplog.text
+    assert "it is unknown which network made this ranking" in caplog.text
     assert (root / "exp/quick/ida/model_5.pth").is_file()
 
 

@@ -238,7 +238,7 @@ def test_readable_formats_are_predicted_and_others_reported(
     assert "f.heic: HEIC needs the package pillow-heif" in said.err
     assert "g.dng: camera raw files are not supported" in said.err
     left_out = "(2 .txt, 1 no suffix): deep/more.txt, no_suffix, notes.txt"
-    assert f"predict.py: left out, neither image nor video by their suffix {left_out}" in said.err
+    assert f"predict.py: ignored, neither image nor video by file extension {left_out}" in said.err
     for name in kinds:
         assert Image.open(tmp_path / f"out/classes/{name[0]}.png").size == (64, 48)
     for name in ("f.heic", "g.dng"):
@@ -306,8 +306,8 @@ def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.
     before = (tmp_path / "photos/classes/a.png").read_bytes()
     for arguments, words in (
         ((checkpoint, tmp_path / "nothing", tmp_path / "out"), "no such image, folder or video"),
-        ((checkpoint, tmp_path / "empty", tmp_path / "out"), "holds no image or video"),
-        ((checkpoint, tmp_path / "photos", tmp_path / "photos"), "is the input's folder"),
+        ((checkpoint, tmp_path / "empty", tmp_path / "out"), "contains no image or video"),
+        ((checkpoint, tmp_path / "photos", tmp_path / "photos"), "is the input folder"),
         ((checkpoint, tmp_path / "photos/classes", tmp_path / "photos"), "would be overwritten"),
         ((lonely, tmp_path / "photos", tmp_path / "out"), "--cfg"),
         ((tmp_path / "none.pth", tmp_path / "photos", tmp_path / "out", "--cfg", "quick:daf"), "no such checkpoint"),

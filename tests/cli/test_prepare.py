@@ -69,7 +69,7 @@ def test_a_target_without_labels_has_no_test_part(data: Path, capsys: pytest.Cap
     shutil.rmtree(data / "CamVid/valannot")
     line = tiny_data.command_line(data, "quick:daf")
     assert prepare.main(line) == 0
-    assert "test: left out (" in capsys.readouterr().out
+    assert "test: skipped (" in capsys.readouterr().out
     assert prepare.main([*line, "--role", "test"]) == 2
 
 

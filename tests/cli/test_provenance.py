@@ -99,7 +99,7 @@ def test_external_ranking_warns(copy, caplog):
     for file in ("provenance.json", "finished.json", "config.yml"):
         (copy / "exp/quick/rank" / file).unlink()
     assert intra(copy) == 0
-    assert "nobody knows which network" in caplog.text
+    assert "it is unknown which network" in caplog.text
 
 
 def test_resumed_ida_refuses_another_ranking(copy, capsys):
@@ -128,12 +128,12 @@ def test_status_shows_the_chain(copy, capsys):
     assert pipeline.main(arguments) == 0
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
     states = {row[0]: row[1:] for row in rows[2:]}
-    assert states["source_only"] == ["not begun", "-", "-"]
+    assert states["source_only"] == ["not started", "-", "-"]
     assert states["daf"][:1] == ["finished"]
     assert states["daf"][2] == "8 source images, 8 target images"
     assert states["isl"][1] == f"model_6.pth {sha256(copy / 'exp/quick/isl/model_6.pth')[:8]}"
     assert states["rank"][2] == f"model_6.pth {states['isl'][1][-8:]}, 8 target images"
-    assert states["ida"][0] == "not begun"
+    assert states["ida"][0] == "not started"
     assert sorted(copy.rglob("*")) == before
     (copy / "exp/quick/daf/finished.json").unlink()
     (copy / "CamVid/train/0001.png").unlink()

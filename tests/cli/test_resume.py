@@ -148,7 +148,7 @@ def test_lost_pseudo_labels_are_rebuilt_with_a_warning(stopped_isl, caplog):
     arguments, labels = stopped_isl
     shutil.rmtree(labels)
     assert train_isl.main(arguments) == 0
-    assert "differs from an undisturbed one" in caplog.text
+    assert "differs from an uninterrupted one" in caplog.text
 
 
 def test_equal_runs_give_equal_bytes(data):

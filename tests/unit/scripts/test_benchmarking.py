@@ -64,7 +64,7 @@ def test_tables_of_available_results(own: Benchmark) -> None:
 def test_wall_clock_and_cpu_minutes(own: Benchmark) -> None:
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in hours_table(own, own.tables[0]).splitlines()]
     assert lines[2] == ["method a", "2", "1.0 ± 0.0", "1.5 ± 0.0"]
-    assert hours_table(own, own.tables[0]).endswith("All together: 0.1 hours, 0.1 core hours.")
+    assert hours_table(own, own.tables[0]).endswith("Total: 0.1 hours, 0.1 core hours.")
 
 
 def test_page_is_updated_between_its_marks(own: Benchmark, tmp_path: Path) -> None:
@@ -81,25 +81,25 @@ def test_page_is_updated_between_its_marks(own: Benchmark, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="table's name"):
         fill_page(own, page)
     page.write_text("nothing")
-    with pytest.raises(ConfigError, match="holds no mark"):
+    with pytest.raises(ConfigError, match="contains no marker"):
         fill_page(own, page)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"tables": []}, "tables: holds nothing"),
+        ({"tables": []}, "tables: is empty"),
         ({"cell": []}, "unknown key 'cell'; did you mean cells"),
         ({"seeds": ["one"]}, "not of the right form"),
         ({"cells": [{"name": "a", "label": "", "script": "train.py"}]}, "cell a: the key 'cfg' is missing"),
         ({"cells": [PLAIN["cells"][1]]}, "after: no cell 'a' before it"),
-        ({"cells": [PLAIN["cells"][0], PLAIN["cells"][0]]}, "is there twice"),
-        ({"cells": [{**PLAIN["cells"][0], "script": "test.py"}]}, "test.py is no stage"),
-        ({"cells": [{**PLAIN["cells"][0], "source": "elsewhere"}]}, "source: want target or nothing, got 'elsewhere'"),
+        ({"cells": [PLAIN["cells"][0], PLAIN["cells"][0]]}, "is defined twice"),
+        ({"cells": [{**PLAIN["cells"][0], "script": "test.py"}]}, "test.py is not a stage script"),
+        ({"cells": [{**PLAIN["cells"][0], "source": "elsewhere"}]}, "source: expected target or nothing"),
         ({"tables": [{"name": "main", "rows": ["c"]}]}, "there is no cell 'c'"),
-        ({"tables": [{"rows": ["a"]}]}, "want a name and a list of cells"),
-        ({"tables": [{"name": "main", "rows": "a"}]}, "want a name and a list of cells"),
-        ({"tables": [{"name": "main", "differences": [["a", "b", "a"]]}]}, "table main: differences: want pairs"),
+        ({"tables": [{"rows": ["a"]}]}, "expected a name and a list of cells"),
+        ({"tables": [{"name": "main", "rows": "a"}]}, "expected a name and a list of cells"),
+        ({"tables": [{"name": "main", "differences": [["a", "b", "a"]]}]}, "table main: differences: expected pairs"),
     ],
 )
 def test_a_wrong_description_is_named(tmp_path: Path, change: dict[str, Any], words: str) -> None:
