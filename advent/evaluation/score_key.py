@@ -18,9 +18,10 @@ from advent.config.loading import config_digest
 from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.cache import stamp
+from advent.runtime.device import device_facts
 
 # Config keys for locations and for work other than scoring. All other keys, new ones too, are part of the digest: a key
-# missing from this list costs one more scoring and never returns a stale score. The device's type, the data set's root
+# missing from this list costs one more scoring and never returns a stale score. The device, the data set's root
 # and the checkpoints' contents are added separately.
 WITHOUT_EFFECT_ON_SCORES = (
     "DEVICE",
@@ -47,7 +48,7 @@ def setting_digest(config: Config, device: torch.device, datasets: Sequence[Stre
     """SHA-256 of everything except the checkpoint that a score depends on; `datasets`: all data sets that are read."""
     facts = {
         "config": config_digest(config, WITHOUT_EFFECT_ON_SCORES),
-        "device": device.type,
+        "device": device_facts(device),
         "data": [data_digest(dataset) for dataset in datasets],
         **code_and_libraries(),
     }

@@ -11,6 +11,7 @@ from torch.nn import functional
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import ASPP_DILATIONS, SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, Maps, ResNetEncoder
+from advent.model.precision import autocast
 
 BRANCH_CHANNELS = 16  # of each u_i; four of them are concatenated
 RELEASED_DEPTH_SIZE = (304, 228)  # (width, height); the depth head's fixed output size in the authors' code
@@ -25,7 +26,7 @@ def resize(x: Tensor, size_hw: Sequence[int]) -> Tensor:
 
 def full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """layer(x) in its weights' precision, under autocast too: inverse depth reaches 65536, float16 only 65504."""
-    with torch.autocast(x.device.type, enabled=False):
+    with autocast(x.device, None):
         return layer(x.to(layer.weight.dtype))
 
 

@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 
 from advent.build.data import target_data
-from advent.config.class_set import class_set
+from advent.config.class_set import class_set, target_spec
 from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset, collect_pseudo_labels
 from advent.dataset.image_io import read_ids
 from advent.dataset.resolved_layout import resolve_root
-from advent.dataset.spec import load_spec
 from advent.errors import UserError
 from advent.utils.loss import IGNORE_LABEL
 from advent.utils.metrics import confusion_matrix, intersection_over_union, mean_iou
@@ -122,7 +121,7 @@ def _labels(
 
 def training_truth(config: Config, names: Sequence[str]) -> StreetDataset:
     """The target's training images with their labels, at the network's input size. Raises UserError without labels."""
-    spec = load_spec(config.TARGET)
+    spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     root = resolve_root(config.DATA_ROOT, config.DATA_DIRECTORY_TARGET, spec)
     size = tuple(config.TRAIN.INPUT_SIZE_TARGET)
     return StreetDataset(

@@ -146,6 +146,13 @@ def test_the_depth_of_the_nearest_pixel_fits_into_reduced_precision(
     assert torch.isfinite(logits).all()
 
 
+@pytest.mark.parametrize(("method", "network"), METHODS[-2:])
+def test_networks_with_a_depth_head_run_where_there_is_no_autocast(method: str, network: str) -> None:
+    """PyTorch's meta device stands for MPS under an older PyTorch: `torch.autocast` itself raises on both."""
+    net = small_learner(method, network).net.to("meta")
+    assert net(torch.zeros(1, 3, 48, 64, device="meta"))[2].dtype == torch.float32
+
+
 def test_an_overflow_halves_the_scale_and_changes_nothing_else() -> None:
     learner = small_learner("AdvEnt", AMP="fp16")
     learner.update(0, *batches())
