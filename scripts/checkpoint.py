@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be i
 from advent.checkpoints.formats import ASPP_DILATIONS, IMAGENET, TORCHVISION, CheckpointInfo, listed, open_checkpoint
 from advent.checkpoints.io import digest, save
 from advent.cli import OneLineParser
+from advent.config.files import aliases
 from advent.config.loading import default_config, load_config, protocol_sections
 from advent.config.schema import Config
 from advent.errors import ConfigError, UserError, printable
@@ -119,6 +120,13 @@ def _encoders(info: CheckpointInfo, beside: Path | None) -> list[str]:
     return matching_backbones(info.weights) or ["timm, but not a backbone of the installed version"]
 
 
+def _shipped_configs() -> list[str]:
+    """Names of the configs that describe trained networks: sections of protocols, then baselines of their own name."""
+    protocols = [file.stem for file in sorted(CONFIGS.glob("*.yml")) if file.stem != "aliases"]
+    sections = [f"{name}:{section.name}" for name in protocols for section in protocol_sections(name) if section.trains]
+    return [*sections, *(name for name, entry in aliases().items() if isinstance(entry, dict) and "method" in entry)]
+
+
 def _command(path: Path, info: CheckpointInfo, beside: Path | None, encoders: Sequence[str]) -> str:
     """The command that evaluates a network, by the config beside it or the shipped configs that describe it."""
 
@@ -129,11 +137,7 @@ def _command(path: Path, info: CheckpointInfo, beside: Path | None, encoders: Se
     single = f"TEST.MODE=single TEST.RESTORE_FROM={path}{dilations}"
     if beside is not None:
         return f"python test.py --cfg {beside} {single}"
-    fitting = []
-    for file in sorted(CONFIGS.glob("*.yml")):
-        for section in protocol_sections(file) if file.stem != "aliases" else []:
-            if section.trains and _settings(load_config(f"{file.stem}:{section.name}")) == info.settings:
-                fitting.append(f"{file.stem}:{section.name}")
+    fitting = [name for name in _shipped_configs() if _settings(load_config(name)) == info.settings]
     if not fitting:
         usual = _settings(default_config())
         keys = {

@@ -132,9 +132,12 @@ def _choose(reference: ConfigReference, sections: dict[str, StageSection], scrip
             command = f"python {section.script} --cfg {reference.name}:{section.name}"
             raise ConfigError(f"{reference.name}:{section.name} is a section of {section.script}; run: {command}")
         return section
-    if not sections or script not in (*KINDS, *SCORES):
+    if not sections or script is None:
         return None
     own = [section for section in sections.values() if section.script == SCORES.get(script, script)]
+    if script not in (*KINDS, *SCORES):  # a tool that looks at data or networks: as stage 0 uses them
+        own = [section for section in sections.values() if section.script == "train.py"]
+        return own[-1] if own else None
     if not own:
         raise ConfigError(f"{reference.name}: no section for {script}; its sections: {listed}")
     return own[-1]

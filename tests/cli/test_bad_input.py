@@ -98,7 +98,7 @@ CASES = {
     "test of another network": (test_script, "quick:daf", ["TEST.RESTORE_FROM={root}/weights.pth"],
                                 checkpoint({"a.weight": torch.zeros(1)}), ["weights.pth", "missing", "unexpected"]),
     "single without a file": (test_script, "quick:daf", ["TEST.MODE=single"], nothing, ["TEST.RESTORE_FROM"]),
-    "pipeline of a stage": (pipeline, "quick:daf", [], nothing, ["PIPELINE.STAGES"]),
+    "pipeline of a stage": (pipeline, "quick:daf", [], nothing, ["quick:daf", "single stage"]),
     "override for no stage": (pipeline, "quick", ["dag:TRAIN.EARLY_STOP=1"], nothing, ["dag", "daf"]),
     # Flags.
     "resume and overwrite": (train, "quick:daf", ["--resume", "--overwrite"], nothing, ["--overwrite", "--resume"]),
@@ -130,7 +130,7 @@ CASES = {
     "truncated label": (train, "quick:daf", [], cut("streets", "parsed_LABELS", "0000001.png"), ["0000001.png"]),
     "image bomb": (train, "quick:daf", [], lambda root: png_that_claims(root / "streets/RGB/0000004.png", 90_000, 90_000),
                    ["0000004.png"]),
-    "zero-byte image": (train, "quick:daf", [], overwrite(b"", "streets", "RGB", "0000001.png"), ["0000001.png", "picture"]),
+    "zero-byte image": (train, "quick:daf", [], overwrite(b"", "streets", "RGB", "0000001.png"), ["0000001.png", "image"]),
     "image of 16 bits": (train, "quick:daf", [], lambda root: write_16bit(root / "CamVid/train/0003.png", (48, 64, 3)), ["0003.png", "8 bits"]),
     "gray image of 16 bits": (train, "quick:daf", [], lambda root: write_16bit(root / "CamVid/train/0003.png", (48, 64)), ["0003.png", "8 bits"]),
     "label with id 200": (train, "quick:daf", [], label_id(200), ["0000000.png", "200"]),

@@ -32,8 +32,8 @@ def test_describes_a_checkpoint(daf_file, capsys):
         "network    DeepLabv2_depth (16 classes)",
         "encoder    resnet101\n",
         hashlib.sha256(daf_file.read_bytes()).hexdigest(),
-        f"python test.py --cfg dg TEST.MODE=single TEST.RESTORE_FROM={daf_file}",
-        "(or: intra_trained, intrada, isl",
+        f"python test.py --cfg ep1:daf TEST.MODE=single TEST.RESTORE_FROM={daf_file}",
+        "(or: ep1:isl, ep1:ida)",
     ):
         assert words in said
 
@@ -57,7 +57,7 @@ def test_torchvision_weights_become_initial_weights(tmp_path, capsys):
     assert checkpoint.main([str(tmp_path / "resnet101.pth"), "--to", "plain", "--out", str(start)]) == 0
     said = capsys.readouterr().out
     assert "torchvision's ImageNet ResNet" in said
-    assert "python train.py --cfg dg daf:" not in said
+    assert "python train.py --cfg ep1:daf daf:" not in said
     assert "TRAIN.RESTORE_FROM=" in said
     assert "fc.weight" not in torch.load(start, weights_only=True)
 
@@ -167,8 +167,8 @@ def test_adaptsegnets_network_is_not_offered_as_advents(tmp_path, capsys):
     [
         ("dada", "dada"),
         ("ep3_dada", "ep3_dada"),
-        ("minent_gta5", "advent_gta5"),
-        ("advent_intrada", "advent"),
+        ("minent_gta5", "gta5:minent"),
+        ("advent_intrada", "ep1_intrada:advent"),
     ],
 )
 def test_shipped_config_of_each_released_network_is_found(tmp_path, capsys, cfg, fits):

@@ -176,7 +176,7 @@ def test_home_folder_is_expanded_in_every_path_key(tmp_path, monkeypatch):
             assert dict(module.flat(config))[key] == f"{tmp_path}/a b"
     assert [f"{tmp_path}/a", "b"] == load_config("dg", ["TEST.ENSEMBLE=[~/a, b]"]).TEST.ENSEMBLE
     assert load_config("dg", ["DATA_ROOT=a/~/b"]).DATA_ROOT == "a/~/b"
-    with pytest.raises(ConfigError, match=r"DATA_ROOT.*no home folder ~nobody-here"):
+    with pytest.raises(ConfigError, match=r"DATA_ROOT.*unknown home folder ~nobody-here"):
         load_config("dg", ["DATA_ROOT=~nobody-here/data"])
 
 

@@ -34,7 +34,8 @@ def test_a_script_takes_its_own_section():
     assert load_config("quick", script="test.py").STAGE.NAME == "daf"
     assert load_config("quick", script="test_intra.py").STAGE.NAME == "ida"
     assert load_config("quick:isl", script="test.py").STAGE.NAME == "isl"
-    assert load_config("ep2", script="doctor.py").STAGE.PROTOCOL is None  # the shared part of the stages
+    assert load_config("ep2", script="doctor.py").STAGE.PROTOCOL == "ep2:daf"  # a tool: as stage 0
+    assert load_config("ep2").STAGE.PROTOCOL is None  # what the stages share
 
 
 @pytest.mark.parametrize(
