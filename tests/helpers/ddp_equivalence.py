@@ -29,8 +29,10 @@ def make_learner(method: str, statistics: bool = False) -> Any:
     from advent.model.deeplabv2 import initialise
     from advent.model.encoder import ResNetEncoder
     from advent.training.learner import Learner
+    from daf.registration import register
     from ida.intra import intra_method
 
+    register()
     config = default_config()
     config.NUM_CLASSES, config.TRAIN.MAX_ITERS = CLASSES, 100
     # Large enough that five steps move every weight by far more than rounding.
