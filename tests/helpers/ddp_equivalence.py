@@ -22,7 +22,6 @@ STEPS = 5
 
 def make_learner(method: str, statistics: bool = False) -> Any:
     """Learner of a tiny float64 network; batch norm is in eval mode unless `statistics` is set."""
-    import daf.methods  # noqa: F401
     from advent.config.loading import default_config
     from advent.methods.registry import find_method, find_network
     from advent.methods.steps import Method, supervised_step
