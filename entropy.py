@@ -1,9 +1,9 @@
 """Stage 2a: depth-aware ranking of the target, its split into easy and hard, pseudo labels of every image.
 
     python entropy.py --normalize False --lambda1 0.66
-    python entropy.py --cfg rank --best_iter 20000
+    python entropy.py --cfg ep1 --best_iter 20000
 
-Leaves `easy_split.txt`, `hard_split.txt`, `ranking.csv` and `color_masks/` where train_intra.py looks for them.
+Writes `easy_split.txt`, `hard_split.txt`, `ranking.csv` and `color_masks/` where train_intra.py finds them.
 """
 
 from __future__ import annotations
@@ -11,31 +11,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from daf.own_advent import require_own_advent
+from ida.cli import ranking_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and rank; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-
-    parser = doors.make_parser("entropy.py", "Stage 2a: rank the target and split it into easy and hard.", "rank.yml")
-    parser.add_argument(
-        "--normalize", type=doors.normalize_mode, metavar="BOOL",
-        help="normalise scores by rare classes: true, false, or release (the published split's)",
-    )  # fmt: skip
-    parser.add_argument("--lambda1", type=float, metavar="SHARE", help="share of the target that becomes the easy half")
-    parser.add_argument("--best_iter", "--best-iter", type=int, metavar="N", help="rank with model_N.pth, not the last")
-    args = parser.parse_args(argv)
-
-    def body() -> None:
-        from ida.rank_stage import rank_stage
-
-        overrides = [] if args.normalize is None else [f"RANK.NORMALIZE={args.normalize}"]
-        overrides += [] if args.lambda1 is None else [f"RANK.LAMBDA1={args.lambda1}"]
-        rank_stage(doors.config_from_args(args, overrides), best_iter=args.best_iter)
-
-    return doors.run_door("entropy.py", body, argv)
+    """Rank the target by its depth-aware score and split it; returns the exit code."""
+    return ranking_command("entropy.py", "Stage 2a: rank the target and split it into easy and hard.", argv)
 
 
 if __name__ == "__main__":

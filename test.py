@@ -1,9 +1,9 @@
-"""Per-class IoU and mIoU of one checkpoint, the last snapshot, or every one.
+"""Per-class IoU and mIoU of one checkpoint, the last one, or every one.
 
     python test.py --cfg ./configs/configs/dg.yml
     python test.py --cfg dg TEST.MODE=best
 
-Prints a table and writes `results.json` into the stage's folder.
+Prints a table and writes `results.json` to the stage's folder.
 """
 
 from __future__ import annotations
@@ -11,19 +11,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from daf.own_advent import require_own_advent
+from ida.cli import evaluation_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and score; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-
-    parser = doors.make_test_parser(
-        "test.py", "Per-class IoU and mIoU of one checkpoint, the last snapshot, or every one.", "dg.yml"
-    )
-    args = parser.parse_args(argv)
-    return doors.run_door("test.py", lambda: doors.evaluate_and_print(args), argv)
+    """Score the checkpoints that TEST names on the target's labelled set; returns the exit code."""
+    return evaluation_command("test.py", "Per-class IoU and mIoU of one checkpoint, the last one, or every one.", argv)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python test_intra.py --cfg ./intrada.yml
     python test_intra.py --cfg ./intra_trained.yml TEST.RESTORE_FROM=FILE
 
-Prints a table and writes `results.json` into the stage's folder.
+Prints a table and writes `results.json` to the stage's folder.
 """
 
 from __future__ import annotations
@@ -11,21 +11,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from daf.own_advent import require_own_advent
+from ida.cli import evaluation_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and score; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-
-    parser = doors.make_test_parser(
-        "test_intra.py",
-        "As test.py, for the model of intra-domain adaptation; also evaluates a published checkpoint.",
-        "intrada.yml",
-    )
-    args = parser.parse_args(argv)
-    return doors.run_door("test_intra.py", lambda: doors.evaluate_and_print(args), argv)
+    """Score the checkpoints that TEST names on the target's labelled set; returns the exit code."""
+    return evaluation_command("test_intra.py", "As test.py, for the model of intra-domain adaptation.", argv)
 
 
 if __name__ == "__main__":

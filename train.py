@@ -1,9 +1,9 @@
 """Stage 0: adversarial training in depth-aware space, labelled source to unlabelled target (or a baseline method).
 
     python train.py --cfg ./configs/configs/dg.yml --data-root DIR
-    python train.py --cfg quick/dg --resume TRAIN.MAX_ITERS=900
+    python train.py --cfg quick --resume TRAIN.MAX_ITERS=900
 
-Leaves `model_{iter}.pth`, `config.yml` and `metrics.jsonl` in the stage's folder under --exp-root.
+Writes `model_{iter}.pth`, `config.yml` and `metrics.jsonl` to the stage's folder under --exp-root.
 """
 
 from __future__ import annotations
@@ -11,26 +11,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from daf.own_advent import require_own_advent
+from ida.cli import train_stage, training_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and run the stage; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-
-    parser = doors.make_parser(
-        "train.py", "Stage 0: train a method of adaptation, source to target.", "dg.yml", trains=True
-    )
-    args = parser.parse_args(argv)
-
-    def body() -> None:
-        from advent.domain_adaptation.train_UDA import train_stage
-
-        config = doors.config_from_args(args)
-        train_stage(config, resume=args.resume, overwrite=args.overwrite)
-
-    return doors.run_door("train.py", body, argv, resumes=True)
+    """Train TRAIN.DA_METHOD on SOURCE -> TARGET; returns the exit code."""
+    return training_command("train.py", "Stage 0: train an adaptation method, source to target.", train_stage, argv)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python train_intra.py --cfg ./intrada.yml
 
-Needs the splits and pseudo labels of entropy.py and starts from the last snapshot of stage 1.
+Needs the splits and pseudo labels of entropy.py and starts from the last checkpoint of stage 1.
 """
 
 from __future__ import annotations
@@ -10,26 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from daf.own_advent import require_own_advent
+from ida.cli import intra_stage, training_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and run the stage; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-
-    parser = doors.make_parser(
-        "train_intra.py", "Stage 2b: adversarial training, easy half to hard half.", "intrada.yml", trains=True
-    )
-    args = parser.parse_args(argv)
-
-    def body() -> None:
-        from ida.methods import intra_stage
-
-        config = doors.config_from_args(args)
-        intra_stage(config, resume=args.resume, overwrite=args.overwrite)
-
-    return doors.run_door("train_intra.py", body, argv, resumes=True)
+    """Train easy half -> hard half; returns the exit code."""
+    return training_command("train_intra.py", "Stage 2b: adversarial training, easy to hard half.", intra_stage, argv)
 
 
 if __name__ == "__main__":

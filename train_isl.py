@@ -2,7 +2,7 @@
 
     python train_isl.py --exp_root_dir=DIR --data_root=DIR
 
-Starts from the last snapshot of stage 0 under the same experiment root (or TRAIN.RESTORE_FROM=FILE).
+Starts from the last checkpoint of stage 0 under the same experiment root (or TRAIN.RESTORE_FROM=FILE).
 """
 
 from __future__ import annotations
@@ -10,26 +10,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from daf.own_advent import require_own_advent
+from ida.cli import isl_stage, training_command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and run the stage; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-
-    parser = doors.make_parser(
-        "train_isl.py", "Stage 1: iterative self-learning on the target's pseudo labels.", "isl.yml", trains=True
-    )
-    args = parser.parse_args(argv)
-
-    def body() -> None:
-        from ida.isl import isl_stage
-
-        config = doors.config_from_args(args)
-        isl_stage(config, resume=args.resume, overwrite=args.overwrite)
-
-    return doors.run_door("train_isl.py", body, argv, resumes=True)
+    """Train on pseudo labels that are updated every ISL.REFRESH_EVERY iterations; returns the exit code."""
+    text = "Stage 1: iterative self-learning on the target's pseudo labels."
+    return training_command("train_isl.py", text, isl_stage, argv)
 
 
 if __name__ == "__main__":

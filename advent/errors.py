@@ -1,4 +1,4 @@
-"""Errors that a user can cause. Each message is one line: what, where, and how to mend it."""
+"""User errors. Each message is one line: what is wrong, where, and how to fix it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Base of everything a user can mend; the doors turn it into one line and exit code 2."""
+    """Base class of user errors; the command line prints one line and exits with code 2."""
 
     exit_code = 2
 
@@ -18,56 +18,56 @@ class ConfigError(UserError):
 
 
 class DataError(UserError):
-    """A data set, one of its files, or its description is wrong or missing."""
+    """A data set, one of its files, or its spec is wrong or missing."""
 
 
 class CheckpointError(UserError):
-    """A checkpoint is missing, unreadable, or belongs to another network."""
+    """A checkpoint is missing, unreadable, or of another network."""
 
 
 class MissingStage(UserError):
-    """What an earlier stage leaves behind is not there yet; the message names the command that makes it."""
+    """The output of an earlier stage is missing; the message contains the command that creates it."""
 
 
 class DeviceError(UserError):
-    """The device that was asked for is not available."""
+    """The requested device is not available."""
 
 
 class StaleInput(UserError):
-    """What a stage found was made from something else than what it works on."""
+    """An existing input or output of a stage was made from other data, config or checkpoints than the current ones."""
 
 
 class FolderInUse(UserError):
-    """Another run works in the folder."""
+    """Another run is using the folder."""
 
 
 class NotFinite(UserError):
-    """Losses, gradients or outputs are infinite or not a number; no update was made, nothing was written of them."""
+    """Losses, gradients or outputs are infinite or NaN; they caused no update and were not written."""
 
 
 def closest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that a misspelt one most likely means."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.45)
-    return found[0] if found else None
+    """Closest known word to a misspelt one, or None."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.45)
+    return matches[0] if matches else None
 
 
 def hint(word: str, known: Iterable[str]) -> str:
-    """The end of an error on an unknown word: the closest known one, else all of them."""
+    """End of an error message about an unknown word: the closest known word, else all of them."""
     known = list(known)
-    found = closest(word, known)
-    return f"did you mean {found}?" if found else f"known: {', '.join(known)}"
+    match = closest(word, known)
+    return f"did you mean {match}?" if match else f"known: {', '.join(known)}"
 
 
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")  # colours, titles, links
 
 
 def printable(text: str) -> str:
-    """Text on one line without terminal escapes and control characters: file names and other people's errors."""
+    """Untrusted text (file names, other libraries' errors) on one line without escapes and control characters."""
     kept = (c if c.isprintable() else " " if c.isspace() else "?" for c in _ESCAPES.sub("", text))
     return "".join(kept)
 
 
 def first_line(error: object, limit: int = 160) -> str:
-    """The first line of another library's error, printable; the error's type where it has no text."""
+    """First line of another library's error, printable, cut to `limit` characters; the error's type without text."""
     lines = [line for line in map(printable, str(error).strip().splitlines()) if line.strip()]
     return lines[0].strip()[:limit] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""A trained network as ONNX: any batch and size, checked against PyTorch, its conventions in the file's metadata."""
+"""ONNX export: dynamic batch and image size, outputs checked against PyTorch, conventions stored as metadata."""
 
 from __future__ import annotations
 
@@ -15,41 +15,41 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import advent
-from advent.engine.checkpoint import digest
+from advent.checkpoints.io import digest
 from advent.errors import ConfigError, DataError
 from daf.inference import Model
 
 OPSET = 18
 OPSETS = range(16, 21)
-TOLERANCE = 1e-4  # of the largest output
-EXAMPLE_HW = (96, 160)  # that the network is traced with; unequal, and no size that code could mistake for another
+TOLERANCE = 1e-4  # relative to the largest output value
+EXAMPLE_HW = (96, 160)  # image size for tracing; height and width differ, so that mixing them up is noticed
 
 
 class Exported(nn.Module):
-    """What the file computes: images (B, 3, H, W) -> logits (B, C, H, W), and inverse depth (B, 1, H, W) if any."""
+    """The exported module: images (B, 3, H, W) -> logits (B, C, H, W), and inverse depth (B, 1, H, W) if predicted."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Every output resized to the image, as evaluation does: bilinear, corners aligned."""
-        found = self.net(image)
+        """Outputs resized to the image size as in evaluation: bilinear, corners aligned."""
+        outputs = self.net(image)
         size = image.shape[-2:]
         return tuple(
-            functional.interpolate(one, size=size, mode="bilinear", align_corners=True)
-            for one in (found[1], *found[2:])
+            functional.interpolate(output, size=size, mode="bilinear", align_corners=True)
+            for output in (outputs[1], *outputs[2:])
         )
 
 
 def export_onnx(model: Model, path: Path, checkpoint: Path, opset: int = OPSET) -> dict[str, float]:
-    """Write an ONNX file, whole and checked or not at all; returns the largest relative error per size checked.
+    """Write a checked ONNX file atomically; returns the largest relative error per checked size and output.
 
-    Raises ConfigError where a library is missing, DataError where the file differs from PyTorch by more than 1e-4.
+    Raises ConfigError if a library is missing, DataError if the outputs differ from PyTorch by more than 1e-4.
     """
     onnx = _libraries()
     if model.device.type != "cpu":
-        raise ConfigError("--device: a network is exported on the CPU; leave it out")
+        raise ConfigError("--device: export runs on the CPU; remove the option")
     net = Exported(model.net).eval()
     names = ["logits", *(["depth"] if model.gives_depth else [])]
     image = torch.zeros(2, 3, *EXAMPLE_HW)
@@ -57,22 +57,30 @@ def export_onnx(model: Model, path: Path, checkpoint: Path, opset: int = OPSET) 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        # The tracing exporter: the newer one (dynamo=True) does not come to an end on timm's padding at free sizes.
+        # The tracing exporter: the newer one (dynamo=True) does not terminate on timm's padding with dynamic sizes.
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # it speaks of its own age and of every constant that it folds
+            warnings.simplefilter("ignore")  # the exporter warns of its deprecation and of every folded constant
             torch.onnx.export(
-                net, (image,), str(temporary), dynamo=False, opset_version=opset, input_names=["image"],
-                output_names=names, dynamic_axes=dict.fromkeys(["image", *names], axes),
-            )  # fmt: skip
+                net,
+                (image,),
+                str(temporary),
+                dynamo=False,
+                opset_version=opset,
+                input_names=["image"],
+                output_names=names,
+                dynamic_axes=dict.fromkeys(["image", *names], axes),
+            )
         proto = onnx.load(str(temporary))
         for key, value in conventions(model, checkpoint, opset).items():
             proto.metadata_props.add(key=key, value=value)
         onnx.checker.check_model(proto)
         onnx.save(proto, str(temporary))
         errors = compare(net, temporary)
-        worst = float(np.max(list(errors.values())))  # NaN where any is: the built-in max passes over a later one
+        worst = float(np.max(list(errors.values())))  # propagates NaN; the built-in max does not always
         if not worst <= TOLERANCE:
-            raise DataError(f"{path}: not written, it differs from PyTorch by {worst:.1e}; allowed is {TOLERANCE:.0e}")
+            raise DataError(
+                f"{path}: not written: outputs differ from PyTorch by {worst:.1e}; allowed: {TOLERANCE:.0e}"
+            )
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -80,7 +88,7 @@ def export_onnx(model: Model, path: Path, checkpoint: Path, opset: int = OPSET) 
 
 
 def conventions(model: Model, checkpoint: Path, opset: int) -> dict[str, str]:
-    """What whoever runs the file must know, as its metadata."""
+    """Metadata of the ONNX file: input, preprocessing, outputs, classes, source checkpoint."""
     size = " x ".join(map(str, model.size))
     depth = {"depth": "inverse depth 65536 / (centimetres + 1), (batch, 1, height, width) float32; large is near"}
     return {
@@ -104,9 +112,9 @@ def conventions(model: Model, checkpoint: Path, opset: int) -> dict[str, str]:
 
 
 def compare(net: nn.Module, path: Path, sizes: Sequence[tuple[int, int]] = ((64, 96), (75, 101))) -> dict[str, float]:
-    """onnxruntime beside PyTorch on random images of (height, width): the largest difference over the largest value.
+    """Compare onnxruntime with PyTorch on random images of each (height, width).
 
-    "64x96 logits" -> error, for every size and output.
+    Returns "96x64 logits" (width x height, output) -> largest difference / largest value, for every size and output.
     """
     import onnxruntime
 
@@ -115,9 +123,9 @@ def compare(net: nn.Module, path: Path, sizes: Sequence[tuple[int, int]] = ((64,
     for batch, (height, width) in enumerate(sizes, start=1):
         image = 255 * torch.rand(batch, 3, height, width, generator=generator) - 110
         with torch.no_grad():
-            wanted = [one.numpy() for one in net(image)]
-        found = session.run(None, {"image": image.numpy()})
-        for output, ours, theirs in zip(session.get_outputs(), wanted, found, strict=True):
+            expected = [output.numpy() for output in net(image)]
+        actual = session.run(None, {"image": image.numpy()})
+        for output, ours, theirs in zip(session.get_outputs(), expected, actual, strict=True):
             error = np.abs(ours - theirs).max() / max(float(np.abs(ours).max()), 1e-12)
             errors[f"{width}x{height} {output.name}"] = float(error)
     return errors
@@ -128,6 +136,6 @@ def _libraries() -> Any:
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise ConfigError(f"export: needs {error.name}; pip install -e '.[export]'") from None
+        raise ConfigError(f"export: {error.name} is not installed; pip install -e '.[export]'") from None
     onnxruntime.set_default_logger_severity(3)
     return onnx

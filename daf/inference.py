@@ -1,4 +1,4 @@
-"""A trained network on anyone's images: no data set, no stage, the same numbers as evaluation.
+"""Inference on arbitrary images with a trained network; predictions equal those of evaluation.
 
 from daf import load_model, predict
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 import cv2
 import numpy as np
@@ -19,27 +19,29 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-import daf.methods  # noqa: F401  (registers the networks that a checkpoint may hold)
-from advent.dataset import geometry as geometries
+from advent.build.network import build_network
+from advent.config.class_set import class_set
+from advent.config.loading import load_config
+from advent.config.schema import Config
+from advent.dataset import resize as geometries
 from advent.dataset.base_dataset import network_images
 from advent.dataset.classes import ClassSet
 from advent.dataset.exif import turn_of
-from advent.dataset.geometry import GEOMETRIES, Size
-from advent.dataset.protocol import class_set
-from advent.dataset.reading import read_image
-from advent.domain_adaptation.config import load_config
-from advent.engine.build import build_network
-from advent.engine.device import pick_device, set_tf32
-from advent.engine.precision import AMP_DTYPES, placed
-from advent.engine.predictor import not_finite, outputs, refuse_not_finite
-from advent.engine.registry import find_network
-from advent.engine.scoring import predicted
+from advent.dataset.image_io import read_image
+from advent.dataset.resize import GEOMETRIES, Size
 from advent.errors import ConfigError, printable
+from advent.evaluation.evaluate import upsample_argmax
+from advent.evaluation.predictor import not_finite, outputs, refuse_not_finite
+from advent.methods.registry import find_network
+from advent.model.precision import AMP_DTYPES, to_device
+from advent.runtime.device import pick_device, set_tf32
+from advent.utils.deprecation import deprecated_names
 from advent.utils.loss import self_information
 from advent.utils.viz_segmask import colorize_mask
+from daf.registration import register
 
 log = logging.getLogger(__name__)
-CONFIG = "config.yml"  # what every stage leaves beside its snapshots
+CONFIG = "config.yml"  # written by every stage beside its snapshots
 
 T = TypeVar("T")
 Picture = str | Path | Image.Image | np.ndarray
@@ -47,15 +49,16 @@ Picture = str | Path | Image.Image | np.ndarray
 
 @dataclass(frozen=True)
 class Model:
-    """A network with what its numbers mean.
+    """A trained network with its classes and preprocessing.
 
-    `size`: (width, height) that images are brought to, as `geometry` says (stretch, or keep the aspect and pad);
-    `mean`: BGR, subtracted from 0..255; `amp`: off, bf16 or fp16. With a depth head (`gives_depth`) it predicts inverse
-    depth, 65536 / (centimetres + 1), in the source's scale, whatever unit the source's files had.
+    `size`: (width, height) of the network's input; `geometry`: how images are resized to it (stretch, or keep the
+    aspect and pad); `mean`: BGR, subtracted from 0..255; `amp`: off, bf16 or fp16. With a depth head (`gives_depth`)
+    the network predicts inverse depth, 65536 / (centimetres + 1), on the source's scale, for any unit of the source's
+    files.
     """
 
     net: nn.Module
-    config: Any
+    config: Config
     classes: ClassSet
     size: Size
     mean: tuple[float, ...]
@@ -65,16 +68,16 @@ class Model:
     gives_depth: bool
 
     def colors(self, prediction: Prediction) -> Image.Image:
-        """The class map in the classes' colours, as a paletted picture."""
+        """The class map in the classes' colours, as a paletted image."""
         return colorize_mask(prediction.classes, self.classes.colors)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of one image, everything at the image's own height and width.
+    """Prediction for one image; all maps have the image's own height and width.
 
-    classes: (H, W) uint8 train ids; depth: (H, W) float32 inverse depth, large is near, None where the network has no
-    depth head. On request: entropy (H, W) float32 in [0, 1]; depth_aware (H, W) float32, the paper's depth-aware map
+    classes: (H, W) uint8 train ids; depth: (H, W) float32 inverse depth, large is near, None if the network has no
+    depth head. Optional: entropy (H, W) float32 in [0, 1]; depth_aware (H, W) float32, the paper's depth-aware map
     summed over the classes (entropy x depth at the input's size); probabilities (C, H, W) float32.
     """
 
@@ -94,28 +97,36 @@ def load_model(
     size: Sequence[int] | None = None,
     geometry: str | None = None,
 ) -> Model:
-    """A trained network, ready to predict.
+    """Load a trained network for inference.
 
     Network, classes, input size, geometry and mean are read from `cfg` (a path, or a name under configs/), else from
-    the `config.yml` beside the checkpoint. `amp`, `size` (width, height) and `geometry` replace the config's. Raises
-    ConfigError, CheckpointError or DeviceError in one line.
+    the `config.yml` beside the checkpoint. `amp`, `size` (width, height) and `geometry` override the config.
+    Raises ConfigError, CheckpointError or DeviceError.
     """
+    register()
     file = cfg if cfg is not None else _config_beside(Path(checkpoint))
     config = load_config(file)
-    bring = _known_geometry(geometry) if geometry is not None else _geometry_of(config, file)
-    chosen = amp if amp is not None else config.TRAIN.AMP
-    if chosen not in AMP_DTYPES:
-        raise ConfigError(f"amp: {chosen!r} is none of {', '.join(AMP_DTYPES)}")
-    where = pick_device(device)
+    chosen_geometry = _known_geometry(geometry) if geometry is not None else _geometry_of(config, file)
+    precision = amp if amp is not None else config.TRAIN.AMP
+    if precision not in AMP_DTYPES:
+        raise ConfigError(f"amp: {precision!r} is none of {', '.join(AMP_DTYPES)}")
+    torch_device = pick_device(device)
     set_tf32(config.TRAIN.TF32)
-    net = placed(build_network(config, checkpoint), where).eval()
-    wide, high = size if size is not None else config.TEST.INPUT_SIZE_TARGET
-    if min(wide, high) < 32:
-        raise ConfigError(f"size: {wide} x {high} (width, height) is too small; at least 32 x 32")
+    net = to_device(build_network(config, checkpoint), torch_device).eval()
+    width, height = size if size is not None else config.TEST.INPUT_SIZE_TARGET
+    if min(width, height) < 32:
+        raise ConfigError(f"size: {width} x {height} (width, height) is too small; at least 32 x 32")
     return Model(
-        net, config, class_set(config), (int(wide), int(high)), tuple(config.TRAIN.IMG_MEAN),
-        bring, where, chosen, find_network(config).gives_depth,
-    )  # fmt: skip
+        net,
+        config,
+        class_set(config),
+        (int(width), int(height)),
+        tuple(config.TRAIN.IMG_MEAN),
+        chosen_geometry,
+        torch_device,
+        precision,
+        find_network(config).gives_depth,
+    )
 
 
 @overload
@@ -136,42 +147,45 @@ def predict(
 ) -> Prediction | list[Prediction]:
     """Predict one image, or a sequence of them in batches; images may differ in size.
 
-    images: files, Pillow pictures, or (H, W, 3) uint8 RGB arrays. `maps` adds entropy and depth-aware map. Raises
-    DataError on a file that cannot be read.
+    images: files, Pillow images, or (H, W, 3) uint8 RGB arrays. `maps` adds entropy and the depth-aware map.
+    Raises DataError on a file that cannot be read.
     """
     if isinstance(images, (str, Path, Image.Image, np.ndarray)):
         return predict(model, [images], maps=maps, probabilities=probabilities)[0]
-    found: list[Prediction] = []
-    for batch in in_batches(map(upright, images), batch_size):
-        found += predict_batch(model, batch, maps=maps, probabilities=probabilities)
-    return found
+    predictions: list[Prediction] = []
+    for batch in in_batches(map(load_rgb, images), batch_size):
+        predictions += predict_batch(model, batch, maps=maps, probabilities=probabilities)
+    return predictions
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The same items in lists of `size`; the last one may be shorter."""
-    left = iter(items)
-    while batch := list(islice(left, max(size, 1))):
+    """Consecutive lists of `size` items; the last may be shorter."""
+    remaining = iter(items)
+    while batch := list(islice(remaining, max(size, 1))):
         yield batch
 
 
 @torch.inference_mode()
 def predict_batch(
-    model: Model, pictures: Sequence[Image.Image], *, maps: bool = False, probabilities: bool = False,
+    model: Model,
+    pictures: Sequence[Image.Image],
+    *,
+    maps: bool = False,
+    probabilities: bool = False,
     names: Sequence[str] = (),
-) -> list[Prediction]:  # fmt: skip
-    """One forward pass over RGB pictures of any sizes; each prediction comes back at its picture's own size.
+) -> list[Prediction]:
+    """One forward pass over RGB images of any sizes; each prediction has its image's own size.
 
-    Raises NotFinite naming the pictures (by `names`, else by their places) where outputs are infinite or not a number:
-    they stand for no class and no depth.
+    Raises NotFinite naming the images with infinite or NaN outputs (by `names`, else by index in the batch).
     """
     bgr = np.stack([cv2.cvtColor(_resized(model, picture), cv2.COLOR_RGB2BGR) for picture in pictures])
     mean = torch.tensor(model.mean, dtype=torch.float32, device=model.device)
     logits, depth = outputs(
         model.net, network_images(torch.from_numpy(bgr).to(model.device), mean), AMP_DTYPES[model.amp]
     )
-    called = names or [f"image {i} of the batch" for i in range(len(pictures))]
-    spoilt = not_finite(called, logits, depth)
-    refuse_not_finite(spoilt, "the network's logits or depth", model.amp, option="amp off")
+    image_names = names or [f"image {i} of the batch" for i in range(len(pictures))]
+    nonfinite = not_finite(image_names, logits, depth)
+    refuse_not_finite(nonfinite, "the network's logits or depth", model.amp, option="amp off")
     return [
         _at_own_size(model, picture, logits[i], None if depth is None else depth[i], maps, probabilities)
         for i, picture in enumerate(pictures)
@@ -181,37 +195,40 @@ def predict_batch(
 def _at_own_size(
     model: Model, picture: Image.Image, logits: Tensor, depth: Tensor | None, maps: bool, probabilities: bool
 ) -> Prediction:
-    wide, high = picture.size
+    width, height = picture.size
     canvas_w, canvas_h = GEOMETRIES[model.geometry].native_canvas(picture.size, model.size)
 
     def at(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
         return functional.interpolate(x[None], size=size_hw, mode="bilinear", align_corners=True)[0]
 
     def own(x: Tensor) -> np.ndarray:
-        return at(x, (canvas_h, canvas_w))[:, :high, :wide].cpu().numpy()
+        return at(x, (canvas_h, canvas_w))[:, :height, :width].cpu().numpy()
 
-    classes = predicted(logits, (canvas_h, canvas_w))[:high, :wide].cpu().numpy()
+    classes = upsample_argmax(logits, (canvas_h, canvas_w))[:height, :width].cpu().numpy()
     entropy = aware = None
-    if maps:  # at the input's size, as adaptation and ranking see them; at the image's own they may not fit in memory
-        seen_hw = model.size[::-1]
-        information = self_information(at(logits, seen_hw).softmax(0)[None])[0].sum(0, keepdim=True)
+    if maps:  # at input size, as in training and ranking; at image size they may not fit in memory
+        input_hw = model.size[::-1]
+        information = self_information(at(logits, input_hw).softmax(0)[None])[0].sum(0, keepdim=True)
         entropy = own(information)[0]
-        aware = None if depth is None else own(information * at(depth, seen_hw))[0]
+        aware = None if depth is None else own(information * at(depth, input_hw))[0]
     return Prediction(
-        np.ascontiguousarray(classes), None if depth is None else own(depth)[0], entropy, aware,
-        at(logits, (canvas_h, canvas_w)).softmax(0)[:, :high, :wide].cpu().numpy() if probabilities else None,
-    )  # fmt: skip
+        np.ascontiguousarray(classes),
+        None if depth is None else own(depth)[0],
+        entropy,
+        aware,
+        at(logits, (canvas_h, canvas_w)).softmax(0)[:, :height, :width].cpu().numpy() if probabilities else None,
+    )
 
 
-def upright(image: Picture) -> Image.Image:
-    """Any form of an image as an RGB picture, turned as its camera says (EXIF). Raises DataError naming the file."""
+def load_rgb(image: Picture) -> Image.Image:
+    """Load an image as RGB, rotated by its EXIF orientation. Raises DataError naming the file."""
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"want (H, W, 3) uint8 RGB, got {image.dtype} {image.shape}")
+            raise ValueError(f"expected (H, W, 3) uint8 RGB, got {image.dtype} {image.shape}")
         return Image.fromarray(image)
     if isinstance(image, (str, Path)):
         return read_image(Path(image))
-    image.load()  # a PNG may say after its pixels how it is turned
+    image.load()  # a PNG may store its EXIF orientation after the pixels
     turn = turn_of(image)
     if turn.damaged:
         name = printable(str(getattr(image, "filename", "") or "a picture"))
@@ -227,20 +244,20 @@ def _config_beside(checkpoint: Path) -> Path:
     beside = checkpoint.parent / CONFIG
     if not beside.is_file():
         raise ConfigError(
-            f"{checkpoint}: no {CONFIG} beside it, so nothing says which network and classes it has; name its config "
-            f"with --cfg (python scripts/checkpoint.py {checkpoint} says which fits)"
+            f"{checkpoint}: no {CONFIG} beside it, so its network and classes are unknown; name its config "
+            f"with --cfg (python scripts/checkpoint.py {checkpoint} lists matching ones)"
         )
     return beside
 
 
-def _geometry_of(config: Any, file: str | Path) -> str:
-    """How the target's images meet the input size: GEOMETRY_TARGET, which load_config fills from TARGET's spec."""
+def _geometry_of(config: Config, file: str | Path) -> str:
+    """How images are resized to the input size: GEOMETRY_TARGET, which load_config fills from TARGET's spec."""
     if config.GEOMETRY_TARGET is not None:
         return str(config.GEOMETRY_TARGET)
-    # An earlier version's config.yml, and no spec here to ask. A guess would give other predictions without a word.
+    # A config.yml of an earlier version, and TARGET's spec is missing. A wrong guess would silently change predictions.
     raise ConfigError(
-        f"{file}: does not say how images are brought to the input size, and its TARGET, {config.TARGET}, is not found "
-        "here; add the line GEOMETRY_TARGET: stretch (or pad, as its spec has it), or give --geometry"
+        f"{file}: has no GEOMETRY_TARGET (how images are resized to the input size), and the spec of its TARGET, "
+        f"{config.TARGET}, is not found; add GEOMETRY_TARGET: stretch (or pad, as in the spec), or give --geometry"
     )
 
 
@@ -248,3 +265,6 @@ def _known_geometry(name: str) -> str:
     if name not in GEOMETRIES:
         raise ConfigError(f"geometry: {name!r} is none of {', '.join(GEOMETRIES)}")
     return name
+
+
+__getattr__ = deprecated_names(__name__, {"upright": "load_rgb"})

@@ -1,4 +1,4 @@
-"""The cross-task interaction: one map out of segmentation and depth."""
+"""Depth-aware map: cross-task interaction of segmentation and depth."""
 
 from __future__ import annotations
 

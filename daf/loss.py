@@ -1,4 +1,4 @@
-"""The depth loss."""
+"""BerHu (reverse Huber) depth loss."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def berhu(
 ) -> Tensor:
     """Reverse Huber loss of DADA: e where e <= c, else (e^2 + c^2) / (2c), e = |pred - target|, c = 0.2 max(e).
 
-    pred: (B, 1, H, W) or (B, H, W); target: (B, H, W), same size, same unit. Mean over all pixels, with `known`
-    (B, H, W) bool over those that have a target (0 if none has). c is a constant for the gradient; a perfect prediction
-    (c = 0) gives 0. Where the batch is a part of a larger one: `count` to divide by instead of the known pixels'
-    number, and the larger one's `greatest` error. Raises ValueError when the sizes differ.
+    pred: (B, 1, H, W) or (B, H, W); target: (B, H, W), same size, same unit. Returns the mean over all pixels, or
+    over the pixels where `known` (B, H, W) bool is true (0 if none is). c is a constant for the gradient; a perfect
+    prediction (c = 0) gives 0. For one micro-batch of a larger batch: `count` replaces the number of known pixels as
+    the divisor, and `greatest` is max(e) over the larger batch. Raises ValueError when the sizes differ.
     """
     error = _errors(pred, target, known)
     threshold = 0.2 * (error.detach().max() if greatest is None else greatest)
@@ -32,7 +32,7 @@ def berhu(
 
 
 def greatest_error(pred: Tensor, target: Tensor, known: Tensor | None = None) -> Tensor:
-    """max(e) as `berhu` takes it, without a gradient."""
+    """max(e) for `berhu`'s `greatest`, without a gradient."""
     return _errors(pred.detach(), target, known).max()
 
 

@@ -1,4 +1,4 @@
-"""Predictions for a video, as videos of the same rate."""
+"""Video inference: predictions are written as videos of the same frame rate."""
 
 from __future__ import annotations
 
@@ -11,78 +11,78 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from advent.engine.progress import Progress
 from advent.errors import DataError
+from advent.runtime.progress import Progress
 from daf.inference import Model, in_batches, predict_batch
-from daf.products import Palette, Wanted, write_still
+from daf.visualization import OutputOptions, Renderer, write_still
 
 log = logging.getLogger(__name__)
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv", ".3gp", ".mts", ".m2ts")
-CODEC, SUFFIX = "mp4v", ".mp4"  # what every build of OpenCV can write
-RATE = 25.0  # frames per second, of a file that does not say
-LOST = 0.02  # of the frames that a file announces may be missing: some containers only estimate them
+CODEC, SUFFIX = "mp4v", ".mp4"  # supported by every build of OpenCV
+RATE = 25.0  # frames per second, for a file that does not specify it
+LOST = 0.02  # tolerated share of missing frames: some containers only estimate their frame count
 
 
-def video_paths(output: Path, key: str, wanted: Wanted) -> list[Path]:
-    """Every video that `predict_video` writes."""
-    products = ["color", "overlay", *["depth_color"] * bool(wanted.depth), *["entropy"] * wanted.entropy]
-    return [output / product / f"{key}{SUFFIX}" for product in [*products, *["map"] * wanted.map]]
+def video_paths(output: Path, key: str, options: OutputOptions) -> list[Path]:
+    """Paths of all videos that `predict_video` writes."""
+    products = ["color", "overlay", *["depth_color"] * bool(options.depth), *["entropy"] * options.entropy]
+    return [output / product / f"{key}{SUFFIX}" for product in [*products, *["map"] * options.map]]
 
 
 def predict_video(
-    model: Model, file: Path, output: Path, key: str, wanted: Wanted, batch_size: int, stills: bool
+    model: Model, file: Path, output: Path, key: str, options: OutputOptions, batch_size: int, stills: bool
 ) -> tuple[int, str | None]:
-    """Write the products of a video as videos, and with `stills` those of each frame; each appears when it is whole.
+    """Write the predictions of a video as videos, and with `stills` as images per frame.
 
-    Returns the number of frames, and a complaint where fewer could be read than the file announces. Raises DataError
-    where none can.
+    Every file is written atomically. Returns the number of frames, and a warning if fewer could be read than the
+    file declares. Raises DataError if no frame can be read.
     """
     capture = cv2.VideoCapture(str(file))
     sinks: dict[str, _Sink] = {}
-    palette, read = Palette(model, wanted, video=True), 0
+    renderer, read = Renderer(model, options, video=True), 0
     try:
-        announced = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
+        declared = max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0)
         rate = capture.get(cv2.CAP_PROP_FPS)
         rate = rate if 0 < rate < 1000 else RATE
-        with Progress(file.name, announced or 1) as progress:
+        with Progress(file.name, declared or 1) as progress:
             for batch in in_batches(_frames(capture), batch_size):
-                for photo, found in zip(batch, predict_batch(model, batch, maps=wanted.maps), strict=True):
-                    for what, picture in palette.pictures(photo, found):
-                        if what not in sinks:
-                            sinks[what] = _Sink(output / what / f"{key}{SUFFIX}", rate, picture.size)
-                        sinks[what].write(picture)
+                for photo, prediction in zip(batch, predict_batch(model, batch, maps=options.maps), strict=True):
+                    for product, picture in renderer.pictures(photo, prediction):
+                        if product not in sinks:
+                            sinks[product] = _Sink(output / product / f"{key}{SUFFIX}", rate, picture.size)
+                        sinks[product].write(picture)
                     if stills:
-                        write_still(output, f"{key}/{read:06d}", photo, found, palette)
+                        write_still(output, f"{key}/{read:06d}", photo, prediction, renderer)
                     read += 1
                     progress.total = max(progress.total, read)
                     progress.step()
         if not read:
-            raise DataError(f"{file}: no frame of it can be read as a video; fetch or convert it again")
+            raise DataError(f"{file}: no video frame can be read; download or convert it again")
         for sink in sinks.values():
             sink.finish()
     finally:
         capture.release()
         for sink in sinks.values():
             sink.drop()
-    short = announced - read > max(1, LOST * announced)
-    return read, f"{file}: only {read} of its {announced} frames can be read" if short else None
+    short = declared - read > max(1, LOST * declared)
+    return read, f"{file}: only {read} of its {declared} frames can be read" if short else None
 
 
 def _frames(capture: cv2.VideoCapture) -> Iterator[Image.Image]:
     while True:
-        there, frame = capture.read()
-        if not there:
+        success, frame = capture.read()
+        if not success:
             return
         yield Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
 
 
 class _Sink:
-    """A video under a temporary name; it gets its own when it is finished, and is dropped otherwise."""
+    """Video writer to a temporary file, which is renamed when finished and deleted otherwise."""
 
     def __init__(self, path: Path, rate: float, size_wh: tuple[int, int]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path, self.temporary = path, path.with_name(f".{path.name}.{os.getpid()}{SUFFIX}")
-        self.size = size_wh[0] // 2 * 2 or 2, size_wh[1] // 2 * 2 or 2  # the codec knows even sizes only
+        self.size = size_wh[0] // 2 * 2 or 2, size_wh[1] // 2 * 2 or 2  # the codec supports even sizes only
         code = cv2.VideoWriter.fourcc(*CODEC)
         self._writer = cv2.VideoWriter(str(self.temporary), code, rate, self.size)
         if not self._writer.isOpened():

@@ -1,1 +1,3 @@
-"""Second floor: the target domain against itself. Pseudo labels, ranking, and adaptation between the halves."""
+"""Self-training and intra-domain adaptation on the target."""
+
+import daf  # noqa: F401  (the import checks that `advent` is this project's package)

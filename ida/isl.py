@@ -1,4 +1,4 @@
-"""Stage 1, iterative self-learning: cross entropy on the target's own thresholded pseudo labels, remade on the way."""
+"""Stage 1, iterative self-learning (ISL): cross entropy on thresholded pseudo labels of the target, in rounds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from advent.domain_adaptation.steps import Method, supervised_step
-from advent.domain_adaptation.train_UDA import finish, run_to_end
-from advent.engine import distributed
-from advent.engine.build import continues, open_run, settle_seed, target_data
-from advent.engine.checkpoint import state_digest
-from advent.engine.loop import Loop
-from advent.engine.provenance import check_same, environment, names_digest
-from advent.engine.runlog import StageFolder, starting_snapshot
+from advent.build.data import target_data
+from advent.checkpoints.io import state_digest
+from advent.checkpoints.provenance import environment, names_digest, require_match
+from advent.checkpoints.run_dir import RunDir, initial_checkpoint
+from advent.config.schema import Config
 from advent.errors import DataError
+from advent.methods.steps import Method, supervised_step
+from advent.runtime import distributed
+from advent.training.stage import create_trainer, finish, is_resuming, resolve_seed, run_to_end
+from advent.training.trainer import Trainer
 from advent.utils.serialization import read_json, write_json
 from ida.pseudo_labels import label_dataset
 
@@ -24,59 +25,65 @@ log = logging.getLogger(__name__)
 RECORD = "complete.json"
 
 
-def isl_stage(config: Any, *, resume: bool = False, overwrite: bool = False) -> StageFolder:
-    """Train on pseudo labels of the target, remade before iterations 0, REFRESH + 1, 2 * REFRESH + 1, ..."""
-    start = None if continues(config, resume) else starting_snapshot(config)
+def isl_stage(config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
+    """Train on pseudo labels of the target, regenerated before iterations 0, REFRESH + 1, 2 * REFRESH + 1, ..."""
+    start = None if is_resuming(config, resume) else initial_checkpoint(config)
     target = target_data(config)
-    settle_seed(config, resume)
-    method = Method("ISL", supervised_step, inclusive=True, multi_level=True)
+    resolve_seed(config, resume)
+    method = Method("ISL", supervised_step, include_last_iter=True, multi_level=True)
     started = time.monotonic()
-    with open_run(
+    with create_trainer(
         config, method, data={"target": target}, resume=resume, overwrite=overwrite, start=start
-    ) as loop:  # fmt: skip
-        while not loop.done:
-            first, last = current_round(min(loop.iteration, loop.end - 1), config.ISL.REFRESH_EVERY)
-            labels = pseudo_labels(loop, target, first)
-            run_to_end(loop, target_data(config, label_dir=labels), None, until=last, final=False)
-        finish(loop, time.monotonic() - started)
-    return loop.folder
+    ) as trainer:
+        while not trainer.done:
+            first, last = current_round(min(trainer.iteration, trainer.end - 1), config.ISL.REFRESH_EVERY)
+            labels = pseudo_labels(trainer, target, first)
+            run_to_end(trainer, target_data(config, label_dir=labels), None, until=last, final=False)
+        finish(trainer, time.monotonic() - started)
+    return trainer.run_dir
 
 
-def pseudo_labels(loop: Loop, target: Any, first: int) -> Path:
-    """The folder of the labels that the round from iteration `first` on trains on, made where it is not there.
+def pseudo_labels(trainer: Trainer, target: Any, first: int) -> Path:
+    """Folder of the pseudo labels for the round that begins at iteration `first`; generated if missing.
 
-    Raises StaleInput when what lies there was made by another network than this run's.
+    Raises StaleInput if existing labels were made by another network than this run's.
     """
-    folder = loop.folder.path / "pseudo_labels" / f"round_{first}"
-    if loop.iteration == first:
-        loop.notes["labels_by"] = state_digest(loop.learner.net)
+    folder = trainer.run_dir.path / "pseudo_labels" / f"round_{first}"
+    if trainer.iteration == first:
+        trainer.notes["labels_by"] = state_digest(trainer.learner.net)
         if first:
-            loop.checkpoint()  # the network that makes the labels: a run killed meanwhile makes the same ones
-        record = label_record(loop, target)
-        if not distributed.decided(lambda: _made_by(folder, record)):
-            relabel(loop, target, folder)
-    elif distributed.decided((folder / RECORD).is_file):
-        made, check = read_json(folder / RECORD).get("weights", ""), loop.config.STAGE.CHECK_ORIGIN
-        what = f"{folder}: was made by another network than this run's at iteration {first}"
-        check_same(
-            made, loop.notes["labels_by"], what, "put this run's own back, or start anew with --overwrite", check
+            trainer.checkpoint()  # saves the labelling network: an interrupted run regenerates the same labels
+        record = label_record(trainer, target)
+        if not distributed.broadcast_object(lambda: _made_by(folder, record)):
+            relabel(trainer, target, folder)
+    elif distributed.broadcast_object((folder / RECORD).is_file):
+        made, check = read_json(folder / RECORD).get("weights", ""), trainer.config.STAGE.CHECK_PROVENANCE
+        message = f"{folder}: was made by another network than this run's at iteration {first}"
+        require_match(
+            made,
+            trainer.notes["labels_by"],
+            message,
+            "restore this run's labels, or start over with --overwrite",
+            check,
         )
     else:
-        log.warning("%s: gone; remade by the present network, so this run differs from an undisturbed one", folder)
-        loop.notes["labels_by"] = state_digest(loop.learner.net)
-        relabel(loop, target, folder)
+        log.warning(
+            "%s: missing; regenerated with the current network, so this run differs from an uninterrupted one", folder
+        )
+        trainer.notes["labels_by"] = state_digest(trainer.learner.net)
+        relabel(trainer, target, folder)
     return folder
 
 
-def label_record(loop: Loop, target: Any) -> dict[str, Any]:
-    """What pseudo labels are made from: the network's weights, the images, the threshold."""
+def label_record(trainer: Trainer, target: Any) -> dict[str, Any]:
+    """Provenance of pseudo labels: digests of the network's weights and image names, config, thresholds."""
     return {
-        "weights": loop.notes["labels_by"],
+        "weights": trainer.notes["labels_by"],
         "images": len(target),
         "names": names_digest(target.names),
-        "config": loop.digest,
-        "threshold": loop.config.ISL.THRESHOLD,
-        "class_share": loop.config.ISL.CLASS_SHARE,
+        "config": trainer.digest,
+        "threshold": trainer.config.ISL.THRESHOLD,
+        "class_share": trainer.config.ISL.CLASS_SHARE,
     }
 
 
@@ -86,27 +93,28 @@ def _made_by(folder: Path, record: dict[str, Any]) -> bool:
 
 
 def current_round(iteration: int, refresh_every: int) -> tuple[int, int]:
-    """(first iteration, first of the next round): the release labels at 0, 10,001, 20,001, ... for 10,000."""
+    """(first iteration, first of the next round); the authors' code labels at 0, 10,001, 20,001, ... for 10,000."""
     index = max(0, iteration - 1) // refresh_every
     return (index * refresh_every + 1 if index else 0), (index + 1) * refresh_every + 1
 
 
-def relabel(loop: Loop, target: Any, folder: Path) -> None:
-    """Make one round of pseudo labels with the network as it is; the folder appears whole, older rounds go.
+def relabel(trainer: Trainer, target: Any, folder: Path) -> None:
+    """Generate one round of pseudo labels with the current network.
 
-    Each process makes its share of the labels; rank 0 makes room before and the folder after.
+    Each process writes its share to a temporary folder. Rank 0 clears the folder before, renames it when complete, and
+    deletes older rounds.
     """
     unfinished = folder.with_name(folder.name + ".unfinished")
     _make_room(folder, unfinished)
     distributed.barrier()
-    share = label_dataset(loop.learner.net, target, loop.config, loop.learner.device, unfinished, folder.name)
+    share = label_dataset(trainer.learner.net, target, trainer.config, trainer.learner.device, unfinished, folder.name)
     log.info("%s: %.1f %% of the pixels keep a label", folder, 100 * share)
     if share == 0:
         raise DataError(
-            f"{folder}: no pixel reaches ISL.THRESHOLD {loop.config.ISL.THRESHOLD}; lower it, or start "
+            f"{folder}: no pixel reaches ISL.THRESHOLD {trainer.config.ISL.THRESHOLD}; lower it, or start "
             "from a better network"
         )
-    record = {**label_record(loop, target), **environment(), "iteration": loop.iteration, "kept": share}
+    record = {**label_record(trainer, target), **environment(), "iteration": trainer.iteration, "kept": share}
     _publish(unfinished, folder, record)
     distributed.barrier()
 

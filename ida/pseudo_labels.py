@@ -12,25 +12,26 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from advent.domain_adaptation.steps import PREDICT, Parts, Prediction
-from advent.engine import distributed
-from advent.engine.precision import AMP_DTYPES, runner
-from advent.engine.predictor import not_finite, refuse_not_finite
-from advent.engine.progress import tracked
-from advent.engine.streams import in_order, loader
-from advent.engine.writer import Writer
+from advent.config.schema import Config
+from advent.dataset.loader import load_batches, sequential_batches
+from advent.evaluation.predictor import not_finite, refuse_not_finite
+from advent.methods.steps import PREDICT, Prediction, StepContext
+from advent.model.precision import AMP_DTYPES, maybe_compile
+from advent.runtime import distributed
+from advent.runtime.progress import with_progress
 from advent.utils.loss import IGNORE_LABEL
 from advent.utils.serialization import write_atomically
+from advent.utils.writer import Writer
 
 log = logging.getLogger(__name__)
-BINS = 1000  # of a class's probabilities
+BINS = 1000  # of the histogram of a class's probabilities
 
 
 def pseudo_label(logits: Tensor, threshold: float | Tensor | None = None) -> Tensor:
     """(B, C, H, W) logits -> (B, H, W) uint8 train ids: the most likely class, 255 where its probability < threshold.
 
-    A threshold of shape (C,) holds one for each class. Resize the logits to the wanted size first: the release takes
-    the softmax after the resize.
+    A threshold of shape (C,) has one value per class. Resize the logits to the output size first: the authors' code
+    takes the softmax after the resize.
     """
     if threshold is None:
         return logits.max(1).indices.to(torch.uint8)  # several times as fast as argmax on a CPU
@@ -40,41 +41,41 @@ def pseudo_label(logits: Tensor, threshold: float | Tensor | None = None) -> Ten
 
 
 def class_thresholds(counts: np.ndarray, threshold: float, share: float) -> np.ndarray:
-    """(C,) thresholds: `threshold`, or lower where less than `share` of a class's pixels would reach it.
+    """Class-wise thresholds (C,): `threshold`, or lower where less than `share` of a class's pixels would reach it.
 
-    counts: (C, bins) pixels predicted as each class, by their probability in equal bins of [0, 1]. A lowered threshold
-    is the lower edge of the bin in which the class's most certain `share` of pixels is complete. A class that is never
-    predicted keeps `threshold`.
+    counts: (C, bins) histogram of the probabilities of the pixels predicted as each class, equal bins over [0, 1]. A
+    lowered threshold is the lower edge of the bin that completes the class's most confident `share` of pixels. A
+    class that is never predicted keeps `threshold`.
     """
     bins = counts.shape[1]
-    most_certain = counts[:, ::-1].cumsum(1)[:, ::-1]  # pixels at least as certain as each bin
-    enough = most_certain >= share * counts.sum(1, keepdims=True)
-    edges = (bins - 1 - enough[:, ::-1].argmax(1)) / bins  # the highest bin at which it is enough
+    most_confident = counts[:, ::-1].cumsum(1)[:, ::-1]  # pixels at least as confident as each bin
+    enough = most_confident >= share * counts.sum(1, keepdims=True)
+    edges = (bins - 1 - enough[:, ::-1].argmax(1)) / bins  # the highest bin that reaches the share
     return np.where(counts.sum(1) > 0, np.minimum(edges, threshold), threshold)
 
 
 @torch.inference_mode()
 def predictions(
-    net: nn.Module, dataset: Any, config: Any, device: torch.device, what: str
+    net: nn.Module, dataset: Any, config: Config, device: torch.device, what: str
 ) -> Iterator[tuple[Any, Prediction]]:
-    """(names, prediction at input size) of every batch of this process's share of a data set, network in eval mode.
+    """Yield (names, prediction at input size) per batch of this process's share of a data set, network in eval mode.
 
-    Raises NotFinite at the first batch with an output that is not finite: its labels and scores would be arbitrary.
+    Raises NotFinite at the first batch with a non-finite output: its labels and scores would be arbitrary.
     """
     was_training = net.training
     net.eval()
-    parts = Parts(runner(net, config.TRAIN, device), PREDICT, amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
-    order = distributed.share(in_order(len(dataset), config.TRAIN.BATCH_SIZE_TARGET))
-    for batch in tracked(loader(dataset, config.NUM_WORKERS, device, order), what, len(order)):
-        prediction = parts.predict(batch["image"])
-        spoilt = not_finite(batch["name"], prediction.main, prediction.depth)
-        refuse_not_finite(spoilt, f"{what}: the network's logits or depth", config.TRAIN.AMP)
+    context = StepContext(maybe_compile(net, config.TRAIN, device), PREDICT, amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
+    order = distributed.shard(sequential_batches(len(dataset), config.TRAIN.BATCH_SIZE_TARGET))
+    for batch in with_progress(load_batches(dataset, config.NUM_WORKERS, device, order), what, len(order)):
+        prediction = context.predict(batch["image"])
+        nonfinite = not_finite(batch["name"], prediction.main, prediction.depth)
+        refuse_not_finite(nonfinite, f"{what}: the network's logits or depth", config.TRAIN.AMP)
         yield batch["name"], prediction
     net.train(was_training)
 
 
 def label_path(folder: Path, name: str, suffix: str = ".png") -> Path:
-    """Where the pseudo label of an image lies: its relative path, always PNG (a lossy label is corrupt)."""
+    """Path of an image's pseudo label: its relative path, always as PNG (lossy formats corrupt labels)."""
     return folder / PurePosixPath(name).with_suffix("").with_name(PurePosixPath(name).stem + suffix)
 
 
@@ -87,11 +88,11 @@ def write_label(
         write_atomically(label_path(folder, name, "_color.png"), lambda f: colors(labels).save(f, "PNG"))
 
 
-def label_dataset(net: nn.Module, dataset: Any, config: Any, device: torch.device, folder: Path, what: str) -> float:
-    """Write thresholded pseudo labels of a whole data set, files written by threads meanwhile.
+def label_dataset(net: nn.Module, dataset: Any, config: Config, device: torch.device, folder: Path, what: str) -> float:
+    """Write thresholded pseudo labels of a data set; files are written by background threads.
 
-    Of several processes each writes its share. Returns the share of pixels that keep a label, of all images, when all
-    are written.
+    Each process writes its share of the images. Returns, when all files are written, the share of labelled pixels over
+    all images.
     """
     kept, total = 0, 0
     threshold = _threshold(net, dataset, config, device, what)
@@ -102,12 +103,12 @@ def label_dataset(net: nn.Module, dataset: Any, config: Any, device: torch.devic
             total += labels.size
             for name, label in zip(names, labels, strict=True):
                 writer.submit(write_label, folder, name, label)
-    kept, total = distributed.summed(torch.tensor([kept, total])).tolist()
+    kept, total = distributed.all_reduce_sum(torch.tensor([kept, total])).tolist()
     return kept / total
 
 
-def _threshold(net: nn.Module, dataset: Any, config: Any, device: torch.device, what: str) -> float | Tensor:
-    """ISL.THRESHOLD, or with ISL.CLASS_SHARE one for each class, from a pass of its own over the data set."""
+def _threshold(net: nn.Module, dataset: Any, config: Config, device: torch.device, what: str) -> float | Tensor:
+    """ISL.THRESHOLD, or with ISL.CLASS_SHARE class-wise thresholds from an extra pass over the data set."""
     if config.ISL.CLASS_SHARE == 0:
         return float(config.ISL.THRESHOLD)
     classes = config.NUM_CLASSES
@@ -116,7 +117,7 @@ def _threshold(net: nn.Module, dataset: Any, config: Any, device: torch.device, 
         confidence, labels = prediction.main.softmax(1).max(1)
         at = labels * BINS + (confidence * BINS).long().clamp(max=BINS - 1)
         counts += torch.bincount(at.flatten(), minlength=classes * BINS)
-    counts = distributed.summed(counts.cpu()).view(classes, BINS)
-    found = class_thresholds(counts.numpy(), config.ISL.THRESHOLD, config.ISL.CLASS_SHARE)
-    log.info("%s: thresholds %s", what, " ".join(f"{value:.3f}" for value in found))
-    return torch.tensor(found, dtype=torch.float32, device=device)
+    counts = distributed.all_reduce_sum(counts.cpu()).view(classes, BINS)
+    thresholds = class_thresholds(counts.numpy(), config.ISL.THRESHOLD, config.ISL.CLASS_SHARE)
+    log.info("%s: thresholds %s", what, " ".join(f"{value:.3f}" for value in thresholds))
+    return torch.tensor(thresholds, dtype=torch.float32, device=device)

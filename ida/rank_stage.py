@@ -1,4 +1,4 @@
-"""Stage 2a: score every target image, write pseudo labels, split the target."""
+"""Stage 2a, ranking: score every target image, write its pseudo label, split the target into easy and hard."""
 
 from __future__ import annotations
 
@@ -13,33 +13,36 @@ from typing import Any
 import torch
 from torch import nn
 
+from advent.build.data import target_data
+from advent.build.network import build_network
+from advent.checkpoints.io import digest
+from advent.checkpoints.provenance import names_digest, provenance
+from advent.checkpoints.run_dir import RunDir, initial_checkpoint
+from advent.config.class_set import class_set
+from advent.config.loading import config_digest, dump_config
+from advent.config.schema import Config
 from advent.dataset.classes import ClassSet
-from advent.doctor.examine import check_before
-from advent.domain_adaptation.config import config_digest, dump_config
-from advent.domain_adaptation.steps import Prediction
-from advent.engine import distributed
-from advent.engine.build import build_network, class_set, target_data
-from advent.engine.checkpoint import digest
-from advent.engine.device import prepare_device
-from advent.engine.lock import FolderLock
-from advent.engine.precision import placed
-from advent.engine.provenance import names_digest, provenance
-from advent.engine.registry import find_network
-from advent.engine.runlog import StageFolder, starting_snapshot
-from advent.engine.writer import Writer
+from advent.doctor.check import sanity_check
 from advent.errors import ConfigError, MissingStage
+from advent.methods.registry import find_network
+from advent.methods.steps import Prediction
+from advent.model.precision import to_device
+from advent.runtime import distributed
+from advent.runtime.device import prepare_device
+from advent.runtime.lock import FolderLock
 from advent.utils.serialization import write_text
 from advent.utils.viz_segmask import colorize_mask
+from advent.utils.writer import Writer
 from ida.pseudo_labels import predictions, pseudo_label, write_label
 from ida.ranking import normaliser, random_score, rank, rare_classes, score, split
 
 EASY, HARD, MASKS = "easy_split.txt", "hard_split.txt", "color_masks"
 
 
-def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
-    """Leave `easy_split.txt`, `hard_split.txt`, `ranking.csv` and `color_masks/` in the stage's folder.
+def rank_stage(config: Config, best_iter: int | None = None) -> RunDir:
+    """Write `easy_split.txt`, `hard_split.txt`, `ranking.csv` and `color_masks/` into the stage's run directory.
 
-    `best_iter` takes `model_{best_iter}.pth` of the stage before instead of its last snapshot.
+    `best_iter` selects `model_{best_iter}.pth` of the previous stage instead of its last snapshot.
     """
     if config.RANK.MAP == "depth" and not find_network(config).gives_depth:
         raise ConfigError(
@@ -50,46 +53,56 @@ def rank_stage(config: Any, best_iter: int | None = None) -> StageFolder:
     checkpoint = _checkpoint(config, best_iter)
     target = target_data(config)
     distributed.require_same(config=config_digest(config), images=names_digest(target.names))
-    check_before({"target": target}, config.DATA_CHECK)
-    split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # refuses an empty half before the work
+    sanity_check({"target": target}, config.DATA_CHECK)
+    split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # raises early if one half would be empty
     device = prepare_device(config)
-    net = placed(build_network(config, checkpoint), device)
-    folder = StageFolder.of(config)
-    lock = FolderLock(folder.path).acquire()
+    net = to_device(build_network(config, checkpoint), device)
+    run_dir = RunDir.of(config)
+    lock = FolderLock(run_dir.path).acquire()
     started = time.monotonic()
     try:
-        _begin(config, folder, checkpoint, target)
-        distributed.barrier()  # rank 0 has the folder
-        scores = _score_all(config, net, target, classes, rare, device, folder.path / MASKS)
-        _finish(config, folder, scores, started)
+        _begin(config, run_dir, checkpoint, target)
+        distributed.barrier()  # until rank 0 has prepared the run directory
+        scores = _score_all(config, net, target, classes, rare, device, run_dir.path / MASKS)
+        _finish(config, run_dir, scores, started)
     finally:
         lock.release()
-    return folder
+    return run_dir
 
 
 @distributed.main_only
-def _begin(config: Any, folder: StageFolder, checkpoint: Path, target: Any) -> None:
-    (folder.path / "finished.json").unlink(missing_ok=True)
-    folder.remove_leftovers()
-    folder.begin(dump_config(config), provenance(config, {"start": checkpoint}, {"target": target.names}))
+def _begin(config: Config, run_dir: RunDir, checkpoint: Path, target: Any) -> None:
+    (run_dir.path / "finished.json").unlink(missing_ok=True)
+    run_dir.remove_leftovers()
+    run_dir.write_header(dump_config(config), provenance(config, {"start": checkpoint}, {"target": target.names}))
 
 
 @distributed.main_only
-def _finish(config: Any, folder: StageFolder, scores: list[tuple[str, float]], started: float) -> None:
-    easy, hard = _write_split(folder.path, scores, config.RANK.LAMBDA1)
-    splits = {file: digest(folder.path / file) for file in (EASY, HARD)}
-    folder.finish(
-        stage=config.STAGE.NAME, config=config_digest(config), easy=len(easy), hard=len(hard), **splits,
+def _finish(config: Config, run_dir: RunDir, scores: list[tuple[str, float]], started: float) -> None:
+    easy, hard = _write_split(run_dir.path, scores, config.RANK.LAMBDA1)
+    splits = {file: digest(run_dir.path / file) for file in (EASY, HARD)}
+    run_dir.mark_done(
+        stage=config.STAGE.NAME,
+        config=config_digest(config),
+        easy=len(easy),
+        hard=len(hard),
+        **splits,
         seconds_of_last_start=round(time.monotonic() - started, 1),
-    )  # fmt: skip
+    )
 
 
 def _score_all(
-    config: Any, net: nn.Module, target: Any, classes: ClassSet, rare: Sequence[int], device: torch.device, masks: Path
+    config: Config,
+    net: nn.Module,
+    target: Any,
+    classes: ClassSet,
+    rare: Sequence[int],
+    device: torch.device,
+    masks: Path,
 ) -> list[tuple[str, float]]:
-    """(name, score) of every image; their pseudo labels are written by threads meanwhile.
+    """(name, score) of every image; background threads write the pseudo labels.
 
-    Several processes share the images; all have all scores when all labels are written.
+    The processes share the images; each returns the scores of all images, when its labels are written.
     """
     scores: list[tuple[str, float]] = []
     write = partial(write_label, masks, colors=partial(colorize_mask, colors=classes.colors))
@@ -97,13 +110,13 @@ def _score_all(
         for names, prediction in predictions(net, target, config, device, "rank"):
             labels = pseudo_label(prediction.main)
             plain = _scores(config, names, prediction)
-            scores += [(n, s * normaliser(one, rare)) for n, s, one in zip(names, plain, labels, strict=True)]
+            scores += [(n, s * normaliser(label, rare)) for n, s, label in zip(names, plain, labels, strict=True)]
             for name, mask in zip(names, labels.cpu().numpy(), strict=True):
                 writer.submit(write, name, mask)
-    return [one for part in distributed.gathered(scores) for one in part]
+    return [pair for part in distributed.all_gather(scores) for pair in part]
 
 
-def _scores(config: Any, names: Sequence[str], prediction: Prediction) -> list[float]:
+def _scores(config: Config, names: Sequence[str], prediction: Prediction) -> list[float]:
     if config.RANK.MAP == "random":
         return [random_score(name, config.TRAIN.RANDOM_SEED) for name in names]
     return score(prediction.main, prediction.depth if config.RANK.MAP == "depth" else None)
@@ -122,12 +135,12 @@ def _write_split(folder: Path, scores: list[tuple[str, float]], lambda1: float) 
     return easy, hard
 
 
-def _checkpoint(config: Any, best_iter: int | None) -> Path:
+def _checkpoint(config: Config, best_iter: int | None) -> Path:
     if best_iter is None:
-        return starting_snapshot(config)
-    before = StageFolder.of(config, config.STAGE.AFTER)
-    path = before.path / f"model_{best_iter}.pth"
+        return initial_checkpoint(config)
+    previous = RunDir.of(config, config.STAGE.AFTER)
+    path = previous.path / f"model_{best_iter}.pth"
     if not path.is_file():
-        have = ", ".join(str(iteration) for iteration, _ in before.snapshots()) or "none"
-        raise MissingStage(f"{path}: no such snapshot (there are: {have}); choose another --best_iter")
+        available = ", ".join(str(iteration) for iteration, _ in previous.snapshots()) or "none"
+        raise MissingStage(f"{path}: no such snapshot (available: {available}); choose another --best_iter")
     return path

@@ -1,11 +1,12 @@
-"""Measure how fast everything runs here: in one process, variants in turn, medians with spread; a table and a JSON.
+"""Performance benchmark: training step, memory, data loading, inference. Prints a table and writes JSON.
 
     python scripts/bench.py --out bench.json
     python scripts/bench.py --only step memory --rounds 3 --device cuda
     python scripts/bench.py --plot bench.json --out docs/performance.png
 
-Sections: machine, step, formats, memory, compile, evaluation, labels, data, predict, operations, scaling. On two cores
-all of them take about 40 minutes. Nothing else should run beside it.
+Sections: machine, step, formats, memory, compile, evaluation, labels, data, predict, operations, scaling. Variants
+alternate in one process; medians and quartiles are reported. All sections take about 40 minutes on two cores. Nothing
+else should run at the same time.
 """
 
 from __future__ import annotations
@@ -17,54 +18,68 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+import torch
+
+from advent.checkpoints.provenance import environment
+from advent.cli import OneLineParser
+from advent.errors import ConfigError, hint
+from advent.runtime.device import pick_device
+from advent.utils.serialization import write_json
+from advent.utils.tables import markdown_table
+from ida import cli
+from performance.plot import plot
+from performance.sections import SECTIONS
 
 UNITS = {
-    "share": ("", 100, "%"), "more_time": ("+", 100, "% time"), "per_second": ("", 1, "images/s"),
+    "share": ("", 100, "%"),
+    "more_time": ("+", 100, "% time"),
+    "per_second": ("", 1, "images/s"),
     "times": ("x", 1, ""),
-    "gflops_per_second": ("", 1, "GFLOP/s"), "gb_per_second": ("", 1, "GB/s"), "gflop": ("", 1, "GFLOP"),
+    "gflops_per_second": ("", 1, "GFLOP/s"),
+    "gb_per_second": ("", 1, "GB/s"),
+    "gflop": ("", 1, "GFLOP"),
     "gb": ("", 1, "GB moved"),
-    "peak_bytes": ("", 2**-30, "GiB peak"), "bytes": ("", 2**-20, "MiB"),
-}  # fmt: skip
+    "peak_bytes": ("", 2**-30, "GiB peak"),
+    "bytes": ("", 2**-20, "MiB"),
+}
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """All rows, for people."""
-    from advent.engine.tables import markdown_table
+    """All results as a Markdown table."""
 
     rows = []
-    for section, found in results.items():
-        for one in found:
-            median, low, high = (one.get(key) for key in ("seconds", "low", "high"))
+    for section, section_rows in results.items():
+        for entry in section_rows:
+            median, low, high = (entry.get(key) for key in ("seconds", "low", "high"))
             spread = f"{low:.3g} to {high:.3g}" if low is not None else ""
-            more = [f"{UNITS[k][0]}{v * UNITS[k][1]:.3g} {UNITS[k][2]}".strip() for k, v in one.items()
-                    if k in UNITS and v is not None]  # fmt: skip
-            rows.append([section, one["what"], "" if median is None else f"{median:.3g} s", spread, ", ".join(more)])
+            extras = [
+                f"{UNITS[k][0]}{v * UNITS[k][1]:.3g} {UNITS[k][2]}".strip()
+                for k, v in entry.items()
+                if k in UNITS and v is not None
+            ]
+            rows.append(
+                [section, entry["what"], "" if median is None else f"{median:.3g} s", spread, ", ".join(extras)]
+            )
     return markdown_table(["section", "what", "median", "quartiles", ""], rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and measure, or plot; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-    from advent.engine.options import OneLineParser
-    from advent.errors import ConfigError
 
     parser = OneLineParser(prog="bench.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", metavar="SECTION", help="measure these sections alone")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each variant runs (default: 5)")
+    parser.add_argument("--only", nargs="+", metavar="SECTION", help="measure only these sections")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="runs of each variant (default: 5)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="where the JSON (or the plot) goes")
-    parser.add_argument("--plot", metavar="JSON", type=Path, help="draw the results of an earlier run")
+    parser.add_argument("--out", metavar="FILE", type=Path, help="output file: JSON, or PNG with --plot")
+    parser.add_argument("--plot", metavar="JSON", type=Path, help="plot the results of an earlier run")
     args = parser.parse_args(argv)
 
     def body() -> None:
         if args.plot is not None:
             if args.out is None:
-                raise ConfigError("--plot: say where the picture goes with --out FILE")
-            from benching.plot import plot
+                raise ConfigError("--plot: name the output image with --out FILE")
 
             print(f"picture: {plot(args.plot, args.out)}")
             return
@@ -72,26 +87,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--rounds: expected a number above zero")
         measure(args.only, args.rounds, args.device, args.out)
 
-    return doors.run_door("scripts/bench.py", body, argv)
+    return cli.run_cli("scripts/bench.py", body, argv)
 
 
 def measure(only: Sequence[str] | None, rounds: int, device_name: str, out: Path | None) -> None:
-    """Measure the sections; the JSON is written after each, so that a stopped bench leaves what it has."""
-    import torch
-
-    from advent.engine.device import pick_device
-    from advent.engine.provenance import environment
-    from advent.errors import ConfigError, hint
-    from advent.utils.serialization import write_json
-    from benching.sections import SECTIONS
+    """Run the sections; the JSON is written after each one, so an interrupted run keeps its results."""
 
     for name in only or ():
         if name not in SECTIONS:
             raise ConfigError(f"--only {name}: there is no such section; {hint(name, SECTIONS)}")
     device = pick_device(device_name)
     results: dict[str, list[dict[str, Any]]] = {}
-    head = {"schema": 1, **environment(), "device": str(device), "processor": _processor(device),
-            "threads": torch.get_num_threads(), "rounds": rounds}  # fmt: skip
+    head = {
+        "schema": 1,
+        **environment(),
+        "device": str(device),
+        "processor": _processor(device),
+        "threads": torch.get_num_threads(),
+        "rounds": rounds,
+    }
     for name in only or SECTIONS:
         print(f"{name} ...", file=sys.stderr, flush=True)
         results[name] = list(SECTIONS[name](device, rounds))
@@ -101,7 +115,6 @@ def measure(only: Sequence[str] | None, rounds: int, device_name: str, out: Path
 
 
 def _processor(device: Any) -> str:
-    import torch
 
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)

@@ -1,13 +1,13 @@
-"""Methods x seeds on rendered streets -> CamVid's photographs: does each part of the method help?
+"""Ablation benchmark: methods x seeds, rendered streets -> CamVid photographs.
 
     python scripts/benchmark.py --target DIR
     python scripts/benchmark.py --target DIR --seeds 1 --only source_only daf
     python scripts/benchmark.py --status
-    python scripts/benchmark.py --page docs/results.md --plot docs/results.png
+    python scripts/benchmark.py --page PAGE.md --plot PLOT.png
 
-Every cell (a method's stage with a seed) leaves one small JSON in the benchmark's `results` folder. A cell whose JSON
-is there is skipped, so all can be stopped and continued anywhere. The results in the repository are skipped, too: to
-measure anew, give a folder of your own with --results DIR. KEY=VALUE goes to every cell.
+Every cell (a stage of a method, with a seed) writes one small JSON into the benchmark's `results` folder (--results
+DIR: another folder). Cells with a JSON are skipped, so the benchmark can be interrupted and resumed on any machine.
+The pilot of version 0.1 (docs/archive) is not read. KEY=VALUE applies to every cell.
 """
 
 from __future__ import annotations
@@ -18,36 +18,34 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from advent.cli import OneLineParser, quoted
+from advent.errors import ConfigError, hint
+from benchmarking.page import fill_page, hours_table, plot, scores_table
+from benchmarking.runs import load_benchmark, run_cells
+from ida import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line; run, or show what is there; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-    from advent.engine.options import OneLineParser, quoted
-    from advent.errors import ConfigError, hint
-    from ida.benchmark import load_benchmark, run_cells
-    from ida.benchmark_page import fill_page, hours_table, plot, scores_table
+    """Parse the command line; run the cells or show results; returns the exit code."""
 
     kind = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(prog="benchmark.py", description=__doc__, formatter_class=kind)
     add = parser.add_argument
     add("--benchmark", default="camvid7", metavar="FILE", help="default: camvid7")
     add("--target", metavar="DIR", help="CamVid's folder (default: data/CamVid)")
-    add("--seeds", type=int, nargs="+", metavar="N", help="these alone; default: the benchmark's")
+    add("--seeds", type=int, nargs="+", metavar="N", help="only these seeds (default: the benchmark's)")
     add(
         "--only",
         nargs="+",
         metavar="CELL",
-        help="these cells (and, where their weights are gone, what they start from)",
+        help="only these cells (and the cells that they start from, if their weights are missing)",
     )
-    add("--results", metavar="DIR", type=Path, help="where results lie (default: the benchmark's own folder)")
-    add("--status", action="store_true", help="only show what is there, and the minutes it took")
-    add("--page", metavar="FILE", type=Path, help="only renew the tables of a page")
-    add("--plot", metavar="FILE", type=Path, help="only draw the first table")
+    add("--results", metavar="DIR", type=Path, help="folder of results (default: the benchmark's own)")
+    add("--status", action="store_true", help="only show finished cells and their run times")
+    add("--page", metavar="FILE", type=Path, help="only update the tables of a page")
+    add("--plot", metavar="FILE", type=Path, help="only plot the first table")
     add("overrides", nargs="*", metavar="KEY=VALUE", help="config keys for every cell")
     args = parser.parse_args(argv)
 
@@ -56,8 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.results is not None:
             benchmark = replace(benchmark, results=args.results)
         main_table = benchmark.tables[0]
-        for out, make in ((args.page, lambda: fill_page(benchmark, args.page)),
-                          (args.plot, lambda: plot(benchmark, main_table, args.plot))):  # fmt: skip
+        for out, make in (
+            (args.page, lambda: fill_page(benchmark, args.page)),
+            (args.plot, lambda: plot(benchmark, main_table, args.plot)),
+        ):
             if out is not None:
                 print(make())
         if args.status:
@@ -67,12 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in args.only or ():
             if name not in benchmark.by_name:
                 raise ConfigError(f"--only {name}: there is no such cell; {hint(name, benchmark.by_name)}")
-        names = [cell.name for cell in benchmark.cells if args.only is None or cell.name in args.only]
+        names = [run.name for run in benchmark.cells if args.only is None or run.name in args.only]
         target = [f"DATA_DIRECTORY_TARGET={quoted(str(Path(args.target).resolve()))}"] if args.target else []
         run_cells(benchmark, args.seeds or benchmark.seeds, names, [*target, *args.overrides])
         print(scores_table(benchmark, main_table))
 
-    return doors.run_door("scripts/benchmark.py", body, argv)
+    return cli.run_cli("scripts/benchmark.py", body, argv)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# Set up .venv if needed, then lint, type-check and test. `--slow` adds kills, real subprocesses and whole protocols.
+# Set up .venv if needed, then lint, check types and test. `--slow` adds kills, real subprocesses and whole protocols.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source scripts/environment.sh
-make_environment dev quick
+make_environment dev docs quick
 
-echo "== ruff"
+echo "== ruff, codespell"
 ruff check .
+ruff format --check --quiet .
+codespell
 echo "== mypy"
 mypy
 echo "== pytest"

@@ -1,9 +1,9 @@
-"""Say what a checkpoint file is, and convert between the forms of this line.
+"""Identify a checkpoint file, or convert between the checkpoint formats of the ADVENT family.
 
     python scripts/checkpoint.py FILE
     python scripts/checkpoint.py FILE --to plain --out OTHER
 
-Forms: plain (a state dict, as this project saves), wrapper (under `model_state_dict`), module (names with `module.`).
+Formats: plain (a state dict, as saved here), wrapper (under `model_state_dict`), module (names with `module.`).
 ADVENT's ImageNet file and torchvision's become starting weights in this project's names and input convention.
 """
 
@@ -13,50 +13,55 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
-
-if TYPE_CHECKING:
-    from advent.engine.recognise import Contents
+from advent.checkpoints.formats import ASPP_DILATIONS, IMAGENET, TORCHVISION, CheckpointInfo, listed, open_checkpoint
+from advent.checkpoints.io import digest, save
+from advent.cli import OneLineParser
+from advent.config.files import aliases
+from advent.config.loading import default_config, load_config, protocol_sections
+from advent.config.schema import Config
+from advent.errors import ConfigError, UserError, printable
+from advent.model.pretrained import convert
+from advent.utils.paths import CONFIGS
+from ida import cli
 
 FORMS = ("plain", "wrapper", "module")
 
 
-def describe(path: Path, found: Contents) -> list[tuple[str, str]]:
-    """(what, in words) of a checkpoint file."""
-    from advent.engine.checkpoint import digest
-    from advent.engine.recognise import IMAGENET, TORCHVISION
+def describe(path: Path, info: CheckpointInfo) -> list[tuple[str, str]]:
+    """(label, text) rows that describe a checkpoint file."""
 
-    form = found.form + (", names with module." if found.module else "")
-    form += f"; beside it: {', '.join(found.others)}" if found.others else ""
-    numbers = sum(tensor.numel() for tensor in found.weights.values() if tensor.is_floating_point())
-    types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in found.weights.values()})
-    start = found.form in (IMAGENET, TORCHVISION)
-    beside = _config_beside(path, found)
-    encoders = _encoders(found, beside)
+    form = info.format + (", names with module." if info.module else "")
+    form += f"; beside it: {', '.join(info.others)}" if info.others else ""
+    numbers = sum(tensor.numel() for tensor in info.weights.values() if tensor.is_floating_point())
+    types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in info.weights.values()})
+    start = info.format in (IMAGENET, TORCHVISION)
+    beside = _config_beside(path, info)
+    encoders = _encoders(info, beside)
     return [
         ("file", f"{path}, {path.stat().st_size / 2**20:.1f} MiB"),
         ("sha256", digest(path)),
-        ("form", form),
-        ("network", str(found)),
+        ("format", form),
+        ("network", str(info)),
         ("encoder", " or ".join(encoders) + (" (of the same names and shapes)" if encoders[1:] else "")),
-        ("numbers", f"{numbers:,} in {len(found.weights)} tensors ({', '.join(types)})"),
-        *_unused(found),
+        ("numbers", f"{numbers:,} in {len(info.weights)} tensors ({', '.join(types)})"),
+        *_unused(info),
         (
             "loads with",
-            f"python train.py --cfg dg TRAIN.RESTORE_FROM={path}" if start else _command(path, found, beside, encoders),
+            f"python train.py --cfg ep1:daf TRAIN.RESTORE_FROM={path}"
+            if start
+            else _command(path, info, beside, encoders),
         ),
     ]
 
 
-def _unused(found: Contents) -> list[tuple[str, str]]:
-    """A warning where some of the classifier's convolutions were never trained."""
-    from advent.engine.recognise import ASPP_DILATIONS
+def _unused(info: CheckpointInfo) -> list[tuple[str, str]]:
+    """A warning row if some of the classifier's convolutions were never trained."""
 
-    idle = [str(rate) for rate in ASPP_DILATIONS if found.dilations and rate not in found.dilations]
+    idle = [str(rate) for rate in ASPP_DILATIONS if info.dilations and rate not in info.dilations]
     if not idle:
         return []
     words = (
@@ -66,96 +71,93 @@ def _unused(found: Contents) -> list[tuple[str, str]]:
     return [("warning", words)]
 
 
-def _config_beside(path: Path, found: Contents) -> Path | None:
-    """The config.yml beside the file, where it describes these very weights."""
-    from advent.domain_adaptation.config import load_config
-    from advent.errors import UserError
+def _config_beside(path: Path, info: CheckpointInfo) -> Path | None:
+    """The config.yml beside the file, if it describes these weights."""
 
     file = path.parent / "config.yml"
     try:
         config = load_config(file) if file.is_file() else None
     except UserError:
         return None
-    if config is None or found.network is None:
+    if config is None or info.network is None:
         return None
     described = _settings(config)
-    if found.encoder == "timm":
+    if info.encoder == "timm":
         from advent.model.timm_names import matching_backbones  # timm takes seconds to import
 
         name = str(described.pop("MODEL.ENCODER")).removeprefix("timm:")
-        return file if _rest(found) == described and matching_backbones(found.weights, [name]) else None
-    return file if found.settings == described else None
+        return file if _rest(info) == described and matching_backbones(info.weights, [name]) else None
+    return file if info.settings == described else None
 
 
-def _settings(config: Any) -> dict[str, str]:
-    """The keys of Contents.settings, as a config has them."""
-    from advent.engine.recognise import listed
+def _settings(config: Config) -> dict[str, str]:
+    """The keys of CheckpointInfo.settings, with a config's values."""
 
     model = config.MODEL
-    found = {
-        "MODEL.NAME": model.NAME, "MODEL.MULTI_LEVEL": str(model.MULTI_LEVEL).lower(),
-        "NUM_CLASSES": str(config.NUM_CLASSES), "MODEL.ENCODER": model.ENCODER,
-    }  # fmt: skip
+    keys = {
+        "MODEL.NAME": model.NAME,
+        "MODEL.MULTI_LEVEL": str(model.MULTI_LEVEL).lower(),
+        "NUM_CLASSES": str(config.NUM_CLASSES),
+        "MODEL.ENCODER": model.ENCODER,
+    }
     if model.ENCODER == "resnet101":
-        found |= {"MODEL.LAYERS": listed(model.LAYERS), "MODEL.WIDTH": str(model.WIDTH)}
-    return found
+        keys |= {"MODEL.LAYERS": listed(model.LAYERS), "MODEL.WIDTH": str(model.WIDTH)}
+    return keys
 
 
-def _rest(found: Contents) -> dict[str, str]:
-    return {key: value for key, value in found.settings.items() if key != "MODEL.ENCODER"}
+def _rest(info: CheckpointInfo) -> dict[str, str]:
+    return {key: value for key, value in info.settings.items() if key != "MODEL.ENCODER"}
 
 
-def _encoders(found: Contents, beside: Path | None) -> list[str]:
-    """The encoder; of timm's by name, several where names and shapes cannot tell them apart."""
-    if found.encoder != "timm":
-        return [found.encoder]
-    from advent.domain_adaptation.config import load_config
+def _encoders(info: CheckpointInfo, beside: Path | None) -> list[str]:
+    """Possible encoders; several timm names if their weights have the same names and shapes."""
+    if info.encoder != "timm":
+        return [info.encoder]
     from advent.model.timm_names import matching_backbones  # timm takes seconds to import
 
     if beside is not None:
         return [load_config(beside).MODEL.ENCODER]
-    return matching_backbones(found.weights) or ["timm, but of none of this version's backbones"]
+    return matching_backbones(info.weights) or ["timm, but not a backbone of the installed version"]
 
 
-def _command(path: Path, found: Contents, beside: Path | None, encoders: Sequence[str]) -> str:
+def _shipped_configs() -> list[str]:
+    """Names of the configs that describe trained networks: sections of protocols, then baselines of their own name."""
+    protocols = [file.stem for file in sorted(CONFIGS.glob("*.yml")) if file.stem != "aliases"]
+    sections = [f"{name}:{section.name}" for name in protocols for section in protocol_sections(name) if section.trains]
+    return [*sections, *(name for name, entry in aliases().items() if isinstance(entry, dict) and "method" in entry)]
+
+
+def _command(path: Path, info: CheckpointInfo, beside: Path | None, encoders: Sequence[str]) -> str:
     """The command that evaluates a network, by the config beside it or the shipped configs that describe it."""
-    from advent.dataset.paths import CONFIGS
-    from advent.domain_adaptation.config import default_config, load_config
-    from advent.engine.recognise import ASPP_DILATIONS, listed
 
-    if found.network is None:
-        return "nothing here"
-    known = found.dilations or ASPP_DILATIONS
+    if info.network is None:
+        return "nothing in this project"
+    known = info.dilations or ASPP_DILATIONS
     dilations = f" MODEL.DILATIONS={listed(known)}" if known != ASPP_DILATIONS else ""
     single = f"TEST.MODE=single TEST.RESTORE_FROM={path}{dilations}"
     if beside is not None:
         return f"python test.py --cfg {beside} {single}"
-    fitting = []
-    for file in sorted(CONFIGS.glob("*.yml")):
-        config = load_config(file)
-        if not config.PIPELINE.STAGES and _settings(config) == found.settings:
-            fitting.append(file.stem)
+    fitting = [name for name in _shipped_configs() if _settings(load_config(name)) == info.settings]
     if not fitting:
         usual = _settings(default_config())
         keys = {
-            key: value for key, value in found.settings.items()
+            key: value
+            for key, value in info.settings.items()
             if key not in ("MODEL.LAYERS", "MODEL.WIDTH") or value != usual[key]
-        }  # fmt: skip
+        }
         strides = ""
-        if found.encoder == "timm":
+        if info.encoder == "timm":
             keys["MODEL.ENCODER"] = encoders[0] if encoders[0].startswith("timm:") else "timm:NAME"
-            strides = ", and MODEL.OUTPUT_STRIDE and MODEL.FEATURE_SCALE as it was trained with"
+            strides = ", and MODEL.OUTPUT_STRIDE and MODEL.FEATURE_SCALE as in its training"
         return f"a config with {' '.join(f'{key}={value}' for key, value in keys.items())}{dilations}{strides}"
     others = f"   (or: {', '.join(fitting[1:])})" if fitting[1:] else ""
     return f"python test.py --cfg {fitting[0]} {single}{others}"
 
 
-def converted(found: Contents, form: str, mean: Sequence[float]) -> dict[str, Any]:
-    """The weights in another form."""
-    from advent.engine.recognise import TORCHVISION
-    from advent.model.torchvision_start import convert
+def converted(info: CheckpointInfo, form: str, mean: Sequence[float]) -> dict[str, Any]:
+    """The weights in another format."""
 
-    weights = convert(found.weights, mean) if found.form == TORCHVISION else found.weights
+    weights = convert(info.weights, mean) if info.format == TORCHVISION else info.weights
     if form == "wrapper":
         return {"model_state_dict": weights}
     return {f"module.{name}": tensor for name, tensor in weights.items()} if form == "module" else dict(weights)
@@ -163,35 +165,28 @@ def converted(found: Contents, form: str, mean: Sequence[float]) -> dict[str, An
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line, describe or convert; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-    from advent.domain_adaptation.config import default_config
-    from advent.engine.checkpoint import save
-    from advent.engine.options import OneLineParser
-    from advent.engine.recognise import open_checkpoint
-    from advent.errors import ConfigError, printable
 
     parser = OneLineParser(
         prog="checkpoint.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", metavar="FILE", type=Path)
-    parser.add_argument("--to", choices=FORMS, help="convert the weights to this form")
-    parser.add_argument("--out", metavar="OTHER", type=Path, help="where the converted file goes")
+    parser.add_argument("--to", choices=FORMS, help="convert the weights to this format")
+    parser.add_argument("--out", metavar="OTHER", type=Path, help="the converted file")
     args = parser.parse_args(argv)
 
     def body() -> None:
-        found = open_checkpoint(args.file)
+        info = open_checkpoint(args.file)
         if (args.to is None) != (args.out is None):
             raise ConfigError("--to and --out belong together: --to plain --out OTHER")
-        for what, words in describe(args.file, found):
-            print(printable(f"{what:<11}{words}"))
+        for label, words in describe(args.file, info):
+            print(printable(f"{label:<11}{words}"))
         if args.out is not None:
             if args.out.exists():
-                raise ConfigError(f"{args.out}: is there already; choose another --out")
-            save(args.out, converted(found, args.to, default_config().TRAIN.IMG_MEAN))
+                raise ConfigError(f"{args.out}: already exists; choose another --out")
+            save(args.out, converted(info, args.to, default_config().TRAIN.IMG_MEAN))
             print(f"{'written':<11}{args.out} ({args.to})")
 
-    return doors.run_door("scripts/checkpoint.py", body, argv)
+    return cli.run_cli("scripts/checkpoint.py", body, argv)
 
 
 if __name__ == "__main__":

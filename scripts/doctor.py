@@ -1,9 +1,9 @@
-"""Say what is amiss with the data: counts, pairs, sizes, label ids, depth, unreadable files, common wrong turns.
+"""Check your data: counts, pairs, sizes, label ids, depth, unreadable files, common mistakes.
 
     python scripts/doctor.py --cfg ep1 --data-root DIR
     python scripts/doctor.py --dataset cityscapes --root DIR --quick 200
 
-Exit code: 0 when a stage can work with the data, 1 when something has to be mended.
+Exit code: 0 if a stage can use the data, 1 if something has to be fixed.
 """
 
 from __future__ import annotations
@@ -12,27 +12,25 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from advent.dataset.spec import load_spec
+from advent.doctor.check import check_split
+from advent.doctor.report import shared, text
+from advent.doctor.targets import targets_of_config, targets_of_dataset
+from advent.errors import ConfigError, DataError
+from ida import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse the command line and examine; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-    from advent.dataset.spec import load_spec
-    from advent.doctor.examine import examine
-    from advent.doctor.report import shared, text
-    from advent.doctor.subjects import subjects_of_config, subjects_of_dataset
-    from advent.errors import ConfigError, DataError
+    """Parse the command line and check the data; returns the exit code."""
 
-    parser = doors.make_parser("doctor.py", "Say what is amiss with the data.", "ep1.yml")
-    parser.add_argument("--dataset", metavar="NAME", help="a data set alone: a name, or a spec's path; with --root")
+    parser = cli.make_parser("doctor.py", "Check the data of a config, or one data set.")
+    parser.add_argument("--dataset", metavar="NAME", help="check one data set: a name, or a spec's path; with --root")
     parser.add_argument("--root", metavar="DIR", type=Path, help="the data set's folder")
-    parser.add_argument("--classes", metavar="NAME", help="with --dataset: the class set to count pixels by")
-    parser.add_argument("--quick", metavar="N", type=int, default=0, help="read N images of each, spread evenly")
-    parser.add_argument("--workers", metavar="N", type=int, default=0, help="threads that read; 0: one per core")
+    parser.add_argument("--classes", metavar="NAME", help="with --dataset: the class set for pixel counts")
+    parser.add_argument("--quick", metavar="N", type=int, default=0, help="read only N images per set, evenly spaced")
+    parser.add_argument("--workers", metavar="N", type=int, default=0, help="reader threads; 0: one per core")
     args = parser.parse_args(argv)
     problems = 0
 
@@ -43,18 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.quick < 0 or args.workers < 0:
             raise ConfigError("--quick and --workers: expected numbers not below zero")
         if args.dataset is None:
-            subjects = subjects_of_config(doors.config_from_args(args))
+            targets = targets_of_config(cli.config_from_args(args))
         else:
             if not args.root.is_dir():
                 raise DataError(f"--root {args.root}: no such folder")
-            subjects = subjects_of_dataset(load_spec(args.dataset), args.root, args.classes)
-        examined = [examine(subject, args.quick, args.workers) for subject in subjects]
-        findings = [found for found, _ in examined]
-        shared(findings, [digests for _, digests in examined])
+            targets = targets_of_dataset(load_spec(args.dataset), args.root, args.classes)
+        checked = [check_split(target, args.quick, args.workers) for target in targets]
+        findings = [finding for finding, _ in checked]
+        shared(findings, [digests for _, digests in checked])
         print(text(findings))
-        problems = sum(len(found.errors) for found in findings)
+        problems = sum(len(finding.errors) for finding in findings)
 
-    return doors.run_door("scripts/doctor.py", body, argv) or int(problems > 0)
+    return cli.run_cli("scripts/doctor.py", body, argv) or int(problems > 0)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Export a trained network as ONNX, with any batch and size, checked against PyTorch by onnxruntime.
+"""Export a trained network as ONNX with dynamic batch and image size, checked against PyTorch by onnxruntime.
 
     python scripts/export.py --checkpoint experiments/ep1/ida/model_118000.pth --out model.onnx
 
-The file's metadata say what goes in and what comes out: colour order, mean, classes, depth, opset. Needs the extra
+The file's metadata describe inputs and outputs: colour order, mean, classes, depth, opset. Needs the extra
 `export`: pip install -e '.[export]'
 """
 
@@ -13,22 +13,26 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from advent.cli import OneLineParser
+from daf.export import OPSET, OPSETS, export_onnx
+from daf.inference import load_model
+from ida import cli
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and export; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-    from advent.engine.options import OneLineParser
-    from daf.export import OPSET, OPSETS, export_onnx
-    from daf.inference import load_model
 
     parser = OneLineParser(prog="export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--checkpoint", metavar="FILE", type=Path, required=True, help="a trained network of any form of this line")
+    add(
+        "--checkpoint",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="a trained network, in any format of the ADVENT family",
+    )
     add("--out", metavar="FILE", type=Path, required=True, help="the ONNX file")
     add("--cfg", metavar="FILE", help="its config: a path, or a name under configs/ (default: config.yml beside it)")
     add("--opset", metavar="N", type=int, default=OPSET, choices=OPSETS, help=f"16 to 20 (default: {OPSET})")
@@ -38,10 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = load_model(args.checkpoint, args.cfg, "cpu", amp="off")
         errors = export_onnx(model, args.out, args.checkpoint, args.opset)
         print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, opset {args.opset}")
-        for what, error in errors.items():
-            print(f"  differs from PyTorch by {error:.1e} of the largest value ({what})")
+        for output, error in errors.items():
+            print(f"  differs from PyTorch by {error:.1e} of the largest value ({output})")
 
-    return doors.run_door("scripts/export.py", body, argv)
+    return cli.run_cli("scripts/export.py", body, argv)
 
 
 if __name__ == "__main__":

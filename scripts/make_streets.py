@@ -19,16 +19,16 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the floors lie beside scripts/
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages need not be installed
 
-from advent.engine.options import OneLineParser, run_door
+from advent.cli import OneLineParser, run_cli
 from advent.errors import ConfigError, DataError
 from advent.utils.serialization import write_json
 from streets.layouts import paths, write_picture
 from streets.render import render
 
 VERSION = 2
-VAL_OFFSET = 1_000_000  # validation pictures have seeds of their own, whatever the count
+VAL_OFFSET = 1_000_000  # validation images have their own seeds, independent of the count
 SHAPES = ((4, 3), (16, 9), (3, 2), (4, 3), (1, 1))
 
 
@@ -41,7 +41,7 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def make_one(job: tuple[int, bool], *, out: Path, size: tuple[int, int], seed: int, style: str, layout: str) -> None:
-    """Draw and write picture `index` unless its files are there; the same bytes in whatever process."""
+    """Render and write image `index` unless its files exist; the bytes do not depend on the process."""
     index, val = job
     files = paths(layout, out, index, val)
     if all(path.exists() for path in files.values()):
@@ -56,25 +56,27 @@ def make_one(job: tuple[int, bool], *, out: Path, size: tuple[int, int], seed: i
     write_picture(layout, files, render(rng, width, height, style))
 
 
-def check_manifest(out: Path, wanted: dict[str, object]) -> None:
-    """Write streets.json, or compare it. Raises DataError if the folder holds scenes made in another way."""
+def check_manifest(out: Path, expected: dict[str, object]) -> None:
+    """Write streets.json, or compare it. Raises DataError if the folder's scenes have other settings."""
     path = out / "streets.json"
     if not path.exists():
-        write_json(path, wanted)
+        write_json(path, expected)
         return
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        actual = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         raise DataError(f"{path}: not valid JSON; remove the folder or choose another --out") from None
-    if isinstance(found, dict) and found.get("version") != wanted["version"]:
+    if isinstance(actual, dict) and actual.get("version") != expected["version"]:
         raise DataError(f"{path}: made by another version of this tool; remove the folder or choose another --out")
-    wrong = [f"{key} {found.get(key)} instead of {value}" for key, value in wanted.items() if found.get(key) != value]
+    wrong = [
+        f"{key} {actual.get(key)} instead of {value}" for key, value in expected.items() if actual.get(key) != value
+    ]
     if wrong:
         raise DataError(f"{path}: made with {', '.join(wrong)}; use the same values, or another --out")
 
 
 def make(options: argparse.Namespace) -> None:
-    """Draw all pictures that are missing."""
+    """Render all missing images."""
     size, out = parse_size(options.size), Path(options.out)
     layout = options.layout or ("cityscapes" if options.style == "real" else "synthia")
     if min(options.count, options.val_count, options.seed) < 0:
@@ -93,8 +95,9 @@ def make(options: argparse.Namespace) -> None:
         for _ in progress(map(work, jobs)):
             pass
         return
-    leave = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches the whole group; the parent acts
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=leave) as pool:
+    # Ctrl-C reaches the whole process group; only the parent handles it.
+    ignore_sigint = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    with multiprocessing.get_context("spawn").Pool(workers, initializer=ignore_sigint) as pool:
         for _ in progress(pool.imap_unordered(work, jobs, chunksize=4)):
             pass
 
@@ -104,16 +107,16 @@ def main(argv: list[str] | None = None) -> int:
     parser = OneLineParser(
         prog="make_streets.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--out", required=True, help="folder to fill; what is there already is kept")
+    parser.add_argument("--out", required=True, help="output folder; existing files are kept")
     parser.add_argument("--count", type=int, required=True, help="number of (training) scenes")
-    parser.add_argument("--val-count", type=int, default=0, help="number of validation scenes beside them")
+    parser.add_argument("--val-count", type=int, default=0, help="number of additional validation scenes")
     parser.add_argument("--size", required=True, help="WIDTHxHEIGHT in pixels (mapillary: the mean area)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--style", choices=["synthia", "real"], default="synthia")
     parser.add_argument("--layout", choices=["synthia", "cityscapes", "mapillary"], help="default: by style")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0 = one per core")
     options = parser.parse_args(argv)
-    return run_door("scripts/make_streets.py", lambda: make(options), argv)
+    return run_cli("scripts/make_streets.py", lambda: make(options), argv)
 
 
 if __name__ == "__main__":

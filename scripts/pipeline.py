@@ -1,9 +1,9 @@
-"""Run all stages of a protocol in order, skip what is finished, print one table.
+"""Run all stages of a protocol in order, skip finished ones, resume interrupted ones, print one table.
 
     python scripts/pipeline.py --cfg quick
     python scripts/pipeline.py --cfg ep1 --data-root DIR
 
-KEY=VALUE goes to every stage, NAME:KEY=VALUE to one: `daf:TRAIN.EARLY_STOP=900`.
+KEY=VALUE applies to every stage, NAME:KEY=VALUE to one: `daf:TRAIN.EARLY_STOP=900`.
 """
 
 from __future__ import annotations
@@ -12,44 +12,41 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from advent.utils.tables import results_table
+from ida import cli
+from ida.pipeline.lineage import status_table
+from ida.pipeline.run import run_pipeline
+from reporting.qualitative import qualitative_figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-    from advent.engine.tables import results_table
-    from ida.origin import status_table
-    from ida.runner import run_pipeline
-    from ida.stage import stages_of
 
-    parser = doors.make_parser("pipeline.py", "Run all stages of a protocol and print one table.", "ep1.yml")
+    parser = cli.make_parser("pipeline.py", "Run all stages of a protocol and print one table.")
     parser.add_argument("--no-test", action="store_true", help="only train: for targets without labels")
-    parser.add_argument("--picture", metavar="FILE", help="also leave a grid: image, truth, predictions, depth, map")
-    parser.add_argument("--status", action="store_true", help="only show how far every stage is and what made it")
+    parser.add_argument(
+        "--picture", metavar="FILE", help="also write an image grid: image, truth, predictions, depth, map"
+    )
+    parser.add_argument("--status", action="store_true", help="only show every stage's state and inputs")
     args = parser.parse_args(argv)
 
     def body() -> None:
-        pipeline, overrides = doors.pipeline_from_args(args)
-        stages = stages_of(pipeline, overrides)
+        stages = cli.stages_from_args(args)
         if args.status:
             print(status_table(stages))
             return
-        if args.picture:  # hours before it is needed
+        if args.picture:  # fails now, not after hours of training
             Path(args.picture).parent.mkdir(parents=True, exist_ok=True)
         record = run_pipeline(stages, evaluate=not args.no_test)
         if args.picture:
-            from ida.pictures import stage_grid
-
-            print(f"picture: {stage_grid(stages, args.picture)}")
+            print(f"picture: {qualitative_figure(stages, args.picture)}")
         if record["results"]:
             print(results_table(record["results"]))
         print(f"seconds: {', '.join(f'{name} {value:.0f}' for name, value in record['seconds'].items())}")
 
-    return doors.run_door("scripts/pipeline.py", body, argv)
+    return cli.run_cli("scripts/pipeline.py", body, argv)
 
 
 if __name__ == "__main__":

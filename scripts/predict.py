@@ -1,12 +1,12 @@
-"""Predict on anyone's images with a trained network: no data set needed.
+"""Predict images, folders or videos with a trained network.
 
     python scripts/predict.py --checkpoint experiments/ep1/ida/model_118000.pth --input photos --output predictions
     python scripts/predict.py --checkpoint model.pth --cfg dg --input drive.mp4 --output predictions --entropy --map
 
-Leaves in folders of the output: classes (PNG of train ids; classes.csv says what they mean), color, overlay with
-legend, depth (16-bit PNG, centimetres as in SYNTHIA) and depth_color; on request entropy and map (the depth-aware
-map), as pictures and as .npy. A video becomes videos. A file that cannot be read is named and skipped, and the exit
-code is 1; files of other kinds are named and left out.
+Output folders: classes (PNG of train ids; classes.csv lists their names), color, overlay (with legend), depth (16-bit
+PNG, centimetres as in SYNTHIA), depth_color; optionally entropy and map (the depth-aware map), as images and .npy.
+Videos give videos. Unreadable files are reported and skipped, with exit code 1. Files of other types are reported and
+ignored.
 """
 
 from __future__ import annotations
@@ -16,20 +16,30 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from advent.cli import OneLineParser
+from advent.errors import ConfigError, printable
+from daf.inference import load_model
+from daf.predict_files import predict_files
+from daf.visualization import OutputOptions
+from ida import cli
 
 
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
-    from advent.engine.options import OneLineParser
 
     parser = OneLineParser(prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--checkpoint", metavar="FILE", type=Path, required=True, help="a trained network of any form of this line")
+    add(
+        "--checkpoint",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="a trained network, in any format of the ADVENT family",
+    )
     add("--input", metavar="PATH", type=Path, required=True, help="an image, a video, or a folder of them")
-    add("--output", metavar="DIR", type=Path, required=True, help="where the products go; it is made")
+    add("--output", metavar="DIR", type=Path, required=True, help="output folder; created if missing")
     add("--cfg", metavar="FILE", help="its config: a path, or a name under configs/ (default: config.yml beside it)")
     add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--batch-size", metavar="N", type=int, default=1, help="images in one forward pass (default: 1)")
@@ -37,22 +47,16 @@ def make_parser() -> argparse.ArgumentParser:
     add("--size", metavar="N", type=int, nargs=2, help="width and height of the network's input (default: config's)")
     add("--geometry", choices=("stretch", "pad"), help="pad keeps the aspect (default: config's GEOMETRY_TARGET)")
     depth = parser.add_mutually_exclusive_group()
-    depth.add_argument("--depth", action="store_true", default=None, help="refuse a network that predicts no depth")
-    depth.add_argument("--no-depth", dest="depth", action="store_false", help="leave the depth out")
+    depth.add_argument("--depth", action="store_true", default=None, help="fail if the network predicts no depth")
+    depth.add_argument("--no-depth", dest="depth", action="store_false", help="do not write depth")
     add("--entropy", action="store_true", help="also the entropy of the prediction")
     add("--map", action="store_true", help="also the depth-aware map")
-    add("--frames", action="store_true", help="of a video also the stills of every frame")
+    add("--frames", action="store_true", help="also write every video frame as images")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and predict; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-    from advent.errors import ConfigError, printable
-    from daf.inference import load_model
-    from daf.predicting import predict_files
-    from daf.products import Wanted
 
     args = make_parser().parse_args(argv)
     skipped: list[str] = []
@@ -60,20 +64,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         if args.batch_size < 1:
             raise ConfigError(f"--batch-size: {args.batch_size} is too small; at least 1")
-        model = load_model(
-            args.checkpoint, args.cfg, args.device, amp=args.amp, size=args.size, geometry=args.geometry
-        )  # fmt: skip
-        wanted = Wanted(args.depth, args.entropy, args.map)
-        done = predict_files(
-            model, args.input, args.output, wanted, batch_size=args.batch_size, frames=args.frames
-        )  # fmt: skip
-        skipped.extend(done.skipped)
-        counts = [f"{count} {what}" for count, what in ((done.images, "images"), (done.frames, "frames")) if count]
+        model = load_model(args.checkpoint, args.cfg, args.device, amp=args.amp, size=args.size, geometry=args.geometry)
+        options = OutputOptions(args.depth, args.entropy, args.map)
+        summary = predict_files(model, args.input, args.output, options, batch_size=args.batch_size, frames=args.frames)
+        skipped.extend(summary.skipped)
+        counts = [
+            f"{count} {unit}" for count, unit in ((summary.images, "images"), (summary.frames, "frames")) if count
+        ]
         print(f"{args.output}: {' and '.join(counts) or 'nothing'} predicted, {len(skipped)} files skipped")
-        for line in [f"skipped {reason}" for reason in skipped] + [line for line in [done.left_out()] if line]:
+        for line in [f"skipped {reason}" for reason in skipped] + [line for line in [summary.left_out()] if line]:
             print(printable(f"predict.py: {line}"), file=sys.stderr)
 
-    code = doors.run_door("scripts/predict.py", body, argv)
+    code = cli.run_cli("scripts/predict.py", body, argv)
     return code or (1 if skipped else 0)
 
 

@@ -1,11 +1,11 @@
-"""Prepare data: SYNTHIA's original labels, and a cache of decoded images that makes reading several times faster.
+"""Prepare data: convert SYNTHIA's original labels, or build a cache of decoded images (several times faster reading).
 
     python scripts/prepare.py --synthia-labels data/SYNTHIA
     python scripts/prepare.py --cfg ep1 --data-root DIR
 
-The first writes parsed_LABELS from GT/LABELS. The second decodes and resizes every image of the config's source, target
-and labelled set once (losslessly, under DATA_ROOT/DATA_CACHE); stages find and use what fits. Both may be stopped and
-called again.
+The first command writes parsed_LABELS from GT/LABELS. The second decodes and resizes every image of the config's
+source, target and labelled set once (losslessly, under DATA_ROOT/DATA_CACHE); stages use matching cache entries. Both
+resume if interrupted.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
-
-if TYPE_CHECKING:
-    from advent.dataset.base_dataset import StreetDataset
+from advent.build.data import evaluation_data, source_data, target_data
+from advent.config.schema import Config
+from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.build_cache import fill_cache
+from advent.errors import ConfigError, DataError, printable
+from daf.dataset.synthia_labels import convert_labels
+from ida import cli
 
 ROLES = ("source", "target", "test")
 
 
-def _datasets(config: Any, roles: Sequence[str] | None) -> list[StreetDataset]:
+def _datasets(config: Config, roles: Sequence[str] | None) -> list[StreetDataset]:
     """The data sets to prepare, all checked before the first is read; a target without labels has no `test`."""
-    from advent.engine.build import evaluation_data, source_data, target_data
-    from advent.errors import DataError, printable
 
     datasets: list[StreetDataset] = []
     loads: list[Callable[[Any], StreetDataset]] = [source_data, target_data, evaluation_data]
@@ -40,19 +41,14 @@ def _datasets(config: Any, roles: Sequence[str] | None) -> list[StreetDataset]:
         except DataError as error:
             if role != "test" or roles is not None:
                 raise
-            print(printable(f"test: left out ({error})"))
+            print(printable(f"test: skipped ({error})"))
     return datasets
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and prepare; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-    from advent.engine.prepare import fill_cache
-    from advent.errors import ConfigError
-    from daf.dataset.synthia_labels import convert_labels
 
-    parser = doors.make_parser("prepare.py", "Prepare data: SYNTHIA's labels, or a cache for a config.", "ep1.yml")
+    parser = cli.make_parser("prepare.py", "Prepare data: SYNTHIA's labels, or a cache for a config.")
     parser.add_argument("--synthia-labels", metavar="DIR", type=Path, help="SYNTHIA's folder: write parsed_LABELS")
     parser.add_argument("--role", choices=ROLES, action="append", help="only this part of the config (default: all)")
     parser.add_argument("--workers", metavar="N", type=int, default=0, help="threads; 0: one per core")
@@ -63,14 +59,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("--workers: expected a number not below zero")
         if args.synthia_labels is not None:
             written = convert_labels(args.synthia_labels, args.workers)
-            print(f"{args.synthia_labels / 'parsed_LABELS'}: {written:,} written, the others were there")
+            print(f"{args.synthia_labels / 'parsed_LABELS'}: {written:,} written, the others existed")
             return
-        config = doors.config_from_args(args)
+        config = cli.config_from_args(args)
         for dataset in _datasets(config, args.role):
             filled = fill_cache(dataset, args.workers)
             print(f"{filled.folder}: {filled.made:,} made, {filled.kept:,} kept, {filled.bytes / 2**30:.2f} GiB")
 
-    return doors.run_door("scripts/prepare.py", body, argv)
+    return cli.run_cli("scripts/prepare.py", body, argv)
 
 
 if __name__ == "__main__":

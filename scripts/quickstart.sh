@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The main job in one command: set up, render streets, adapt to photographs through DAF, ISL and IDA, print the table.
+# Quick start: set up, render streets, adapt to photographs through DAF, ISL and IDA, print the table.
 #
 #   bash scripts/quickstart.sh [--target DIR] [--short] [KEY=VALUE ...]
 #
-# --target DIR   CamVid's layout (train/ val/ trainannot/ valannot/); else data/CamVid if it is there, else rendered
-#                streets in another style stand in for photographs
-# --short        a tenth of the scenes and iterations: shows that everything runs, says nothing about accuracy
-# Running it again continues where it stopped, and skips what is finished.
+# --target DIR   CamVid's layout (train/ val/ trainannot/ valannot/); else data/CamVid if it exists, else rendered
+#                streets in another style instead of photographs
+# --short        a tenth of the scenes and iterations: checks that everything runs; accuracy is meaningless
+# A second call resumes an interrupted stage and skips finished ones.
 set -euo pipefail
 cd_from="$PWD"
 cd "$(dirname "$0")/.."

@@ -1,10 +1,10 @@
-"""Make one page of what experiments left: what was run, tables, curves, ranking, pseudo labels, pictures.
+"""Write an experiment report: one HTML page with settings, tables, curves, ranking, pseudo labels, images.
 
     python scripts/report.py experiments/quick_photographs --out report.html
     python scripts/report.py experiments/ep1_seed1 experiments/ep1_seed2 --out two.html --figures DIR --latex table.tex
 
-The page opens from disk, without network and without scripts. Several experiments stand side by side, on the same
-images. Only what scripts/pipeline.py left is read: networks and data may be gone. Needs the extra `report`:
+The page is self-contained, without scripts or external requests. Several experiments are compared on the same images.
+Only the output of scripts/pipeline.py is read; networks and data are not needed. Needs the extra `report`:
 pip install -e '.[report]'
 """
 
@@ -14,23 +14,25 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
-
-if TYPE_CHECKING:
-    from ida.report.experiment import Experiment
+from advent.cli import OneLineParser
+from advent.errors import ConfigError
+from advent.utils.serialization import write_atomically, write_text
+from ida import cli
+from reporting.experiment import Experiment, read_experiments
+from reporting.grid import Grid
+from reporting.table import latex, result_table
 
 
 def write_figures(experiments: Sequence[Experiment], folder: Path, examples: int) -> int:
     """All figures of the page as PDF and PNG; returns how many files."""
-    from advent.utils.serialization import write_atomically
-    from ida.report.figures import plots
-    from ida.report.grid import Grid
+    from reporting.figures import plots
 
-    written = [path for one in experiments for plot in plots(one, experiments) for path in plot.save(folder)]
+    written = [
+        path for experiment in experiments for plot in plots(experiment, experiments) for path in plot.save(folder)
+    ]
     grid = Grid(experiments, examples).drawn()
     if grid is not None:
         written.append(write_atomically(folder / "grid.png", lambda f: grid.save(f, "PNG", optimize=True)))
@@ -40,25 +42,18 @@ def write_figures(experiments: Sequence[Experiment], folder: Path, examples: int
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and write the page; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-    from advent.engine.options import OneLineParser
-    from advent.errors import ConfigError
-    from advent.utils.serialization import write_text
 
     parser = OneLineParser(prog="report.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("experiments", metavar="EXP", nargs="+", type=Path, help="folders that scripts/pipeline.py left")
-    add("--out", metavar="FILE", type=Path, required=True, help="the page, HTML")
-    add("--figures", metavar="DIR", type=Path, help="also leave the figures as PDF and PNG")
-    add("--latex", metavar="FILE", type=Path, help="also leave the table for LaTeX (booktabs)")
-    add("--examples", metavar="N", type=int, default=6, help="images in the grid at most (default: 6)")
+    add("experiments", metavar="EXP", nargs="+", type=Path, help="experiment folders written by scripts/pipeline.py")
+    add("--out", metavar="FILE", type=Path, required=True, help="the HTML page")
+    add("--figures", metavar="DIR", type=Path, help="also write the figures as PDF and PNG")
+    add("--latex", metavar="FILE", type=Path, help="also write the table for LaTeX (booktabs)")
+    add("--examples", metavar="N", type=int, default=6, help="largest number of images in the grid (default: 6)")
     args = parser.parse_args(argv)
 
     def body() -> None:
-        from ida.report.experiment import read_experiments
-        from ida.report.page import write_page
-        from ida.report.table import latex, result_table
+        from reporting.page import write_page
 
         if args.examples < 1:
             raise ConfigError(f"--examples: {args.examples} is too small; at least 1")
@@ -68,12 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.figures is not None:
             print(f"figures: {write_figures(experiments, args.figures, args.examples)} files in {args.figures}")
         if args.latex is not None:
-            tables = [(one.name, result_table(one)) for one in experiments if one.trained]
+            tables = [(e.name, result_table(e)) for e in experiments if e.trained]
             if not tables:
-                raise ConfigError(f"--latex {args.latex}: no stage has been scored, so there is no table")
+                raise ConfigError(f"--latex {args.latex}: no stage has been evaluated, so there is no table")
             print(f"table: {write_text(args.latex, latex(tables))}")
 
-    return doors.run_door("scripts/report.py", body, argv)
+    return cli.run_cli("scripts/report.py", body, argv)
 
 
 if __name__ == "__main__":

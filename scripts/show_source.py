@@ -1,4 +1,4 @@
-"""Leave a picture of the labelled source as the network gets it: image, labels, depth.
+"""Write an image grid of the labelled source as the network gets it: image, labels, depth.
 
 python scripts/show_source.py --cfg quick --out streets.png
 """
@@ -9,26 +9,24 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the floors lie beside scripts/; they need not be installed
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from daf.own_advent import require_own_advent
+from ida import cli
+from reporting.qualitative import source_figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and draw; returns the exit code."""
-    require_own_advent()
-    import ida.doors as doors
-    from ida.pictures import source_sheet
 
-    parser = doors.make_parser("show_source.py", "Draw images of the source with labels and depth.", "ep1.yml")
-    parser.add_argument("--out", metavar="FILE", required=True, help="the picture, PNG")
-    parser.add_argument("--count", metavar="N", type=int, default=4, help="how many images (default: 4)")
+    parser = cli.make_parser("show_source.py", "Draw images of the source with labels and depth.")
+    parser.add_argument("--out", metavar="FILE", required=True, help="the PNG file")
+    parser.add_argument("--count", metavar="N", type=int, default=4, help="number of images (default: 4)")
     args = parser.parse_args(argv)
 
     def body() -> None:
-        print(f"picture: {source_sheet(doors.config_from_args(args), args.out, args.count)}")
+        print(f"picture: {source_figure(cli.config_from_args(args), args.out, args.count)}")
 
-    return doors.run_door("scripts/show_source.py", body, argv)
+    return cli.run_cli("scripts/show_source.py", body, argv)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,36 @@
-"""Fixtures that every floor's tests share."""
+"""Fixtures shared by the tests of all packages."""
 
 import pytest
 import torch
 
-import tiny
+from daf.registration import register
+from helpers import tiny_data
+
+register()
 
 torch.set_num_threads(2)
 
 
 @pytest.fixture
 def data(tmp_path):
-    """A fresh pair of tiny domains; results go to `data / exp`."""
-    return tiny.make_data(tmp_path)
+    """Root of a new pair of tiny domains; results are written to `data / exp`."""
+    return tiny_data.make_data(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """Tiny domains on which every stage has run once; tests only read them."""
+    """Root of tiny domains on which every stage has run once; read-only."""
     import entropy
     import train
     import train_intra
     import train_isl
 
-    root = tiny.make_data(tmp_path_factory.mktemp("trained"))
-    for door, cfg in (
-        (train, "quick/dg"),
-        (train_isl, "quick/isl"),
-        (entropy, "quick/rank"),
-        (train_intra, "quick/intrada"),
+    root = tiny_data.make_data(tmp_path_factory.mktemp("trained"))
+    for script, cfg in (
+        (train, "quick:daf"),
+        (train_isl, "quick:isl"),
+        (entropy, "quick:rank"),
+        (train_intra, "quick:ida"),
     ):
-        assert door.main(tiny.command_line(root, cfg)) == 0
+        assert script.main(tiny_data.command_line(root, cfg)) == 0
     return root

@@ -1,1 +1,1 @@
-"""One reader for every data set; a data set is a YAML spec."""
+"""Data set reader: one dataset class, driven by YAML specs (configs/datasets/)."""

@@ -1,4 +1,4 @@
-"""The one reader of street images. What differs between data sets stands in their specs (configs/datasets/)."""
+"""StreetDataset: reads images, labels and depth of any data set that has a spec (configs/datasets/)."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ import PIL
 import torch
 from torch.utils.data import Dataset
 
-from advent.dataset import geometry
-from advent.dataset.adventlike import BaseDataset
+from advent.dataset import resize
+from advent.dataset.advent_compat import BaseDataset
 from advent.dataset.cache import Arrays, Cache
 from advent.dataset.classes import IGNORE, ClassSet
-from advent.dataset.depth_kinds import depth_kind, depth_reader
-from advent.dataset.description import DatasetSpec
+from advent.dataset.depth_formats import depth_kind, depth_reader
 from advent.dataset.exif import Turn
-from advent.dataset.geometry import Size
-from advent.dataset.listing import checked_names, read_list, scan
-from advent.dataset.place import Place, find_place
-from advent.dataset.reading import (
+from advent.dataset.file_lists import checked_names, read_list, scan
+from advent.dataset.image_io import (
     IMG_MEAN,
     map_ids,
     network_input,
@@ -34,7 +31,9 @@ from advent.dataset.reading import (
     require_same_turn,
     warn_if_damaged,
 )
-from advent.dataset.versions import settle_version
+from advent.dataset.resolved_layout import ResolvedLayout, resolve_layout
+from advent.dataset.spec_types import DatasetSpec
+from advent.dataset.versions import detect_version
 from advent.errors import DataError
 
 __all__ = ["BaseDataset", "StreetDataset", "collect_pseudo_labels"]
@@ -43,9 +42,10 @@ log = logging.getLogger(__name__)
 
 
 def collect_pseudo_labels(label_dir: Path, names: Sequence[str]) -> list[Path]:
-    """For every image its PNG of train ids: <name without suffix>.png below `label_dir`, or the base name alone.
+    """Pseudo-label file of every image: a PNG of train ids in `label_dir`.
 
-    Raises DataError on a missing file, and where one file named by its base would serve two images.
+    The file is <name without suffix>.png with the image's subfolders, or else directly in `label_dir`. Raises
+    DataError if a file is missing, or if one file without subfolder matches two images.
     """
     files: list[Path] = []
     owner: dict[Path, str] = {}
@@ -55,28 +55,30 @@ def collect_pseudo_labels(label_dir: Path, names: Sequence[str]) -> list[Path]:
         if not file.is_file():
             file = label_dir / relative.name
             if not file.is_file():
-                raise DataError(f"{label_dir}: no pseudo label {relative} for {name}; make them again for this list")
+                raise DataError(
+                    f"{label_dir}: no pseudo label {relative} for {name}; generate them again for this list"
+                )
             if owner.setdefault(file, name) != name:
-                raise DataError(f"{file}: would serve both {owner[file]} and {name}; name it <folder>/<name>.png")
+                raise DataError(f"{file}: matches both {owner[file]} and {name}; store it as <folder>/<name>.png")
         files.append(file)
     return files
 
 
 class StreetDataset(Dataset[dict[str, Any]]):
-    """Images of one split of one data set, ready for a network, with what was asked for beside them.
+    """Network-ready images of one split of one data set, with optional labels, pseudo labels and depth.
 
     Items are plain dicts of tensors (default_collate stacks them):
-    name: path relative to the images' folder, posix ("city/x_leftImg8bit.png");
-    image: (3, H, W) float32 BGR minus `mean`, 0..255 before that, at `size` = (width, height) or native; turned upright
-      as its file says (EXIF). With the data set's labels or depth, an image that says so while they do not is an error;
-    label (with_labels or label_dir): (H, W) uint8 train ids, 255 = ignored, at `label_size`; None keeps them native,
-      resized to the spec's score_size if it has one, else padded as its geometry says;
+    name: path relative to the image folder, posix ("city/x_leftImg8bit.png");
+    image: (3, H, W) float32 BGR minus `mean`, 0..255 before that, at `size` = (width, height) or native. EXIF
+      orientation is applied; an orientation that differs from that of the label or depth file is an error;
+    label (with_labels or label_dir): (H, W) uint8 train ids, 255 = ignored, at `label_size`. None keeps the native
+      size: resized to the spec's score_size if it has one, else padded by its geometry;
     depth (with_depth): (H, W) float32 inverse depth at `label_size`, else `size`; 0 where unknown;
-    depth_known (with_depth, where the depth may have gaps): (H, W) bool.
+    depth_known (with_depth, if the depth may have gaps): (H, W) bool.
 
-    Images: `names`, else the lines of `list_file`, else of the spec's list for the split, else all below the folder,
-    sorted. Everything that can be checked without opening a file is checked here; label files are looked for only
-    with_labels. `cache_dir`: decoded items are taken from there where scripts/prepare.py left fitting ones.
+    The images are `names`, else the lines of `list_file`, else those of the spec's list for the split, else all in the
+    image folder, sorted. The constructor checks everything that needs no file to be opened; it looks for label files
+    only if with_labels. `cache_dir`: items are read from the cache there if scripts/prepare.py built a matching one.
     All errors are DataError.
     """
 
@@ -87,8 +89,8 @@ class StreetDataset(Dataset[dict[str, Any]]):
         split: str,
         classes: ClassSet,
         *,
-        size: Size | None,
-        label_size: Size | None = None,
+        size: Sequence[int] | None,
+        label_size: Sequence[int] | None = None,
         mean: Sequence[float] = IMG_MEAN,
         names: Sequence[str] | None = None,
         list_file: Path | None = None,
@@ -102,7 +104,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         self.size = (int(size[0]), int(size[1])) if size else None
         self.label_size = (int(label_size[0]), int(label_size[1])) if label_size else None
         roles = ["labels"] * with_labels + ["depth"] * with_depth
-        self.spec, self.place = _find(spec, Path(root), split, roles)
+        self.spec, self.resolved = _find(spec, Path(root), split, roles)
         self.names = self._list(names, list_file)
         self.table = self.spec.table(classes) if with_labels else None
         self.label_files = self._files("labels") if with_labels else None
@@ -111,16 +113,16 @@ class StreetDataset(Dataset[dict[str, Any]]):
         self._stored_depth = depth_kind(self.spec.depth, self.spec.name).values if with_depth else None
         self.depth_files = self._files("depth") if with_depth else None
         self.depth_table = self._depth_table(self.depth_files) if self.depth_files is not None else None
-        has_camera = with_depth and self.place.layout.camera is not None
+        has_camera = with_depth and self.resolved.layout.camera is not None
         self.camera_files = self._files("camera") if has_camera else None
         self.cache = self._open_cache(cache_dir) if cache_dir else None
 
     def _list(self, names: Sequence[str] | None, list_file: Path | None) -> list[str]:
-        images, pattern = self.place.images, self.place.layout.names
+        images, pattern = self.resolved.images, self.resolved.layout.names
         if names is not None:
             return checked_names(names, images, pattern, f"names for {self.spec.name}")
         if list_file is None and self.split in self.spec.lists:
-            list_file = self.place.root / self.spec.lists[self.split]
+            list_file = self.resolved.root / self.spec.lists[self.split]
         if list_file is not None:
             return checked_names(read_list(Path(list_file)), images, pattern, str(list_file))
         return scan(images, pattern)
@@ -128,16 +130,16 @@ class StreetDataset(Dataset[dict[str, Any]]):
     def _files(self, role: str) -> list[Path]:
         files = []
         for name in self.names:
-            file = self.place.path(role, name)
+            file = self.resolved.path(role, name)
             if file is None:
                 raise DataError(
-                    f"data set {self.spec.name} has no pattern for {role} in its spec: it cannot serve where {role} "
-                    "are needed (labels: as a source, or to score)"
+                    f"data set {self.spec.name} has no pattern for {role} in its spec, and {role} are required here "
+                    "(labels: for a source data set and for scoring)"
                 )
             if not file.is_file():
                 raise DataError(
-                    f"{file}: missing; the {role} of {name} in {self.spec.name} should lie there; "
-                    "scripts/doctor.py shows all that is amiss"
+                    f"{file}: missing; expected the {role} of {name} in {self.spec.name} there; "
+                    "scripts/doctor.py lists all problems"
                 )
             files.append(file)
         return files
@@ -154,11 +156,11 @@ class StreetDataset(Dataset[dict[str, Any]]):
                 arrays["depth_known"] = arrays["depth"] > 0
         return self._item(index, arrays | {"image": network_input(arrays["image"], self.mean)})
 
-    def compact(self, index: int) -> dict[str, Any]:
-        """The item in the fewest bytes to carry from worker to device: a third, with label and depth.
+    def get_uint8(self, index: int) -> dict[str, Any]:
+        """The item in compact form for the transfer from worker to device: a third of the bytes, with label and depth.
 
-        image: (H, W, 3) uint8 BGR; depth: with a `depth_table` the bits of the file's uint16, as int16, which every
-        device knows; no depth_known. `network_images` and `network_depth` make the same numbers, to the last bit.
+        image: (H, W, 3) uint8 BGR. depth: with a `depth_table`, the bits of the file's uint16 as int16, a dtype that
+        every device supports. No depth_known. `network_images` and `network_depth` restore bit-identical values.
         """
         arrays = self._arrays(index)
         if self.depth_table is not None:
@@ -169,7 +171,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return {"name": self.names[index], **{key: torch.from_numpy(_writable(a)) for key, a in arrays.items()}}
 
     def _arrays(self, index: int) -> Arrays:
-        """`decode`, from the cache where it fits, and what is never cached."""
+        """Result of `decode`, from the cache if it has a valid entry, plus pseudo labels, which are never cached."""
         arrays = self.cache.read(self.names[index], self.files(index)) if self.cache and self.cache.used else None
         if arrays is None:
             arrays = self.decode(index)
@@ -178,14 +180,14 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return arrays
 
     def decode(self, index: int) -> Arrays:
-        """What the files of one image hold, at the sizes asked for: image (H, W, 3) uint8 RGB, label, depth.
+        """Decoded and resized arrays of one image: image (H, W, 3) uint8 RGB, label, depth.
 
-        depth: with a `depth_table` uint16 as in the file, else float32 inverse depth.
+        depth: with a `depth_table`, uint16 as stored in the file; else float32 inverse depth.
         """
-        file = self.place.images / self.names[index]
+        file = self.resolved.images / self.names[index]
         photo, turn = read_photo(file)
         warn_if_damaged(file, turn)
-        arrays = {"image": geometry.resize_image(photo, self.size, self.spec.geometry)}
+        arrays = {"image": resize.resize_image(photo, self.size, self.spec.geometry)}
         if self.label_files is not None:
             arrays["label"], label_turn = self._label(self.label_files[index])
             require_same_turn(file, turn, self.label_files[index], label_turn, "label")
@@ -196,18 +198,18 @@ class StreetDataset(Dataset[dict[str, Any]]):
             file = self.depth_files[index]
             stored = self._stored_depth if self.depth_table is not None else None
             depth = stored(file) if stored is not None else self._read_depth(file, camera)
-            arrays["depth"] = geometry.resize_depth(depth, self.label_size or self.size, self.spec.geometry)
+            arrays["depth"] = resize.resize_depth(depth, self.label_size or self.size, self.spec.geometry)
         return arrays
 
     def label(self, index: int) -> np.ndarray:
-        """The ground truth of one image alone, (H, W) uint8 train ids."""
+        """Ground truth of one image, (H, W) uint8 train ids."""
         assert self.label_files is not None, "for a data set with_labels"
         return self._label(self.label_files[index])[0]
 
     def files(self, index: int) -> list[Path]:
         """The files that `decode` reads for one image."""
-        more = (self.label_files, self.depth_files, self.camera_files)
-        return [self.place.images / self.names[index], *[files[index] for files in more if files is not None]]
+        optional = (self.label_files, self.depth_files, self.camera_files)
+        return [self.resolved.images / self.names[index], *[files[index] for files in optional if files is not None]]
 
     @property
     def depth_has_gaps(self) -> bool:
@@ -215,9 +217,10 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return self.spec.depth is not None and (self.spec.depth.has_gaps or self.spec.geometry == "pad")
 
     def _depth_table(self, files: Sequence[Path]) -> np.ndarray | None:
-        """(65536,) float32 inverse depth of every 16-bit value, where files can stay in 16 bits until they are used.
+        """Lookup table of inverse depth, (65536,) float32, if depth can stay in 16 bits until it reaches the device.
 
-        Not under `pad`: its padding is 0, which stands for unknown in inverse depth alone.
+        None under `pad`: padding is 0, which means unknown only in inverse depth. None without a table for the depth
+        kind, or if a file is no PNG.
         """
         kind = depth_kind(self.spec.depth, self.spec.name)
         if kind.table is None or self.spec.geometry != "stretch" or any(f.suffix.lower() != ".png" for f in files):
@@ -228,37 +231,44 @@ class StreetDataset(Dataset[dict[str, Any]]):
     def _open_cache(self, base: Path) -> Cache:
         cache = Cache(base, f"{self.spec.name}-{self.split}", self._cache_settings())
         if cache.used:
-            there = cache.holds(self.names)
-            log.info("%s: %d of %d images are taken from it", cache.folder, there, len(self.names))
+            cached = cache.holds(self.names)
+            log.info("%s: %d of %d images are cached", cache.folder, cached, len(self.names))
         elif why := cache.why_unused():
-            log.info("cache ignored: %s; scripts/prepare.py makes one that fits", why)
+            log.info("cache ignored: %s; scripts/prepare.py builds a matching one", why)
         return cache
 
     def _cache_settings(self) -> dict[str, Any]:
-        """Everything that decoded arrays depend on, but for the files themselves."""
+        """Cache key: all settings that decoded arrays depend on, apart from the files themselves."""
         spec = self.spec
         return {
-            "images": spec.name, "split": self.place.split_folder, "layout": asdict(self.place.layout),
-            "size": self.size, "label_size": self.label_size, "score_size": spec.score_size, "geometry": spec.geometry,
-            "table": self.table.tolist() if self.table is not None else None, "max_label_id": spec.max_label_id,
-            "palette": sorted(spec.palette.items()) if spec.palette else None, "fill_label": spec.fill_label,
+            "images": spec.name,
+            "split": self.resolved.split_folder,
+            "layout": asdict(self.resolved.layout),
+            "size": self.size,
+            "label_size": self.label_size,
+            "score_size": spec.score_size,
+            "geometry": spec.geometry,
+            "table": self.table.tolist() if self.table is not None else None,
+            "max_label_id": spec.max_label_id,
+            "palette": sorted(spec.palette.items()) if spec.palette else None,
+            "fill_label": spec.fill_label,
             "depth": repr(spec.depth) if self.depth_files is not None else None,
             **({"depth_bits": 16} if self.depth_table is not None else {}),  # absent: float32, as in earlier caches
             "versions": {"pillow": PIL.__version__, "opencv": cv2.__version__},
-        }  # fmt: skip
+        }
 
     def _label(self, file: Path) -> tuple[np.ndarray, Turn]:
-        """Train ids at the size asked for, and how the label file says that it is turned."""
+        """Train ids at the requested size, and the orientation stored in the label file."""
         spec, table = self.spec, self.table
         assert table is not None
         ids, turn = read_label(file, spec.palette)
         label = map_ids(ids, table, spec.max_label_id, file, spec.wrong_id)
         fill = spec.fill(table)
         if self.label_size is not None:
-            return geometry.resize_label(label, self.label_size, spec.geometry, fill), turn
+            return resize.resize_label(label, self.label_size, spec.geometry, fill), turn
         if spec.score_size is not None:
-            return geometry.resize_label(label, spec.score_size), turn
-        return geometry.pad_label(label, self.size, spec.geometry, fill) if self.size else label, turn
+            return resize.resize_label(label, spec.score_size), turn
+        return resize.pad_label(label, self.size, spec.geometry, fill) if self.size else label, turn
 
     def _pseudo_label(self, file: Path) -> np.ndarray:
         ids = read_ids(file)
@@ -266,14 +276,14 @@ class StreetDataset(Dataset[dict[str, Any]]):
         wrong = f"is no train id of {self.classes.name} (0..{last}, or 255); these pseudo labels have other classes"
         label = map_ids(ids, np.arange(IGNORE + 1, dtype=np.uint8), last, file, wrong)
         size = self.label_size or self.size
-        # A pseudo label lies in the frame of the network's input (padding included), so it is only ever stretched.
-        return geometry.resize_label(label, size) if size else label
+        # A pseudo label covers the network's input (padding included), so it is stretched, never padded.
+        return resize.resize_label(label, size) if size else label
 
 
 def network_images(bgr: torch.Tensor, mean_bgr: torch.Tensor) -> torch.Tensor:
     """(B, H, W, 3) uint8 BGR -> (B, 3, H, W) float32 BGR minus the mean (3,), on the tensors' device, channels last."""
     count, height, width, channels = bgr.shape
-    # By whole rows: a subtraction over a last axis of three is many times slower on a CPU.
+    # Row by row: a subtraction over a last axis of three is many times slower on a CPU.
     rows = bgr.to(torch.float32).view(count, height, width * channels).sub_(mean_bgr.repeat(width))
     return rows.view(count, height, width, channels).permute(0, 3, 1, 2)
 
@@ -283,13 +293,13 @@ def network_depth(bits: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return table.index_select(0, (bits.to(torch.int32) & 0xFFFF).view(-1)).view(bits.shape)
 
 
-def _find(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str]) -> tuple[DatasetSpec, Place]:
-    """The spec of the version that lies there, and its place."""
+def _find(spec: DatasetSpec, root: Path, split: str, roles: Sequence[str]) -> tuple[DatasetSpec, ResolvedLayout]:
+    """The spec of the version stored under `root`, and its resolved layout."""
     try:
-        settled = settle_version(spec, root, split) if "labels" in roles else spec
-        return settled, find_place(settled, root, split, roles)
+        settled = detect_version(spec, root, split) if "labels" in roles else spec
+        return settled, resolve_layout(settled, root, split, roles)
     except DataError as error:
-        raise DataError(f"{error}; scripts/doctor.py looks for the reason") from None
+        raise DataError(f"{error}; run scripts/doctor.py to find the cause") from None
 
 
 def _writable(array: np.ndarray) -> np.ndarray:

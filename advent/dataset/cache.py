@@ -1,8 +1,8 @@
-"""Decoded and resized items on disk, so that a run need not decode and resize them again.
+"""On-disk cache of decoded and resized images.
 
-One .npz per image (uncompressed, each array with the CRC-32 that zip keeps), in a folder whose name holds the digest of
-everything that the arrays depend on. An entry also holds sizes and times of the files that it was made of: one that no
-longer fits them is not used.
+Each image has one .npz (uncompressed, each array with zip's CRC-32). The folder's name contains a digest of all
+settings that the arrays depend on. An entry also stores sizes and modification times of its source files; an entry that
+no longer matches them is not used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from advent.errors import first_line
 from advent.utils.serialization import read_json, write_atomically, write_json
 
 log = logging.getLogger(__name__)
-FORMAT = 2  # 1 held images that were not turned as their files say (EXIF)
+FORMAT = 2  # format 1: images without EXIF orientation applied
 MANIFEST = "cache.json"
 STAMP = "stamp"
 
@@ -30,7 +30,7 @@ Arrays = dict[str, np.ndarray]
 
 
 class Cache:
-    """The entries of one data set under one setting. `used` says whether there is anything to read."""
+    """Cache entries of one data set under one set of settings. `used`: whether it has been built."""
 
     def __init__(self, base: Path, prefix: str, settings: Mapping[str, Any]) -> None:
         self.settings = json.loads(json.dumps({"format": FORMAT, **settings}))
@@ -40,12 +40,12 @@ class Cache:
         self.used = (self.folder / MANIFEST).is_file()
 
     def begin(self) -> None:
-        """Make the folder and say what it holds; from now on entries are read, too."""
+        """Create the folder and write its manifest (the settings). From then on `used` is True."""
         write_json(self.folder / MANIFEST, self.settings)
         self.used = True
 
     def why_unused(self) -> str | None:
-        """In words, why the caches of this data set that lie here do not fit; None where there are none."""
+        """Why an existing cache of this data set does not match the settings, as text; None if there is none."""
         for manifest in sorted(self.base.glob(f"{self.prefix}-*/{MANIFEST}")):
             other = read_json(manifest)
             for key, value in self.settings.items():
@@ -54,40 +54,40 @@ class Cache:
         return None
 
     def holds(self, names: Sequence[str]) -> int:
-        """How many of these images have an entry, as far as file names tell."""
-        there = {
+        """Number of these images that have an entry, judged by file names."""
+        entries = {
             os.path.relpath(os.path.join(where, f), self.folder)
             for where, _, files in os.walk(self.folder)
             for f in files
         }
-        return sum(f"{name}.npz" in there for name in names)
+        return sum(f"{name}.npz" in entries for name in names)
 
     def read(self, name: str, files: Sequence[Path]) -> Arrays | None:
-        """The arrays of one image made of `files`; None where there are none, or they do not fit."""
+        """Cached arrays of one image; None if there is no entry, or if `files` have changed since it was written."""
         path = self.path(name)
         try:
             with np.load(path, allow_pickle=False) as entry:
                 if not np.array_equal(entry[STAMP], stamp(files)):
-                    log.warning("%s: its picture has changed since; the picture is read instead", path)
+                    log.warning("%s: the image files have changed since; reading them instead", path)
                     return None
                 return {key: entry[key] for key in entry.files if key != STAMP}
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-            log.warning("%s: damaged (%s); the picture is read instead", path, first_line(error))
+            log.warning("%s: damaged (%s); reading the image files instead", path, first_line(error))
             return None
 
     def write(self, name: str, files: Sequence[Path], arrays: Arrays) -> None:
-        """Leave the arrays of one image, whole or not at all."""
+        """Write the arrays of one image atomically."""
         entry: dict[str, Any] = {**arrays, STAMP: stamp(files)}
         write_atomically(self.path(name), lambda handle: np.savez(handle, **entry))
 
     def path(self, name: str) -> Path:
-        """The file of one entry."""
+        """File of one entry."""
         return self.folder / f"{name}.npz"
 
 
 def stamp(files: Sequence[Path]) -> np.ndarray:
-    """Size and time of change of every file, (n, 2) int64."""
+    """Size in bytes and modification time in ns of every file, (n, 2) int64."""
     status = [os.stat(file) for file in files]
-    return np.array([(one.st_size, one.st_mtime_ns) for one in status], np.int64)
+    return np.array([(entry.st_size, entry.st_mtime_ns) for entry in status], np.int64)

@@ -1,18 +1,19 @@
-"""ADVENT's name for Cityscapes."""
+"""ADVENT's Cityscapes data set class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from advent.dataset.adventlike import SpecDataSet
-from advent.dataset.geometry import Size
+from advent.dataset.advent_compat import SpecDataSet
+from advent.dataset.resize import Size
 
 
 class CityscapesDataSet(SpecDataSet):
-    """Items (image, label, shape, name). Cityscapes' own 19 classes as in ADVENT; `info_path` names another table.
+    """Cityscapes under ADVENT's interface. Items: (image, label, shape, name).
 
-    With load_labels=False no label file is looked for and every label is 255.
+    19 classes as in ADVENT, unless `info_path` gives another table. With load_labels=False no label file is needed and
+    every label is 255.
     """
 
     spec_name = "cityscapes"

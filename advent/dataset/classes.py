@@ -1,4 +1,4 @@
-"""Class sets: the names, colours and groups behind train ids. One YAML file each in configs/classes/, or in a spec."""
+"""Class sets: names, colours and groups of train ids, from configs/classes/*.yml or a data set spec."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from advent.dataset.paths import find_yaml
 from advent.errors import ConfigError, hint
+from advent.utils.paths import find_yaml
 from advent.utils.serialization import read_yaml
-from advent.utils.shape import fits
+from advent.utils.yaml_schema import fits
 
-IGNORE = 255  # the train id of pixels that neither train nor score
+IGNORE = 255  # train id of pixels that are ignored in training and scoring
 _BY_COUNT = {7: "street7", 16: "street16", 19: "cityscapes19"}
 _KEYS = ("name", "classes", "rare", "subset")
 _INLINE = {"name": str, "names": [str], "colors": [[int]], "rare": [str], "subset": {str: [str]}}
@@ -23,7 +23,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class ClassSet:
-    """What train ids 0..n-1 mean. `rare` and the values of `subset` are train ids; colours are RGB, 0..255."""
+    """Classes of train ids 0..n-1. `rare` and the values of `subset` are train ids; colours are RGB, 0..255."""
 
     name: str
     names: tuple[str, ...]
@@ -35,7 +35,7 @@ class ClassSet:
         return len(self.names)
 
     def as_mapping(self) -> dict[str, Any]:
-        """The whole set in the form that a config holds: it travels with every checkpoint's config.yml."""
+        """The class set as a mapping, as stored in a config and so in every checkpoint's config.yml."""
         return {
             "name": self.name,
             "names": list(self.names),
@@ -46,22 +46,22 @@ class ClassSet:
 
 
 def classes_for(num_classes: int) -> str:
-    """Name of the class set of the protocol with that many classes. Raises ConfigError for other counts."""
+    """Name of the protocol's class set with `num_classes` classes. Raises ConfigError for other counts."""
     if num_classes not in _BY_COUNT:
         known = ", ".join(f"{count} ({name})" for count, name in _BY_COUNT.items())
-        raise ConfigError(f"NUM_CLASSES: {num_classes} has no class set; known: {known}; or name one in CLASSES")
+        raise ConfigError(f"NUM_CLASSES: {num_classes} has no class set; known: {known}; or set CLASSES")
     return _BY_COUNT[num_classes]
 
 
 def load_classes(name_or_path: str | Path) -> ClassSet:
-    """A class set by name (configs/classes/<name>.yml, any case) or by path. Raises ConfigError naming the file."""
+    """Load a class set by name (configs/classes/<name>.yml, any case) or path. Raises ConfigError with the file."""
     return _load(find_yaml(name_or_path, "classes"))
 
 
 def classes_from_mapping(value: Mapping[str, Any]) -> ClassSet:
-    """The inverse of `ClassSet.as_mapping`. Raises ConfigError."""
-    if set(value) != set(_INLINE) or not all(fits(value[key], want) for key, want in _INLINE.items()):
-        raise ConfigError(f"CLASSES: a class set in a config has the keys {', '.join(_INLINE)}, as config.yml has them")
+    """Inverse of `ClassSet.as_mapping`. Raises ConfigError."""
+    if set(value) != set(_INLINE) or not all(fits(value[key], shape) for key, shape in _INLINE.items()):
+        raise ConfigError(f"CLASSES: a class set in a config has the keys {', '.join(_INLINE)}, as in config.yml")
     entries = [{"name": n, "color": c} for n, c in zip(value["names"], value["colors"], strict=False)]
     if len(entries) != len(value["names"]) or len(entries) != len(value["colors"]):
         raise ConfigError("CLASSES: names and colors differ in number")
@@ -75,13 +75,13 @@ def _load(path: Path) -> ClassSet:
         raise ConfigError(f"{path}: a class set is a mapping with the keys {', '.join(_KEYS)}")
     for key in raw:
         if key not in _KEYS:
-            more = "; a data set's description is named as SOURCE or TARGET" if key == "layouts" else ""
-            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), _KEYS)}{more}")
+            advice = "; set SOURCE or TARGET to use a data set spec" if key == "layouts" else ""
+            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), _KEYS)}{advice}")
     return class_set(str(path), str(raw.get("name", path.stem)), raw.get("classes"), raw.get("rare"), raw.get("subset"))
 
 
 def class_set(where: str, name: str, entries: Any, rare: Any = None, subset: Any = None) -> ClassSet:
-    """A class set from its parts as YAML holds them; `where` opens the errors."""
+    """Build a class set from parsed YAML values. `where` prefixes the error messages. Raises ConfigError."""
     if not (fits(rare, ([str], None)) and fits(subset, ({str: [str]}, None))):
         raise ConfigError(f"{where}: 'rare' is a list of class names, 'subset' a mapping of such lists")
     try:

@@ -1,4 +1,4 @@
-"""Orientation of a stored picture (EXIF, XMP or TIFF tag), read without trusting the rest of the metadata."""
+"""Image orientation (EXIF, XMP or TIFF tag), parsed independently of the rest of the metadata."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 ORIENTATION = 0x0112
 _PREFIX = b"Exif\x00\x00"
 _BYTE_ORDERS = {b"II*\x00": "<", b"MM\x00*": ">"}
-_INTEGERS = {1: "B", 3: "H", 4: "I"}  # EXIF's type number -> struct's letter
+_INTEGERS = {1: "B", 3: "H", 4: "I"}  # EXIF type number -> struct format
 _XMP = re.compile(rb"tiff:Orientation\s*(?:=\s*[\"']|>)\s*([1-8])")
 _METHODS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -26,52 +26,52 @@ _METHODS = {
 
 @dataclass(frozen=True)
 class Turn:
-    """How the stored pixels become upright. `orientation`: EXIF's 1..8, 1 is stored upright.
+    """Orientation of an image file. `orientation`: EXIF's 1..8; 1 needs no transposition.
 
-    `damaged`: the metadata cannot be parsed; the pixels are then taken as they are stored.
+    `damaged`: the metadata cannot be parsed, and the pixels are used as stored.
     """
 
     orientation: int = 1
     damaged: bool = False
 
     def apply(self, picture: Image.Image) -> Image.Image:
-        """The upright picture; the same object where nothing is to be turned."""
+        """The upright image; the same object if the orientation is 1."""
         method = _METHODS.get(self.orientation)
         return picture if method is None else picture.transpose(method)
 
     @property
     def swaps_sides(self) -> bool:
-        """Whether width and height change places."""
+        """Whether applying it swaps width and height."""
         return self.orientation >= 5
 
 
 def turn_of(picture: Image.Image) -> Turn:
-    """What the metadata of an opened picture say.
+    """Orientation of an opened image. Never raises.
 
-    A PNG may hold them after its pixels: they are known once it is loaded. Never raises.
+    A PNG may store its metadata after the pixels; they are available only once it is loaded.
     """
     try:
-        said = _orientation(picture)
-    except Exception:  # Pillow's parser raises whatever it stumbles over; the pixels are fine all the same
+        orientation = _orientation(picture)
+    except Exception:  # Pillow's parser raises errors of many types; the pixels are still readable
         return Turn(damaged=True)
-    return Turn(said) if said in _METHODS else Turn()
+    return Turn(orientation) if orientation in _METHODS else Turn()
 
 
 def _orientation(picture: Image.Image) -> int | None:
     info = picture.info
     block = info.get("exif")
-    if block is None and "Raw profile type exif" in info:  # older ImageMagick: three lines of header, then hexadecimal
+    if block is None and "Raw profile type exif" in info:  # older ImageMagick: three header lines, then hexadecimal
         block = bytes.fromhex("".join(info["Raw profile type exif"].split("\n")[3:]))
-    said = exif_orientation(block) if isinstance(block, bytes) else None
-    if said is None and hasattr(picture, "tag_v2"):  # TIFF
-        said = picture.tag_v2.get(ORIENTATION)
-    if said is None:
-        said = _xmp_orientation(info.get("XML:com.adobe.xmp") or info.get("xmp"))
-    return said
+    orientation = exif_orientation(block) if isinstance(block, bytes) else None
+    if orientation is None and hasattr(picture, "tag_v2"):  # TIFF
+        orientation = picture.tag_v2.get(ORIENTATION)
+    if orientation is None:
+        orientation = _xmp_orientation(info.get("XML:com.adobe.xmp") or info.get("xmp"))
+    return orientation
 
 
 def exif_orientation(block: bytes) -> int | None:
-    """The orientation tag of an EXIF block, None without one. Raises ValueError on a block that is cut or no EXIF."""
+    """Orientation tag of an EXIF block, None without one. Raises ValueError on a truncated or invalid block."""
     while block.startswith(_PREFIX):
         block = block[len(_PREFIX) :]
     if not block:

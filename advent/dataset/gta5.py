@@ -1,16 +1,16 @@
-"""ADVENT's name for GTA5."""
+"""ADVENT's GTA5 data set class."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from advent.dataset.adventlike import SpecDataSet
-from advent.dataset.geometry import Size
+from advent.dataset.advent_compat import SpecDataSet
+from advent.dataset.resize import Size
 
 
 class GTA5DataSet(SpecDataSet):
-    """Items (image, label, shape, name); 19 classes."""
+    """GTA5 under ADVENT's interface, 19 classes. Items: (image, label, shape, name)."""
 
     spec_name = "gta5"
 

@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: patterns of paths, and how the files of one image find each other."""
+"""File layout of a data set: path patterns per role, which match the files of one image to each other."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FIELDS = ("split", "folder", "name")
 
 @dataclass(frozen=True)
 class Layout:
-    """File patterns relative to the data set's root, the same fields in each.
+    """Path patterns of the roles, relative to the data set's root, with the same fields in each.
 
-    {split}: the split's folder. {name}: what the files of one image share; it may reach into subfolders. {folder}: one
-    or more folders above that, for data that lie as `clip/images/x.jpg` and `clip/labels/x.png`.
+    {split}: the split's folder. {name}: the part that the files of one image share; it may contain subfolders.
+    {folder}: one or more parent folders, for layouts such as `clip/images/x.jpg` and `clip/labels/x.png`.
     """
 
     images: str
@@ -26,7 +26,7 @@ class Layout:
     camera: str | None = None
 
     def base(self, role: str, split_folder: str) -> Path | None:
-        """The folder of one role: everything before the component with the first free field; None without a pattern."""
+        """Folder of one role: the pattern up to the path component with {folder} or {name}; None without a pattern."""
         pattern = getattr(self, role)
         if pattern is None:
             return None
@@ -34,12 +34,12 @@ class Layout:
 
     @cached_property
     def names(self) -> NamePattern:
-        """What the images' names, relative to their folder, look like."""
+        """Pattern of the image names, relative to the image folder."""
         fixed = os.path.dirname(re.split(r"\{folder\}|\{name\}", self.images)[0])
         return NamePattern(self.images[len(fixed) :].lstrip("/"))
 
     def path(self, role: str, split_folder: str, name: str) -> Path | None:
-        """The file of one role that belongs to the image `name`, relative to the root; None without a pattern."""
+        """File of one role for the image `name`, relative to the root; None without a pattern."""
         pattern = getattr(self, role)
         if not pattern:
             return None
@@ -49,9 +49,9 @@ class Layout:
 
 
 class NamePattern:
-    """The tail of an images' pattern, such as `{folder}/rgb/{name}.png`: which names fit, and what their fields hold.
+    """Pattern of image names, such as `{folder}/rgb/{name}.png`: matches names and extracts their fields.
 
-    Suffixes fit in any case, since some archives hold .PNG or .JPG; hidden files never fit.
+    Suffixes match in any case, since some archives contain .PNG or .JPG. Hidden files never match.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -63,13 +63,13 @@ class NamePattern:
         self._expression = re.compile(f"{expression}(?i:{re.escape(self.suffix)})", re.DOTALL)
 
     def fields(self, name: str) -> dict[str, str] | None:
-        """The fields of a name (posix, relative to the images' folder), or None where it does not fit."""
+        """Fields of a name (posix, relative to the image folder), or None if it does not match."""
         if name.rpartition("/")[2].startswith("."):
             return None
         if "/" in self.pattern:
             match = self._expression.fullmatch(name)
             return match.groupdict() if match else None
-        folder, slash, file = name.rpartition("/")  # {name} reaches into subfolders, what stands around it does not
+        folder, slash, file = name.rpartition("/")  # only {name} contains subfolders
         match = self._expression.fullmatch(file)
         return {"name": folder + slash + match["name"]} if match else None
 

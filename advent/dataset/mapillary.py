@@ -1,4 +1,4 @@
-"""ADVENT's name for Mapillary Vistas v1.2."""
+"""ADVENT's Mapillary Vistas v1.2 data set class."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from advent.dataset import geometry
-from advent.dataset.adventlike import SpecDataSet, table_of
+from advent.dataset import resize
+from advent.dataset.advent_compat import SpecDataSet, table_of
 from advent.dataset.classes import IGNORE
-from advent.dataset.geometry import Size
-from advent.dataset.reading import read_ids
+from advent.dataset.image_io import read_ids
+from advent.dataset.resize import Size
 
 
 class MapillaryDataSet(SpecDataSet):
-    """Items (image, label, shape, name); 7 classes unless a table is given.
+    """Mapillary Vistas v1.2 under ADVENT's interface. Items: (image, label, shape, name).
 
-    class_mappings: {label id: train id} or a sequence with one train id per label id; class_list: the classes' names.
-    scale_label: True resizes the label to crop_size, False keeps it native and pads it to crop_size's aspect.
+    7 classes, unless a table is given. class_mappings: {label id: train id} or a sequence with one train id per label
+    id. class_list: the class names.
+    scale_label: True resizes the label to crop_size; False keeps its native size and pads it to crop_size's aspect.
     """
 
     spec_name = "mapillary"
@@ -45,8 +46,8 @@ class MapillaryDataSet(SpecDataSet):
             self.table, self.max_id = table_of(class_mappings, self.class_names), IGNORE
 
     def get_train_ids(self, file: Path | None) -> np.ndarray:
-        """(H, W) float32 train ids: at crop_size, or native and padded."""
+        """(H, W) float32 train ids, at crop_size or at native size with padding."""
         if self.scale_label or file is None:
             return super().get_train_ids(file)
         label = self.map_labels(read_ids(file), file)
-        return geometry.pad_label(label, self.image_size, self.geometry).astype(np.float32)
+        return resize.pad_label(label, self.image_size, self.geometry).astype(np.float32)

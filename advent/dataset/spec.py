@@ -1,4 +1,4 @@
-"""Specs from YAML: one file each in configs/datasets/; a new data set is a new file there, or anywhere, and no code."""
+"""Data set specs from YAML (configs/datasets/, or any path): a new data set needs one new file and no code."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from string import Formatter
 from typing import Any
 
 from advent.dataset.classes import IGNORE, class_set
-from advent.dataset.description import UNITS_CM, DatasetSpec, DepthFormat, Mistake
-from advent.dataset.geometry import GEOMETRIES
 from advent.dataset.layout import FIELDS, ROLES, Layout
-from advent.dataset.paths import find_yaml
+from advent.dataset.resize import GEOMETRIES
+from advent.dataset.spec_types import UNITS_CM, DatasetSpec, DepthFormat, KnownMistake
 from advent.errors import ConfigError, first_line, hint
+from advent.utils.paths import find_yaml
 from advent.utils.serialization import read_yaml
-from advent.utils.shape import fits
+from advent.utils.yaml_schema import fits
 
 __all__ = ["DatasetSpec", "load_spec"]
 
 MAX_ID = 65535  # label files are 8 or 16 bits deep
 EXAMPLE = "configs/datasets/synthia.yml and docs/own-data.md"
-# What each key holds in YAML; null stands for a key that is left out.
+# YAML shape of each key; null is the same as an absent key.
 SHAPES: dict[str, Any] = {
     "name": str,
     "folder": str,
@@ -47,13 +47,13 @@ SHAPES: dict[str, Any] = {
     "credit": (str, None),
 }
 REQUIRED = ("name", "folder", "layouts")
-# What the keys of nested mappings hold.
+# YAML shapes of nested mappings.
 DEPTH = {"kind": str, "unit": str, "scale": (int, float), "unknown": [(int, float)]}
 MISTAKE = {"say": str, "path": str, "ids": [(int, str)], "with_ids": [int], "if_missing": str, "unless": str}
 
 
 def load_spec(name_or_path: str | Path) -> DatasetSpec:
-    """A spec by name (configs/datasets/<name>.yml, any case) or by path. Raises ConfigError naming the file."""
+    """Load a spec by name (configs/datasets/<name>.yml, any case) or path. Raises ConfigError with the file."""
     return _load(find_yaml(name_or_path, "datasets"))
 
 
@@ -71,28 +71,28 @@ def _load(path: Path) -> DatasetSpec:
     try:
         spec = DatasetSpec(**_parsed(path, raw))
     except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ConfigError(f"{path}: no data set's description ({first_line(error, 1000)}); see {EXAMPLE}") from None
+        raise ConfigError(f"{path}: not a data set spec ({first_line(error, 1000)}); see {EXAMPLE}") from None
     _check(path, spec)
     return spec
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """The keys of a file over those of its `base`, if it names one. A key given again replaces the whole value."""
+    """Keys of a spec file, merged over those of its `base`. A repeated key replaces the base's whole value."""
     raw = read_yaml(path)
     if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a data set's description is a mapping of keys")
+        raise ConfigError(f"{path}: a data set spec is a mapping of keys")
     if "base" not in raw:
         return raw
     base = find_yaml(raw.pop("base"), "datasets")
     if base in (*seen, path):
-        raise ConfigError(f"{path}: its bases form a circle")
+        raise ConfigError(f"{path}: circular chain of base files")
     inherited = _read(base, (*seen, path))
-    inherited.pop("versions", None)  # another version's table would take the place of this file's own
+    inherited.pop("versions", None)  # another version's table would replace this file's own
     return {**inherited, **raw}
 
 
 def _parsed(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """The values of a spec in their final types."""
+    """Values of a spec, converted to their final types."""
     given = {key: value for key, value in raw.items() if value is not None}
     names = tuple(given.get("label_names", ()))
     ids = {
@@ -101,7 +101,7 @@ def _parsed(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
     }
     nested: dict[str, Any] = {"label_names": names}
     if "classes" in given:
-        # A data set with classes of its own: a class set of the data set's name, and each class's label ids.
+        # A data set with its own classes: a class set with the data set's name, and label ids per class.
         nested["classes"] = class_set(str(path), given["name"], given["classes"])
         ids[given["name"]] = _own_ids(path, given["classes"], names)
     every = [i for table in ids.values() for label_ids in table.values() for i in label_ids]
@@ -122,14 +122,14 @@ def _parsed(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
         "depth": _depth(path, given["depth"]) if "depth" in given else None,
         "score_size": tuple(given["score_size"]) if "score_size" in given else None,
         "unequal": frozenset(name for entry in given.get("unequal", ()) for name in _numbered(str(entry))),
-        "mistakes": tuple(_mistake(path, one) for one in given.get("mistakes", [])),
+        "mistakes": tuple(_mistake(path, entry) for entry in given.get("mistakes", [])),
         "versions": tuple(given.get("versions", ())),
         "catalogue": tuple(given.get("catalogue", ())),
     }
 
 
 def _own_ids(path: Path, entries: list[dict[str, Any]], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Class name -> label ids of classes with `ids`; the position in the list for one without."""
+    """Class name -> label ids: the entry's `ids`, or else its position in the list."""
     for entry in entries:
         for key in entry:
             if key not in ("name", "color", "ids"):
@@ -143,7 +143,7 @@ def _own_ids(path: Path, entries: list[dict[str, Any]], names: Sequence[str]) ->
 
 
 def _palette(path: Path, raw: Any, classes: Any, ids: dict[str, tuple[int, ...]]) -> dict[int, Any]:
-    """Label id -> colour in label pictures; `palette: classes` takes the colours of the data set's own classes."""
+    """Label id -> colour in label images; `palette: classes` uses the colours of the data set's own classes."""
     if isinstance(raw, str):
         if raw != "classes" or classes is None:
             raise ConfigError(f"{path}: palette is a mapping of label ids to [r, g, b], or 'classes' with own classes")
@@ -151,9 +151,9 @@ def _palette(path: Path, raw: Any, classes: Any, ids: dict[str, tuple[int, ...]]
     palette = {int(label_id): tuple(color) for label_id, color in raw.items()}
     for label_id, color in palette.items():
         if len(color) != 3 or not all(0 <= value <= 255 for value in color) or not 0 <= label_id <= IGNORE:
-            raise ConfigError(f"{path}: palette: {label_id}: {list(color)}: want an id 0..255 and three values 0..255")
+            raise ConfigError(f"{path}: palette: {label_id}: {list(color)}: use an id 0..255 and three values 0..255")
     if len(set(palette.values())) != len(palette):
-        raise ConfigError(f"{path}: palette: one colour stands for two ids")
+        raise ConfigError(f"{path}: palette: one colour is assigned to two ids")
     return palette
 
 
@@ -162,18 +162,18 @@ def _depth(path: Path, raw: dict[str, Any]) -> DepthFormat:
     if raw.get("unit", "cm") not in UNITS_CM:
         raise ConfigError(f"{path}: depth: unit {raw['unit']!r}; {hint(raw['unit'], UNITS_CM)}")
     if not 0 < raw.get("scale", 1.0) < float("inf"):
-        raise ConfigError(f"{path}: depth: scale {raw['scale']} is no positive number")
+        raise ConfigError(f"{path}: depth: scale {raw['scale']} is not a positive number")
     unknown = tuple(float(value) for value in raw.get("unknown", ()))
     return DepthFormat(raw["kind"], raw.get("unit", "cm"), float(raw.get("scale", 1.0)), unknown)
 
 
-def _mistake(path: Path, raw: dict[str, Any]) -> Mistake:
+def _mistake(path: Path, raw: dict[str, Any]) -> KnownMistake:
     _check_keys(path, "mistakes", raw, MISTAKE, required="say")
     if raw.get("if_missing") not in (None, *ROLES):
         raise ConfigError(f"{path}: mistakes: if_missing {raw['if_missing']!r}; {hint(raw['if_missing'], ROLES)}")
     ids = _id_list(raw.get("ids", []), ())
     with_ids = tuple(raw.get("with_ids", ()))
-    return Mistake(raw["say"], raw.get("path"), ids, with_ids, raw.get("if_missing"), raw.get("unless"))
+    return KnownMistake(raw["say"], raw.get("path"), ids, with_ids, raw.get("if_missing"), raw.get("unless"))
 
 
 def _check_keys(path: Path, where: str, raw: dict[str, Any], shapes: dict[str, Any], required: str) -> None:
@@ -196,11 +196,11 @@ def _id_list(entries: list[int | str], names: Sequence[str]) -> tuple[int, ...]:
             continue
         first, _, last = str(entry).partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not last)):
-            more = f"; {hint(str(entry), names)}" if names else ""
-            raise ValueError(f"{entry!r} are no ids{more}")
+            advice = f"; {hint(str(entry), names)}" if names else ""
+            raise ValueError(f"{entry!r} is not an id or a range of ids{advice}")
         low, high = int(first), int(last or first)
         if not 0 <= low <= high <= MAX_ID:
-            raise ValueError(f"{entry!r} are no ids")
+            raise ValueError(f"{entry!r} is not an id or a range of ids")
         ids.extend(range(low, high + 1))
     return tuple(ids)
 
@@ -211,12 +211,12 @@ def _numbered(entry: str) -> list[str]:
     if not (first.isdecimal() and last.isdecimal()):
         return [entry]
     if not 0 <= int(last) - int(first) <= MAX_ID:
-        raise ValueError(f"{entry!r} is no range of names")
+        raise ValueError(f"{entry!r} is not a range of names")
     return [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
 
 
 def _holds_only(pattern: str, names: Sequence[str]) -> bool:
-    """Whether a format string is well-formed and has no fields but these."""
+    """Whether a format string is well-formed and has only fields in `names`."""
     try:
         parts = list(Formatter().parse(pattern))
     except ValueError:
@@ -225,7 +225,7 @@ def _holds_only(pattern: str, names: Sequence[str]) -> bool:
 
 
 def _check(path: Path, spec: DatasetSpec) -> None:
-    """What types cannot say: the geometry is known, patterns hold {name}, ids are in range and name one class each."""
+    """Check values beyond their types: known geometry, {name} in patterns, ids in range and in one class each."""
     if spec.geometry not in GEOMETRIES:
         raise ConfigError(f"{path}: geometry {spec.geometry!r}; {hint(str(spec.geometry), list(GEOMETRIES))}")
     _check_layouts(path, spec)
@@ -236,12 +236,14 @@ def _check(path: Path, spec: DatasetSpec) -> None:
     if spec.fill_label is not None and not 0 <= spec.fill_label <= spec.max_label_id:
         raise ConfigError(f"{path}: fill_label {spec.fill_label} is not in 0..{spec.max_label_id}")
     for set_name, table in spec.ids.items():
-        every = [label_id for label_ids in table.values() for label_id in label_ids]
-        twice = sorted(label_id for label_id, count in Counter(every).items() if count > 1)
+        used_ids = [label_id for label_ids in table.values() for label_id in label_ids]
+        twice = sorted(label_id for label_id, count in Counter(used_ids).items() if count > 1)
         if twice:
             raise ConfigError(f"{path}: label id {twice[0]} belongs to two classes of {set_name}")
-        if any(label_id > spec.max_label_id for label_id in every):
-            raise ConfigError(f"{path}: label id {max(every)} of {set_name} exceeds max_label_id {spec.max_label_id}")
+        if any(label_id > spec.max_label_id for label_id in used_ids):
+            raise ConfigError(
+                f"{path}: label id {max(used_ids)} of {set_name} exceeds max_label_id {spec.max_label_id}"
+            )
 
 
 def _check_layouts(path: Path, spec: DatasetSpec) -> None:
@@ -250,8 +252,8 @@ def _check_layouts(path: Path, spec: DatasetSpec) -> None:
     for layout in spec.layouts:
         for pattern in (p for p in (getattr(layout, role) for role in ROLES) if p is not None):
             if not _holds_only(pattern, FIELDS):
-                raise ConfigError(f"{path}: layouts: {pattern!r}: in braces stand {{split}}, {{folder}} and {{name}}")
+                raise ConfigError(f"{path}: layouts: {pattern!r}: the fields are {{split}}, {{folder}} and {{name}}")
             if pattern.count("{folder}") > 1 or ("{folder}" in pattern and "{folder}" not in layout.images):
-                raise ConfigError(f"{path}: layouts: {pattern!r}: {{folder}} stands once, and in 'images' too")
+                raise ConfigError(f"{path}: layouts: {pattern!r}: {{folder}} may occur once, and 'images' needs it too")
             if pattern.find("{folder}") > pattern.find("{name}"):
-                raise ConfigError(f"{path}: layouts: {pattern!r}: {{folder}} stands before {{name}}")
+                raise ConfigError(f"{path}: layouts: {pattern!r}: {{folder}} must precede {{name}}")

@@ -1,1 +1,1 @@
-"""What is amiss with a data set, in words: found before hours are spent."""
+"""Data checks: report the problems of a data set before training (scripts/doctor.py, and DATA_CHECK before a stage)."""

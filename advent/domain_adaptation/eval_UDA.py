@@ -1,270 +1,84 @@
-"""Evaluation: IoU per class and mIoU of one checkpoint, an ensemble, the last snapshot, or every one."""
+"""ADVENT's evaluation module: its entry point; the evaluation stage is in advent/evaluation/stage.py."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
+from easydict import EasyDict
 from torch import nn
 
-from advent.dataset.base_dataset import StreetDataset
-from advent.doctor.examine import check_before
-from advent.domain_adaptation.config import config_digest, plain
-from advent.engine import distributed
-from advent.engine.build import build_network, class_set, evaluation_data, target_data
-from advent.engine.checkpoint import digest
-from advent.engine.device import device_facts, prepare_device
-from advent.engine.loading import load_network
-from advent.engine.metrics import confusion_matrix, intersection_over_union, mean_iou
-from advent.engine.precision import placed, runner
-from advent.engine.predictor import Predictor, not_finite, refuse_not_finite
-from advent.engine.provenance import environment, names_digest
-from advent.engine.recognise import open_checkpoint, warn_of_dilations
-from advent.engine.results import PredictionFolder, summary, write_results
-from advent.engine.runlog import StageFolder
-from advent.engine.score_key import setting_digest
-from advent.engine.scoring import confusion, full_size, mean_entropy, predicted, score
-from advent.errors import ConfigError, MissingStage, NotFinite
-from advent.utils.serialization import read_json, write_json
+from advent.checkpoints.loading import load_network
+from advent.config.loading import as_config
+from advent.config.schema import Config
+from advent.errors import ConfigError
+from advent.evaluation.evaluate import upsample_argmax
+from advent.evaluation.predictor import Predictor, not_finite, refuse_not_finite
+from advent.evaluation.stage import (
+    CACHE,
+    LABEL_FREE,
+    OF_A_MACHINE,
+    ORACLE,
+    WAIT_SECONDS,
+    Candidate,
+    Scorer,
+    candidates,
+    evaluate_stage,
+    evaluation_hook,
+    predict_stage,
+)
+from advent.utils.metrics import confusion_matrix, intersection_over_union, mean_iou
+
+__all__ = [
+    "CACHE",
+    "LABEL_FREE",
+    "OF_A_MACHINE",
+    "ORACLE",
+    "WAIT_SECONDS",
+    "Candidate",
+    "Scorer",
+    "candidates",
+    "evaluate_domain_adaptation",
+    "evaluate_stage",
+    "evaluation_hook",
+    "predict_stage",
+]
 
 log = logging.getLogger(__name__)
-ORACLE = "best (oracle)"  # chosen by its score on the very labels it is reported on
-LABEL_FREE = "least entropy (no labels)"
-CACHE = "scores.json"
-WAIT_SECONDS = 30.0
-OF_A_MACHINE = ("DEVICE", "NUM_WORKERS", "DATA_ROOT", "DATA_CACHE")  # keys that may differ between machines
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What is scored as one: a snapshot of an iteration, a file from elsewhere, or several files together."""
-
-    iteration: int | None
-    files: tuple[Path, ...]
-    weights: tuple[float, ...] = ()
-
-    def __str__(self) -> str:
-        return " + ".join(map(str, self.files))
-
-    @property
-    def sha256(self) -> str:
-        """The digest of its file; of several, all of them."""
-        return "+".join(digest(file) for file in self.files)
-
-
-def evaluate_stage(config: Any) -> list[dict[str, Any]]:
-    """Score on the target's labelled set as TEST says; leave `results.json`, `.md`, `.csv`, `.tex`.
-
-    TEST.MODE `single` takes TEST.RESTORE_FROM or TEST.ENSEMBLE, `last` the last snapshot, `best` every one; the best
-    is then marked as an oracle's choice, since it was chosen on the labels that it is scored on. TEST.SELECT `entropy`
-    adds the snapshot that a choice without labels takes. Returns the results, the last snapshot's last.
-
-    TEST.SAVE_PREDS gets the predictions of one candidate: under `best` the oracle's choice.
-    """
-    scorer, found = Scorer(config), candidates(config)
-    best = config.TEST.MODE == "best"
-    results = [scorer.result(candidate, save=not best) for candidate in found]
-    for result in results:
-        result["selected"] = config.TEST.MODE if config.TEST.MODE == "single" else "snapshot"
-    if config.TEST.MODE != "single":
-        results[-1]["selected"] = "last"
-    if best:
-        oracle = max(range(len(results)), key=lambda index: results[index]["miou"])
-        if config.TEST.SAVE_PREDS:  # only now is it known whose predictions the folder should hold
-            scorer.result(found[oracle], save=True)
-        chosen = [results[oracle] | {"selected": ORACLE}]
-        if config.TEST.SELECT == "entropy":
-            chosen.append(min(results, key=lambda result: result["entropy"]) | {"selected": LABEL_FREE})
-        results = [*chosen, *results]
-    write_results(StageFolder.of(config).path, scorer.record(results))
-    return results
-
-
-def predict_stage(config: Any) -> Path:
-    """Only write predictions (TEST.SAVE_PREDS) of images that have no labels here; returns their folder."""
-    if config.TEST.MODE == "best":
-        raise ConfigError(
-            "TEST.MODE: best is chosen by its score on labels, there are none here; set it to last, or name a snapshot "
-            "with TEST.MODE=single TEST.RESTORE_FROM=FILE"
-        )
-    scorer = Scorer(config, labelled=False)
-    scorer.result(candidates(config)[-1], save=True)
-    return Path(config.TEST.SAVE_PREDS)
-
-
-class Scorer:
-    """Scores candidates on one data set under one setting; remembers scores by all that they depend on."""
-
-    def __init__(self, config: Any, labelled: bool = True) -> None:
-        self.config, self.device, self.classes = config, prepare_device(config), class_set(config)
-        self.dataset: StreetDataset = evaluation_data(config, labelled)
-        distributed.require_same(config=config_digest(config, OF_A_MACHINE), images=names_digest(self.dataset.names))
-        check_before({"target": self.dataset}, config.DATA_CHECK)
-        self.cache = StageFolder.of(config).path / CACHE
-
-    def result(self, candidate: Candidate, save: bool = False) -> dict[str, Any]:
-        """The scores of one candidate, from the cache where all that they depend on is the same.
-
-        `save` also writes its predictions into TEST.SAVE_PREDS, if that is set; it is then scored in any case.
-        """
-        sha256 = candidate.sha256
-        head = {"iteration": candidate.iteration, "snapshot": str(candidate), "sha256": sha256}
-        key = self._key(sha256, candidate.weights)
-        known = distributed.decided(lambda: read_json(self.cache) if self.cache.is_file() else {})
-        save = save and bool(self.config.TEST.SAVE_PREDS)
-        if key not in known or save:
-            known[key] = self._score(candidate, save)
-            if self.dataset.label_files is not None and distributed.is_main():
-                write_json(self.cache, known)
-        elif candidate.iteration is None:  # what a file from elsewhere suggests is said of a score from the cache, too
-            for file in candidate.files:
-                warn_of_dilations(file, open_checkpoint(file), self.config.MODEL.DILATIONS)
-        return head | known[key]
-
-    def record(self, results: list[dict[str, Any]]) -> dict[str, Any]:
-        """The results schema's record: what was scored, on what, by which code."""
-        config = self.config
-        return {
-            "schema": 1, "experiment": config.EXP_NAME, "stage": config.STAGE.NAME, "seed": config.TRAIN.RANDOM_SEED,
-            "target": config.TARGET, "set": config.TEST.SET_TARGET, "images": len(self.dataset), **environment(),
-            "names": names_digest(self.dataset.names), "config": config_digest(config), "test": plain(config.TEST),
-            "device": device_facts(self.device),
-            "results": results,
-        }  # fmt: skip
-
-    def _score(self, candidate: Candidate, save: bool) -> dict[str, Any]:
-        config, test = self.config, self.config.TEST
-        nets = [self._network(file) for file in candidate.files]
-        predictor = Predictor(nets, candidate.weights, amp=config.TRAIN.AMP, flip=test.FLIP, scales=test.SCALES)
-        options = {"batch_size": test.BATCH_SIZE_TARGET, "workers": config.NUM_WORKERS}
-        keep = self._keep(candidate) if save else None
-        name = candidate.files[0].name
-        hist = score(predictor, self.dataset, self.device, what=name, keep=keep, **options)
-        found = summary(hist, self.classes)
-        if self._unlabelled is not None:
-            what = f"{name} entropy"
-            found["entropy"] = mean_entropy(
-                predictor, self._unlabelled, self.device, images=test.SELECT_IMAGES, what=what, **options
-            )  # fmt: skip
-        return found
-
-    def _network(self, file: Path) -> nn.Module:
-        net = placed(build_network(self.config, file), self.device)
-        return runner(net, self.config.TRAIN, self.device)
-
-    def _keep(self, candidate: Candidate) -> Callable[[str, np.ndarray], None]:
-        folder = PredictionFolder(Path(self.config.TEST.SAVE_PREDS), self.dataset)
-        log.info("%s: gets the predictions of %s", folder.folder, candidate)
-        return lambda name, ids: folder.write(name, ids, full_size(self.dataset, name))
-
-    @cached_property
-    def _unlabelled(self) -> StreetDataset | None:
-        """The target's training images, where TEST.SELECT chooses by them."""
-        chooses = self.config.TEST.SELECT == "entropy"
-        return target_data(self.config, size=self.config.TEST.INPUT_SIZE_TARGET) if chooses else None
-
-    @cached_property
-    def _setting(self) -> str:
-        """Digest of everything but the checkpoint that a score depends on; rank 0's, whose files are remembered."""
-        datasets = [self.dataset, *([self._unlabelled] if self._unlabelled is not None else [])]
-        return distributed.decided(lambda: setting_digest(self.config, self.device, datasets))
-
-    def _key(self, sha256: str, weights: Sequence[float]) -> str:
-        facts = {"checkpoint": sha256, "weights": list(weights), "setting": self._setting}
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def evaluation_hook(config: Any, net: nn.Module, device: torch.device) -> Callable[[int], dict[str, float]]:
-    """A loop hook that scores the network every TRAIN.EVAL_EVERY iterations.
-
-    Its rows hold `test_miou` and, of every class that occurs, `test_iou/<class>`, in percent; nothing, and the log a
-    warning, where the network's outputs are not finite.
-    """
-    dataset, classes = evaluation_data(config), class_set(config)
-    measure = partial(confusion, net, dataset, device, workers=0, amp=config.TRAIN.AMP)
-
-    def hook(iteration: int) -> dict[str, float]:
-        if (iteration + 1) % config.TRAIN.EVAL_EVERY:
-            return {}
-        try:
-            found = summary(measure(), classes)
-        except NotFinite as error:  # a network at its start may overflow in float16; its losses say how it fares
-            log.warning("iteration %d is not evaluated: %s", iteration, error)
-            return {}
-        each = {f"test_iou/{name}": value for name, value in found["iou"].items() if value is not None}
-        return {"test_miou": found["miou"], **each}
-
-    return hook
-
-
-def candidates(config: Any) -> list[Candidate]:
-    """What TEST asks to be scored, the last snapshot last. Raises MissingStage where there is none."""
-    if config.TEST.WAIT_MODEL and not config.TEST.ENSEMBLE and not config.TEST.RESTORE_FROM:
-        _wait_for(StageFolder.of(config))
-    return distributed.decided(lambda: _candidates(config))
-
-
-def _wait_for(folder: StageFolder) -> None:
-    """Wait until a stage is finished. All processes sleep: one that waits for a message gives up after a while."""
-    while not distributed.decided(lambda: folder.finished() is not None):
-        log.info("%s: TEST.WAIT_MODEL is set and the stage is not finished; waiting", folder.path)
-        time.sleep(WAIT_SECONDS)
-
-
-def _candidates(config: Any) -> list[Candidate]:
-    test, folder = config.TEST, StageFolder.of(config)
-    if test.ENSEMBLE:
-        return [Candidate(None, tuple(map(Path, test.ENSEMBLE)), tuple(test.WEIGHTS))]
-    if test.RESTORE_FROM:
-        return [Candidate(None, (Path(test.RESTORE_FROM),))]
-    snapshots = folder.snapshots()
-    if not snapshots:
-        raise MissingStage(
-            f"{folder.path}: no snapshot to test. Run its training first, with the same --cfg and "
-            "--exp-root, or name a checkpoint: TEST.RESTORE_FROM=FILE"
-        )
-    chosen = snapshots if test.MODE == "best" else snapshots[-1:]
-    return [Candidate(iteration, (path,)) for iteration, path in chosen]
 
 
 def evaluate_domain_adaptation(
     models: Sequence[nn.Module],
     test_loader: Iterable[Any],
-    cfg: Any,
+    cfg: Config | EasyDict,
     fixed_test_size: bool = True,
     verbose: bool = True,
 ) -> float:
     """ADVENT's entry point: mIoU in percent of the weighted ensemble `models` on (image, label, ...) tuples.
 
-    TEST.WEIGHTS weighs the models' logits (1 each without it); checkpoints are loaded from TEST.ENSEMBLE, or one from
-    TEST.RESTORE_FROM, when they are set. `fixed_test_size` is accepted for callers of ADVENT; logits are always
+    TEST.WEIGHTS weights the models' logits (default: 1 each). Checkpoints are loaded from TEST.ENSEMBLE, or one from
+    TEST.RESTORE_FROM, if set. `fixed_test_size` is ignored and accepted for ADVENT's callers: logits are always
     resized to the label.
     """
-    files = cfg.TEST.ENSEMBLE or ([cfg.TEST.RESTORE_FROM] if cfg.TEST.RESTORE_FROM else [])
+    config = as_config(cfg)
+    files = config.TEST.ENSEMBLE or ([config.TEST.RESTORE_FROM] if config.TEST.RESTORE_FROM else [])
     if files and len(files) != len(models):
         raise ConfigError(f"TEST.ENSEMBLE: {len(files)} checkpoints for {len(models)} models; give one for each")
     for model, path in zip(models, files, strict=bool(files)):
         load_network(model, path)
-    predictor = Predictor(models, cfg.TEST.WEIGHTS)
-    hist = np.zeros((cfg.NUM_CLASSES, cfg.NUM_CLASSES), np.int64)
+    predictor = Predictor(models, config.TEST.WEIGHTS)
+    hist = np.zeros((config.NUM_CLASSES, config.NUM_CLASSES), np.int64)
     device = next(models[0].parameters()).device
     for image, labels, *rest in test_loader:
         logits = predictor(image.to(device))
         names = [str(name) for name in (rest[-1] if rest else range(len(image)))]
         refuse_not_finite(not_finite(names, logits), "the models' logits")
-        for one, label in zip(logits, labels, strict=True):
-            ids = predicted(one, label.shape[-2:]).cpu().numpy()
-            hist += confusion_matrix(label.numpy(), ids, cfg.NUM_CLASSES)
-    found = mean_iou(intersection_over_union(hist))
+        for image_logits, label in zip(logits, labels, strict=True):
+            ids = upsample_argmax(image_logits, label.shape[-2:]).cpu().numpy()
+            hist += confusion_matrix(label.numpy(), ids, config.NUM_CLASSES)
+    miou = mean_iou(intersection_over_union(hist))
     if verbose:
-        log.info("mIoU %.2f", found)
-    return found
+        log.info("mIoU %.2f", miou)
+    return miou

@@ -1,1 +1,1 @@
-"""Networks on RGB: DeepLabv2, its encoders, and the discriminator."""
+"""Networks for RGB input: DeepLabv2, its encoders, and the domain discriminator."""

@@ -1,4 +1,4 @@
-"""DeepLabv2 as ADVENT uses it: encoder, ASPP classifier, optionally an auxiliary classifier on x3."""
+"""DeepLabv2 as in ADVENT: encoder, ASPP classifier, optional auxiliary classifier on x3."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CLASSIFIERS = ("layer5", "layer6")
 
 
 class ASPP(nn.Module):
-    """Four dilated 3x3 convolutions side by side; those of `dilations` are summed, all four in ADVENT.
+    """ASPP classifier: four parallel dilated 3x3 convolutions. Those of `dilations` are summed: all four in ADVENT.
 
-    AdaptSegNet's classifier returns inside its loop and so sums the first two. The others are kept, frozen: the names
-    of the weights stay the same.
+    AdaptSegNet's classifier returns inside its loop, so it sums only the first two. Unused convolutions are kept,
+    frozen, so that the weights' names stay the same.
     """
 
     def __init__(self, channels: int, num_classes: int, dilations: Sequence[int] = ASPP_DILATIONS) -> None:
@@ -40,11 +40,11 @@ class ASPP(nn.Module):
 
 
 class SegmentationNetwork(nn.Module):
-    """Encoder plus classifier; subclasses put a depth head between them.
+    """Base class: encoder plus classifier. Subclasses insert a depth head between them.
 
     `forward` takes (B, 3, H, W) float images, BGR 0..255 minus the mean, and returns `(aux, main)` logits at the
-    encoder's stride, aux None unless multi-level; networks with a depth head return `(aux, main, depth)`.
-    `dilations`: of the classifiers' convolutions that are used.
+    encoder's stride; aux is None unless multi-level. Networks with a depth head return `(aux, main, depth)`.
+    `dilations`: dilations of the classifiers' convolutions that are used.
     """
 
     def __init__(
@@ -62,15 +62,15 @@ class SegmentationNetwork(nn.Module):
         self.layer6 = ASPP(encoder.channels[3], num_classes, dilations)
 
     def encode(self, images: Tensor) -> Maps:
-        """The encoder's four maps."""
+        """The encoder's four feature maps."""
         return self.blueprint.features(self, images)
 
     def backbone_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Trainable parameters of the encoder, by name in state-dict order: the lower learning rate."""
+        """Trainable parameters of the encoder, (name, parameter) in state-dict order: base learning rate."""
         return [(n, p) for n, p in self.named_parameters() if p.requires_grad and self._in_backbone(n)]
 
     def head_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """Trainable parameters of everything but the encoder: ten times the rate."""
+        """Trainable parameters outside the encoder, (name, parameter): ten times the base learning rate."""
         return [(n, p) for n, p in self.named_parameters() if p.requires_grad and not self._in_backbone(n)]
 
     def _in_backbone(self, name: str) -> bool:
@@ -78,7 +78,7 @@ class SegmentationNetwork(nn.Module):
 
 
 class DeeplabV2(SegmentationNetwork):
-    """ADVENT's network."""
+    """DeepLabv2 of ADVENT, without a depth head."""
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
         """Images (B, 3, H, W) -> (aux or None, main), logits (B, num_classes, h, w)."""
@@ -88,11 +88,11 @@ class DeeplabV2(SegmentationNetwork):
 
 
 def initialise(net: SegmentationNetwork, scheme: str = "release", backbone: bool = True) -> None:
-    """Draw the convolution weights in state-dict order; biases and batch norms keep PyTorch's own start.
+    """Initialise the convolution weights in state-dict order; biases and batch norms keep PyTorch's defaults.
 
-    scheme: `release` draws N(0, 0.01), meant to be overwritten by ImageNet weights; `he` draws
-    N(0, 2 / fan_out) for the backbone and the depth head and keeps N(0, 0.01) for the classifiers, for training
-    from scratch. `backbone=False` leaves the encoder alone (it brought its own weights).
+    All are normal with mean 0. scheme: `release` (the authors' code) has standard deviation 0.01, for weights that
+    ImageNet weights overwrite. `he`, for training from scratch, has sqrt(2 / fan_out) for the backbone and the depth
+    head, and 0.01 for the classifiers. `backbone=False` skips the encoder, which already has its own weights.
     """
     skipped = () if backbone else net.blueprint.names
     for name, module in net.named_modules():

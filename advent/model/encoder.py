@@ -1,7 +1,7 @@
-"""Encoders: four feature maps for the heads, from the release's ResNet or from any timm backbone.
+"""Encoders: four feature maps for the heads, from the ResNet of the authors' code or from any timm backbone.
 
-An encoder is a blueprint, not a module: it installs its modules on the network itself, so that the ResNet keeps
-the flat parameter names of the published checkpoints (`conv1.weight`, `layer1.0.conv1.weight`, ...).
+An encoder is not an nn.Module: it adds its modules to the network itself, so that the ResNet keeps the flat parameter
+names of the published checkpoints (`conv1.weight`, `layer1.0.conv1.weight`, ...).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ Maps = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Encoder(Protocol):
-    """What a network needs to know of its backbone."""
+    """Interface of an encoder (backbone) to the network."""
 
     channels: tuple[int, int, int, int]  # of the maps x1..x4
-    names: tuple[str, ...]  # children it installs: the backbone's parameters, at the lower learning rate
-    repeats_updates: bool  # whether the release's repeated backbone update is defined for it
+    names: tuple[str, ...]  # children it adds: the backbone's parameters, with the base learning rate
+    repeats_updates: bool  # whether it supports the repeated backbone update of the authors' code
 
     def install(self, net: nn.Module) -> None:
         """Add the backbone's modules to `net` as children called `names`."""
@@ -30,11 +30,11 @@ class Encoder(Protocol):
         """(B, 3, H, W) BGR 0..255 minus the mean -> x1..x4, each (B, channels[i], h_i, w_i)."""
 
     def stages(self, net: nn.Module) -> list[nn.Sequential]:
-        """Rows of blocks, whose activations may be computed again to save memory; none where that is not known."""
+        """Stages (sequences of blocks) for activation checkpointing; empty if unknown."""
 
 
 class Bottleneck(nn.Module):
-    """Residual block; the stride sits on the first 1x1 convolution (DeepLabv2, ADVENT) or on the 3x3 (torchvision)."""
+    """Residual block with its stride in the first 1x1 convolution (DeepLabv2, ADVENT) or in the 3x3 (torchvision)."""
 
     expansion = 4
 
@@ -65,7 +65,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNetEncoder:
-    """The release's dilated ResNet, output stride 8 (blocks 3, 4, 23, 3 and stem width 64 = ResNet-101)."""
+    """Dilated ResNet of the authors' code, output stride 8 (blocks 3, 4, 23, 3 and stem width 64 = ResNet-101)."""
 
     names: tuple[str, ...] = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
     repeats_updates = True
@@ -76,13 +76,13 @@ class ResNetEncoder:
         if len(layers) != 4 or min(layers) < 1:
             raise ConfigError(f"MODEL.LAYERS: {list(layers)} must be four numbers of blocks, each at least 1")
         if width < 4 or width % 4:
-            raise ConfigError(f"MODEL.WIDTH: {width} must be a positive multiple of 4 (64 is the release's)")
+            raise ConfigError(f"MODEL.WIDTH: {width} must be a positive multiple of 4 (64 in the authors' code)")
         self.layers, self.width, self.stride_in = tuple(layers), width, stride_in
         self.trainable_affine = affine == "trainable"
         self.channels = (4 * width, 8 * width, 16 * width, 32 * width)
 
     def install(self, net: nn.Module) -> None:
-        """Add stem and four stages to `net` as flat children."""
+        """Add the stem and four stages to `net` as direct children."""
         net.conv1 = nn.Conv2d(3, self.width, 7, stride=2, padding=3, bias=False)
         net.bn1 = nn.BatchNorm2d(self.width)
         net.relu = nn.ReLU(inplace=True)
@@ -97,12 +97,13 @@ class ResNetEncoder:
             stage += [Bottleneck(inplanes, planes, 1, dilation, False, in_conv1) for _ in range(blocks - 1)]
             setattr(net, f"layer{index + 1}", nn.Sequential(*stage))
         if not self.trainable_affine:
-            # The release freezes scale and shift only: batch statistics are used and running ones move, at batch 1 too.
+            # The authors' code freezes only scale and shift. Batch statistics are used and running ones are updated,
+            # even at batch size 1.
             for name in self.names:
                 freeze_batch_norm_affine(getattr(net, name))
 
     def features(self, net: nn.Module, images: Tensor) -> Maps:
-        """(B, 3, H, W) BGR 0..255 minus the mean -> maps at stride 4, 8, 8, 8."""
+        """(B, 3, H, W) BGR 0..255 minus the mean -> x1..x4 at stride 4, 8, 8, 8."""
         trunk: Any = net
         x = trunk.maxpool(trunk.relu(trunk.bn1(trunk.conv1(images))))
         x1 = trunk.layer1(x)
@@ -111,12 +112,12 @@ class ResNetEncoder:
         return x1, x2, x3, trunk.layer4(x3)
 
     def stages(self, net: nn.Module) -> list[nn.Sequential]:
-        """The four rows of residual blocks."""
+        """The four stages of residual blocks."""
         return [getattr(net, name) for name in self.names if name.startswith("layer")]
 
 
 def freeze_batch_norm_affine(module: nn.Module) -> None:
-    """Stop training of every batch norm's scale and shift in `module`; its statistics go on moving."""
+    """Freeze scale and shift of every batch norm in `module`; running statistics are still updated."""
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.requires_grad_(False)

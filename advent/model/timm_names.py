@@ -1,4 +1,4 @@
-"""Which of timm's backbones an encoder is, by the names and shapes of its weights."""
+"""Identifies the timm backbone of an encoder by the names and shapes of its weights."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Signature = dict[str, tuple[int, ...]]
 
 
 def matching_backbones(weights: Mapping[str, Tensor], names: Iterable[str] | None = None) -> list[str]:
-    """`timm:NAME` of every backbone whose encoder has exactly these names and shapes; several can have the same.
+    """`timm:NAME` of every backbone with exactly these weight names and shapes; several may match.
 
-    weights: of a whole network; those of its encoder begin with `encoder.`. names: the backbones to compare with,
-    otherwise all of timm's that begin with the same convolution (up to some hundred, a fraction of a second each).
-    Nothing is allocated: the backbones are built on the meta device.
+    weights: state dict of a network; the encoder's names begin with `encoder.`. names: backbones to compare with; None
+    is all of timm's whose first convolution has a name that occurs (up to some hundred, a fraction of a second each).
+    The backbones are built on the meta device, without allocation.
     """
     signature = _signature({n.removeprefix(PREFIX): t for n, t in weights.items() if n.startswith(PREFIX)})
     candidates = list(_plausible(signature) if names is None else names)
@@ -36,7 +36,7 @@ def _signature(weights: Mapping[str, Tensor]) -> Signature:
 
 
 def _signature_of(name: str) -> Signature | None:
-    """The signature of a backbone by name; None for one that cannot serve or be built without data."""
+    """Signature of a backbone by name; None if it is unsuitable or cannot be built on the meta device."""
     if not timm.is_model(name):
         return None
     try:
@@ -47,13 +47,13 @@ def _signature_of(name: str) -> Signature | None:
 
 
 def _plausible(signature: Signature) -> list[str]:
-    """timm's backbones whose first convolution bears a name that occurs here, and that take pictures of any size."""
+    """timm's backbones that accept any image size and whose first convolution has a name that occurs in `signature`."""
     present = {_canonical(name) for name in signature}
-    found = []
+    names = []
     for name in timm.list_models():
         config = timm.get_pretrained_cfg(name)
         first = (config.first_conv if config else None) or ()
         parts = [first] if isinstance(first, str) else first
         if config and not config.fixed_input_size and all(_canonical(f"{part}.weight") in present for part in parts):
-            found.append(name)
-    return found
+            names.append(name)
+    return names

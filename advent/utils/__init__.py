@@ -1,1 +1,1 @@
-"""Losses, small functions and file formats (module names of ADVENT's public interface)."""
+"""Utilities: losses, metrics, schedules, YAML/JSON files (module names as in ADVENT's public interface)."""

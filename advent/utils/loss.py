@@ -13,19 +13,19 @@ SOURCE_LABEL, TARGET_LABEL = 0, 1  # ADVENT's order; other libraries use the rev
 
 
 def valid_pixels(target: Tensor) -> Tensor:
-    """Which labels count: those that are neither 255 nor negative; bool of the same shape."""
+    """Mask of valid labels, neither 255 nor negative: bool of the same shape."""
     return (target != IGNORE_LABEL) & (target >= 0)
 
 
 def cross_entropy_2d(predict: Tensor, target: Tensor, count: Tensor | None = None) -> Tensor:
     """Mean cross entropy over pixels whose label is neither 255 nor negative.
 
-    predict: (B, C, H, W) logits; target: (B, H, W) integer train ids. Without a valid pixel the result is 0 and
-    still has a gradient (of zeros), never NaN. `count`: a number to divide the sum by instead of the valid pixels'
-    (where the batch is a part of a larger one). Raises ValueError when the sizes differ.
+    predict: (B, C, H, W) logits; target: (B, H, W) integer train ids. Without a valid pixel the result is 0
+    with a zero gradient, never NaN. `count`: divisor of the sum, in place of the number of valid pixels (for a
+    micro-batch of a larger batch). Raises ValueError if the sizes differ.
     """
     if predict.dim() != 4 or target.dim() != 3 or predict.shape[0] != target.shape[0]:
-        raise ValueError(f"want (B, C, H, W) and (B, H, W), got {tuple(predict.shape)} and {tuple(target.shape)}")
+        raise ValueError(f"expected (B, C, H, W) and (B, H, W), got {tuple(predict.shape)} and {tuple(target.shape)}")
     if predict.shape[2:] != target.shape[1:]:
         raise ValueError(f"logits are {tuple(predict.shape[2:])} and labels {tuple(target.shape[1:])}: resize first")
     target = target.long()
@@ -47,10 +47,10 @@ def self_information(probs: Tensor) -> Tensor:
 
 
 def entropy_loss(probs: Tensor) -> Tensor:
-    """Mean over pixels of the normalised entropy of (B, C, H, W) probabilities, in [0, 1] (MinEnt)."""
+    """MinEnt loss: mean over pixels of the normalised entropy of (B, C, H, W) probabilities, in [0, 1]."""
     return self_information(probs).sum(1).mean()
 
 
 def bce_loss(y_pred: Tensor, y_label: int | float) -> Tensor:
-    """Binary cross entropy of domain logits of any shape against one domain label for all of them."""
+    """Mean binary cross entropy of domain logits (any shape) against one domain label."""
     return functional.binary_cross_entropy_with_logits(y_pred, torch.full_like(y_pred, float(y_label)))

@@ -1,4 +1,4 @@
-"""Reading and writing of small files: safe YAML and JSON; every file appears whole or not at all."""
+"""Safe YAML and JSON files, and atomic writes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import yaml
 
 from advent.errors import ConfigError, DataError, first_line
 
-LARGEST_YAML = 1_000_000  # bytes; a config has a few kilobytes
-DEEPEST = 10
+LARGEST_YAML = 1_000_000  # bytes; a config is a few kilobytes
+DEEPEST = 10  # levels of nesting in YAML
 TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9_]*)|0b[01_]+|0x[0-9a-fA-F_]+")
 REAL = re.compile(
@@ -23,12 +23,12 @@ REAL = re.compile(
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader without YAML 1.1's octal (0123), base 60 (1:30) and dates: they stay text as written."""
+    """PyYAML's safe loader without YAML 1.1's octal (0123), base 60 (1:30) and dates, which stay text."""
 
 
-_READ_ANEW = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp")}
+_REPLACED = {f"tag:yaml.org,2002:{name}" for name in ("int", "float", "timestamp")}
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _READ_ANEW]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _REPLACED]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 for _name, _numbers in (("int", INTEGER), ("float", REAL)):
@@ -38,9 +38,9 @@ for _name, _numbers in (("int", INTEGER), ("float", REAL)):
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then rename it into place.
+    """Write a file atomically: `write` fills a temporary file in the same folder, which is renamed to `path`.
 
-    A reader, or a run killed at any moment, sees the old file or the new one, never a part. The folder is made.
+    Readers see the old file or the new one, never a part, even if the process is killed. Parent folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Pat
             os.fsync(handle.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = error.filename or str(path)  # a failed write does not say where
+        error.filename = error.filename or str(path)  # the error of a failed write has no file name
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -60,7 +60,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Pat
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether a file's name is one that `write_atomically` gives its unfinished files."""
+    """Whether a path is a temporary file of `write_atomically`, by its name."""
     return TEMPORARY.fullmatch(path.name) is not None
 
 
@@ -74,30 +74,31 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Write indented JSON atomically; keys keep their order."""
+    """Write indented JSON atomically; key order is kept."""
     return write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a JSON object that this project wrote. Raises DataError naming the file when it is damaged."""
+    """Read a JSON object that this project wrote. Raises DataError with the file if it is damaged."""
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise DataError(f"{path}: damaged, it holds no JSON object; remove it, and what it recorded is made again")
+        raise DataError(f"{path}: damaged, not a JSON object; remove it, and its content is created again")
     return value
 
 
 def parse_yaml(text: str) -> Any:
-    """One YAML document by the safe loader. Raises yaml.YAMLError, and ValueError beyond what a config needs.
+    """Parse one YAML document with the safe loader.
 
-    Aliases are refused: a few lines of them can stand for more than memory holds.
+    Raises yaml.YAMLError, and ValueError for aliases or nesting deeper than DEEPEST. Aliases are rejected because a few
+    lines of them can expand to more than memory holds.
     """
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            raise ValueError("aliases (*name) are not used here; write the value out")
+            raise ValueError("aliases (*name) are not supported; write the value out")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
             raise ValueError(f"nested more than {DEEPEST} deep")
@@ -109,22 +110,22 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_value(text: str) -> Any:
-    """`parse_yaml` of a value that stands alone. Raises ValueError on a comment, which YAML would cut off silently."""
+    """`parse_yaml` of a single value. Raises ValueError on a comment, which YAML would drop silently."""
     value, end = parse_yaml(text), 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, (yaml.ScalarEvent, yaml.CollectionEndEvent)) and event.end_mark is not None:
             end = event.end_mark.index
     if "#" in text[end:]:
-        raise ValueError("what follows # is a comment in YAML")
+        raise ValueError("text after # is a comment in YAML")
     return value
 
 
 def read_yaml(path: str | Path) -> Any:
-    """Read one YAML document with the safe loader. Raises ConfigError naming file and line."""
+    """Read one YAML document with the safe loader. Raises ConfigError with file and line."""
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST_YAML:
-            raise ConfigError(f"{path}: larger than {LARGEST_YAML:,} bytes; no file of this project is")
+            raise ConfigError(f"{path}: larger than {LARGEST_YAML:,} bytes, the limit for YAML files")
         return parse_yaml(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -133,7 +134,7 @@ def read_yaml(path: str | Path) -> Any:
         raise ConfigError(f"{where}: not valid YAML ({problem})") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: not a text file in UTF-8") from None
-    except ValueError as error:  # also numbers that YAML takes for such and Python does not know
+    except ValueError as error:  # also numbers that match YAML's pattern but not Python's
         raise ConfigError(f"{path}: {first_line(error)}") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None

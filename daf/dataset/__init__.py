@@ -1,1 +1,1 @@
-"""What a depth value means, and SYNTHIA with depth."""
+"""Depth formats and units, and SYNTHIA with depth."""

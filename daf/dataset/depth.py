@@ -1,4 +1,4 @@
-"""What a depth value means. The target of the depth head is inverse depth, 65536 / (centimetres + 1): large is near."""
+"""Depth file formats -> inverse depth, 65536 / (centimetres + 1), the target of the depth head: large is near."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
-from advent.dataset.depth_kinds import DepthKind, register_depth
-from advent.dataset.description import UNITS_CM, DepthFormat
-from advent.dataset.reading import read_16bit, read_values
+from advent.dataset.depth_formats import DepthKind, register_depth
+from advent.dataset.image_io import read_16bit, read_values
+from advent.dataset.spec_types import UNITS_CM, DepthFormat
 from advent.errors import DataError
-from daf.dataset.depth_guess import UNCLEAR, guess_depth
+from daf.dataset.depth_units import UNCLEAR, guess_depth
 
 INVERSE_SCALE = 65536.0
 CM_PER_M = 100.0
 EVERY_16BIT = np.arange(2**16, dtype=np.uint16)
-FARTHEST = np.finfo(np.float32).tiny  # the inverse of an infinite depth that is known: 0 stands for unknown
+FARTHEST = np.finfo(np.float32).tiny  # inverse of a known infinite depth; 0 means unknown
 
 
 def inverse_depth(depth_cm: np.ndarray) -> np.ndarray:
@@ -28,7 +28,7 @@ def inverse_depth(depth_cm: np.ndarray) -> np.ndarray:
 def disparity_to_metres(disparity: np.ndarray, baseline_m: float, fx_px: float) -> np.ndarray:
     """Cityscapes' 16-bit disparity p -> (H, W) float64 depth in metres, baseline * fx / ((p - 1) / 256).
 
-    NaN where there is no depth: p = 0 is invalid, and p = 1 is a disparity of 0.
+    NaN where depth is unknown: p = 0 is invalid, and p = 1 is a disparity of 0.
     """
     pixels = (disparity.astype(np.float64) - 1.0) / 256.0
     return np.where(pixels > 0, baseline_m * fx_px / np.where(pixels > 0, pixels, 1.0), np.nan)
@@ -49,7 +49,7 @@ def read_camera(path: Path) -> tuple[float, float]:
 
 
 def read_depth_metres(disparity_file: Path, camera_file: Path) -> np.ndarray:
-    """Ground truth of one Cityscapes image: (H, W) float64 metres at the file's size, NaN where there is none."""
+    """Depth ground truth of one Cityscapes image: (H, W) float64 metres at the file's size, NaN where unknown."""
     return disparity_to_metres(read_16bit(disparity_file, "a disparity map"), *read_camera(camera_file))
 
 
@@ -65,7 +65,7 @@ def _disparity(depth: DepthFormat, file: Path, camera_file: Path | None) -> np.n
     if camera_file is None:
         raise DataError(f"{file}: disparity needs a camera file; give its spec a 'camera' pattern")
     metres = read_depth_metres(file, camera_file)
-    return np.nan_to_num(inverse_depth(metres * CM_PER_M), nan=0.0)  # 0 = unknown: no depth has inverse 0
+    return np.nan_to_num(inverse_depth(metres * CM_PER_M), nan=0.0)  # 0 = unknown: no finite depth has inverse 0
 
 
 def _distance(depth: DepthFormat, file: Path, camera_file: Path | None) -> np.ndarray:
@@ -92,17 +92,17 @@ def _values(file: Path) -> np.ndarray:
 
 
 def _known(depth: DepthFormat, stored: np.ndarray, file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The values of a file as float64, and where they are a depth. Raises DataError on values that cannot be one."""
+    """(values float64, known bool) of a depth file. Raises DataError on NaN or negative values unless unknown."""
     values = stored.astype(np.float64)
     unknown = np.isin(values, [value for value in depth.unknown if not np.isnan(value)])
     if any(np.isnan(value) for value in depth.unknown):
         unknown |= np.isnan(values)
-    for what, wrong, word in (("NaN", np.isnan(values), ".nan"), ("negative", values < 0, "the value")):
+    for label, wrong, word in (("NaN", np.isnan(values), ".nan"), ("negative", values < 0, "the value")):
         count = int((wrong & ~unknown).sum())
         if count:
             raise DataError(
-                f"{file}: {count} of {values.size} depths are {what}; if that stands for pixels without depth, say so "
-                f"in the spec: depth: {{kind: {depth.kind}, unknown: [{word}]}}"
+                f"{file}: {count} of {values.size} depths are {label}; if that marks pixels without depth, add to "
+                f"the spec: depth: {{kind: {depth.kind}, unknown: [{word}]}}"
             )
     return values, ~unknown
 
@@ -112,14 +112,15 @@ def _with_gaps(depth_cm: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _far_is_large(depth: DepthFormat, samples: list[np.ndarray]) -> tuple[str, bool]:
-    """A guess at SYNTHIA's kind and at `distance`, and whether it speaks against what the spec says."""
+    """Guessed meaning of `synthia_cm` or `distance` samples, and whether it is consistent with the spec."""
     meaning, unit = guess_depth(samples)
     unit_cm = UNITS_CM[depth.unit] * depth.scale
-    as_said = meaning == "a distance" and UNITS_CM[unit] == unit_cm
-    return f"{meaning} in {unit}" if unit else meaning, as_said or meaning == UNCLEAR
+    consistent = meaning == "a distance" and UNITS_CM[unit] == unit_cm
+    return f"{meaning} in {unit}" if unit else meaning, consistent or meaning == UNCLEAR
 
 
 def _near_is_large(depth: DepthFormat, samples: list[np.ndarray]) -> tuple[str, bool]:
+    """Guessed meaning of `disparity` or `inverse` samples, and whether it is consistent with the spec."""
     meaning, unit = guess_depth(samples)
     return f"{meaning} in {unit}" if unit else meaning, meaning in ("an inverse depth", UNCLEAR)
 
@@ -128,9 +129,10 @@ def _table(of: Callable[[DepthFormat, np.ndarray, Path], np.ndarray]) -> Callabl
     return lambda depth: of(depth, EVERY_16BIT, Path("every value of 16 bits"))
 
 
-register_depth(
-    "synthia_cm", DepthKind(_synthia, _depth_map, _far_is_large, _table(lambda _, cm, __: inverse_depth(cm)))
-)
-register_depth("disparity", DepthKind(_disparity, _depth_map, _near_is_large))
-register_depth("distance", DepthKind(_distance, _values, _far_is_large, _table(_of_distances)))
-register_depth("inverse", DepthKind(_inverse, _values, _near_is_large, _table(_of_inverses)))
+def register_depth_formats() -> None:
+    """Make the readers of depth files available to specs."""
+    centimetres = _table(lambda _, cm, __: inverse_depth(cm))
+    register_depth("synthia_cm", DepthKind(_synthia, _depth_map, _far_is_large, centimetres))
+    register_depth("disparity", DepthKind(_disparity, _depth_map, _near_is_large))
+    register_depth("distance", DepthKind(_distance, _values, _far_is_large, _table(_of_distances)))
+    register_depth("inverse", DepthKind(_inverse, _values, _near_is_large, _table(_of_inverses)))

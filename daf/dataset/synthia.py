@@ -1,4 +1,4 @@
-"""DADA's name for SYNTHIA with depth, in ADVENT's form."""
+"""SYNTHIA with depth, compatible with DADA's `SYNTHIADataSetDepth`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from advent.dataset import geometry
-from advent.dataset.adventlike import SpecDataSet
+from advent.dataset import resize
+from advent.dataset.advent_compat import SpecDataSet
 from advent.dataset.classes import classes_for
-from advent.dataset.geometry import Size
-from advent.dataset.reading import read_16bit
+from advent.dataset.image_io import read_16bit
+from advent.dataset.resize import Size
 from advent.errors import DataError
 from daf.dataset.depth import inverse_depth
 
@@ -29,7 +29,7 @@ class SYNTHIADataSetDepth(SpecDataSet):
         self,
         root: str | Path,
         list_path: str | Path,
-        set: str = "all",  # ADVENT's name, though it hides the builtin
+        set: str = "all",  # ADVENT's parameter name, though it shadows the builtin
         num_classes: int = 16,
         max_iters: int | None = None,
         crop_size: Size = (321, 321),
@@ -41,10 +41,10 @@ class SYNTHIADataSetDepth(SpecDataSet):
 
     def get_depth(self, name: str) -> np.ndarray:
         """(H, W) float32 inverse depth at crop_size."""
-        file = self.place.path("depth", name)
+        file = self.resolved.path("depth", name)
         if file is None:
             raise DataError(f"data set {self.spec.name} has no depth pattern in its spec")
-        return geometry.resize_depth(inverse_depth(read_16bit(file, "a depth map")), self.labels_size)
+        return resize.resize_depth(inverse_depth(read_16bit(file, "a depth map")), self.labels_size)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         image, label, shape, name = super().__getitem__(index)

@@ -1,4 +1,4 @@
-"""SYNTHIA's original labels (16-bit, several channels) to the 8-bit ids that the code of this line reads."""
+"""Convert SYNTHIA's original labels (16-bit, several channels) to the 8-bit ids that ADVENT and its successors read."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 
-from advent.dataset.reading import read_png
-from advent.engine.lock import FolderLock
-from advent.engine.progress import Progress
+from advent.dataset.image_io import read_png
 from advent.errors import DataError
+from advent.runtime.lock import FolderLock
+from advent.runtime.progress import Progress
 from advent.utils.serialization import is_temporary, write_atomically
 
 ORIGINAL, PARSED = Path("GT/LABELS"), Path("parsed_LABELS")
@@ -25,8 +25,8 @@ SAMPLE = 24
 def convert_labels(root: Path, workers: int = 0) -> int:
     """Write `parsed_LABELS/<name>.png` for every `GT/LABELS/<name>.png` under `root`; returns how many were written.
 
-    Files that are there are kept: each appears whole or not at all, so a stopped conversion goes on. Raises DataError
-    on the first file that is not what it should be.
+    Existing files are kept and files are written atomically, so an interrupted conversion resumes. Raises DataError on
+    the first invalid file.
     """
     files = sorted(file for file in (root / ORIGINAL).glob("*.png") if not file.name.startswith("."))
     if not files:
@@ -50,14 +50,14 @@ def convert_labels(root: Path, workers: int = 0) -> int:
 
 
 def find_class_channel(files: Sequence[Path]) -> int:
-    """The channel of class ids, in OpenCV's order, told by content: which one comes first depends on the reader.
+    """Index of the class-id channel in OpenCV's order, detected from content: the channel order depends on the reader.
 
-    In a sample of the files all its values are ids, and few are 0 (void: 1 % of SYNTHIA's pixels). An instance channel
-    is 0 on all that has no instances, most of a street, and exceeds the ids elsewhere. Raises DataError if none fits,
-    or if two that differ fit equally well; of identical ones the first is taken.
+    In a sample of the files, all its values are ids and few are 0 (void: 1 % of SYNTHIA's pixels). An instance channel
+    is 0 on classes without instances, most of a street, and exceeds the ids elsewhere. Raises DataError if no channel
+    fits, or if two different channels fit equally well; of identical channels the first is taken.
     """
     if not files:
-        raise DataError("no label files to look at; give those of SYNTHIA's GT/LABELS")
+        raise DataError("no label files; give those of SYNTHIA's GT/LABELS")
     chosen = np.linspace(0, len(files) - 1, min(SAMPLE, len(files))).round().astype(int)
     pictures = [_channels(files[index]) for index in chosen]
     depth = min(picture.shape[2] for picture in pictures)
@@ -65,9 +65,9 @@ def find_class_channel(files: Sequence[Path]) -> int:
     zeros = [float(np.mean([np.mean(picture[..., c] == 0) for picture in pictures])) for c in range(depth)]
     fitting = [c for c in range(depth) if highest[c] <= MAX_ID and zeros[c] < 0.5]
     if not fitting:
-        found = ", ".join(f"channel {c}: 0..{highest[c]}, {100 * zeros[c]:.0f} % zeros" for c in range(depth))
+        ranges = ", ".join(f"channel {c}: 0..{highest[c]}, {100 * zeros[c]:.0f} % zeros" for c in range(depth))
         raise DataError(
-            f"{files[0].parent}: no channel holds class ids 0..{MAX_ID} ({found}); these are not the labels of "
+            f"{files[0].parent}: no channel holds class ids 0..{MAX_ID} ({ranges}); these are not the labels of "
             "SYNTHIA-RAND-CITYSCAPES"
         )
     best = min(fitting, key=lambda c: zeros[c])
@@ -75,13 +75,13 @@ def find_class_channel(files: Sequence[Path]) -> int:
         if np.isclose(zeros[rival], zeros[best]) and any((p[..., rival] != p[..., best]).any() for p in pictures):
             raise DataError(
                 f"{files[0].parent}: channels {best} and {rival} differ, and either could hold the class ids; "
-                "fetch the original files of SYNTHIA-RAND-CITYSCAPES again"
+                "download the original files of SYNTHIA-RAND-CITYSCAPES again"
             )
     return best
 
 
 def _channels(file: Path) -> np.ndarray:
-    """(H, W, C) as it is. Raises DataError on colours."""
+    """Label file as (H, W, C), unchanged. Raises DataError on a colour image."""
     picture = read_png(file)
     if picture.ndim == 3 and picture.dtype == np.uint8:
         raise DataError(f"{file}: 8 bits and {picture.shape[2]} channels are colours; take GT/LABELS, not GT/COLOR")
@@ -92,16 +92,16 @@ def _convert(file: Path, channel: int, folder: Path) -> None:
     picture = _channels(file)
     if channel >= picture.shape[2]:
         raise DataError(
-            f"{file}: has no channel {channel}, where others hold class ids (channels: {picture.shape[2]}); "
-            "fetch it again"
+            f"{file}: has no channel {channel}, the class-id channel of the others (channels: {picture.shape[2]}); "
+            "download it again"
         )
     value = int(picture[..., channel].max())
     if value > MAX_ID:
         raise DataError(
-            f"{file}: holds {value} where others hold class ids 0..{MAX_ID} (channel {channel}); fetch it again"
+            f"{file}: holds {value} where others hold class ids 0..{MAX_ID} (channel {channel}); download it again"
         )
-    done, data = cv2.imencode(".png", picture[..., channel].astype(np.uint8))
-    assert done
+    success, data = cv2.imencode(".png", picture[..., channel].astype(np.uint8))
+    assert success
 
     def write(handle: BinaryIO) -> None:
         handle.write(data.tobytes())

@@ -1,1 +1,1 @@
-"""Networks with a depth head: DAF's and DADA's."""
+"""Networks with a depth head: DAF and DADA."""

@@ -24,7 +24,7 @@ class DeeplabV2DADA(SegmentationNetwork):
         dilations: Sequence[int] = ASPP_DILATIONS,
     ) -> None:
         if multi_level:
-            # DADA never trains the auxiliary output; a head without a gradient would only mislead.
+            # DADA never trains the auxiliary output; a head without gradients would be misleading.
             raise ConfigError(
                 "MODEL.MULTI_LEVEL: DADA's network is used without an auxiliary classifier; set it to false"
             )

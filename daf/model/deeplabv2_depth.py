@@ -8,24 +8,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advent.engine.precision import autocast
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import ASPP_DILATIONS, SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, Maps, ResNetEncoder
+from advent.model.precision import autocast
 
 BRANCH_CHANNELS = 16  # of each u_i; four of them are concatenated
-RELEASED_DEPTH_SIZE = (304, 228)  # (width, height); the depth head's fixed output size in the release
+RELEASED_DEPTH_SIZE = (304, 228)  # (width, height); the depth head's fixed output size in the authors' code
 
 
 def resize(x: Tensor, size_hw: Sequence[int]) -> Tensor:
-    """Bilinear resize of (B, C, h, w) to (H, W), corners aligned; the same tensor when the size fits already."""
+    """Bilinear resize of (B, C, h, w) to (H, W), corners aligned; the same tensor if the size already matches."""
     if tuple(x.shape[-2:]) == tuple(size_hw):
         return x
     return functional.interpolate(x, size=tuple(size_hw), mode="bilinear", align_corners=True)
 
 
 def full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """layer(x) in its weights' precision, under autocast too: inverse depth reaches 65536, float16 ends at 65504."""
+    """layer(x) in its weights' precision, under autocast too: inverse depth reaches 65536, float16 only 65504."""
     with autocast(x.device, None):
         return layer(x.to(layer.weight.dtype))
 
@@ -68,7 +68,7 @@ class DeeplabV2Depth(SegmentationNetwork):
         dilations: Sequence[int] = ASPP_DILATIONS,
     ) -> None:
         if multi_level:
-            # The release's multi-level path of this network crashes; there is nothing to be faithful to.
+            # The multi-level path of this network crashes in the authors' code; there is no reference behaviour.
             raise ConfigError("MODEL.MULTI_LEVEL: DAF's network has no auxiliary classifier; set it to false")
         super().__init__(num_classes, encoder, dilations=dilations)
         self.depth_size = tuple(depth_size) if depth_size else None

@@ -1,6 +1,6 @@
 """A pinhole camera and a canvas that draws filled planar polygons with exact depth and labels.
 
-World: x to the right, y up, z forward, in metres; the camera stands at (cx, height, 0).
+World: x to the right, y up, z forward, in metres; the camera is at (cx, height, 0).
 On a plane the inverse depth is linear in pixel coordinates, so the depth of each pixel is exact, not interpolated.
 """
 
@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-NEAR = 0.3  # metres; everything nearer is cut off
+NEAR = 0.3  # metres; near clipping plane
 SKY, BUILDING, ROAD, SIDEWALK, FENCE, VEGETATION, POLE, CAR, SIGN = 1, 2, 3, 4, 5, 6, 7, 8, 9
 PERSON, BICYCLE, MOTORCYCLE, LIGHT, RIDER, BUS, WALL, LANE = 10, 11, 12, 15, 17, 19, 21, 22
 
 # A paint takes plane coordinates (s, t) and depth z, each [N], and returns colour [N, 3], labels [N] or None, and
-# its cover [N] (bool, or 0..1 where what lies behind shines through; a pixel of cover 0 is left as it is) or None.
+# its cover [N] (bool, or opacity 0..1; a pixel of cover 0 is unchanged) or None.
 Painted = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
 Paint = Callable[[np.ndarray, np.ndarray, np.ndarray], Painted]
 
@@ -41,7 +41,7 @@ class Camera:
         return self.principal or ((self.width - 1) / 2, (self.height_px - 1) / 2)
 
     def every(self, step: int, width: int, height_px: int) -> Camera:
-        """The camera of the picture that every `step`-th pixel of this one's makes."""
+        """The camera of this image subsampled by `step`."""
         u0, v0 = self.center
         principal = (u0 / step, v0 / step)
         return replace(self, width=width, height_px=height_px, focal=self.focal / step, principal=principal)
@@ -108,7 +108,7 @@ class Canvas:
         """Draw a planar world polygon [N, 3].
 
         The plane coordinates of a paint start at the first point, s toward the second point and t toward the last.
-        `overlay` draws onto a surface in the same plane; label None keeps the labels that are there.
+        `overlay` draws onto a surface in the same plane; label None keeps the existing labels.
         """
         world = np.asarray(points, np.float64)
         cam = (world - self._position) @ self._rotation.T
@@ -173,7 +173,7 @@ class Canvas:
             self.inverse[rows, columns] = inverse
 
     def box(self, low: Sequence[float], high: Sequence[float], paint: Paint | Sequence[float], label: int) -> None:
-        """An upright box along the axes, between two corners; only the faces that can be seen from the street."""
+        """An upright box along the axes, between two corners; only the faces visible from the street."""
         (ax, ay, az), (bx, by, bz) = low, high
         self.poly([(ax, ay, az), (bx, ay, az), (bx, by, az), (ax, by, az)], paint, label)
         side = ax if self.camera.x < (ax + bx) / 2 else bx

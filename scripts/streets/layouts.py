@@ -14,18 +14,48 @@ from streets.render import Picture
 BASELINE = 0.22  # metres
 # SYNTHIA id -> id of the layout.
 CITYSCAPES = {
-    1: 23, 2: 11, 3: 7, 4: 8, 5: 13, 6: 21, 7: 17, 8: 26, 9: 20, 10: 24, 11: 33, 12: 32, 15: 19, 17: 25, 19: 28,
-    21: 12, 22: 7,
-}  # fmt: skip
+    1: 23,
+    2: 11,
+    3: 7,
+    4: 8,
+    5: 13,
+    6: 21,
+    7: 17,
+    8: 26,
+    9: 20,
+    10: 24,
+    11: 33,
+    12: 32,
+    15: 19,
+    17: 25,
+    19: 28,
+    21: 12,
+    22: 7,
+}
 MAPILLARY = {
-    1: 27, 2: 17, 3: 13, 4: 15, 5: 3, 6: 30, 7: 45, 8: 55, 9: 50, 10: 19, 11: 52, 12: 57, 15: 48, 17: 20, 19: 54,
-    21: 6, 22: 24,
-}  # fmt: skip
+    1: 27,
+    2: 17,
+    3: 13,
+    4: 15,
+    5: 3,
+    6: 30,
+    7: 45,
+    8: 55,
+    9: 50,
+    10: 19,
+    11: 52,
+    12: 57,
+    15: 48,
+    17: 20,
+    19: 54,
+    21: 6,
+    22: 24,
+}
 CITIES = ("ahornstadt", "birkenau", "cedernburg", "dornfeld")
 
 
 def paths(layout: str, out: Path, index: int, val: bool) -> dict[str, Path]:
-    """The files of one picture: image, label, and depth and camera where the layout has them."""
+    """The files of one picture: image, label, and depth and camera if the layout has them."""
     if layout == "synthia":
         name = f"{index:07d}.png"
         return {"image": out / "RGB" / name, "depth": out / "Depth" / name, "label": out / "parsed_LABELS" / name}
@@ -48,8 +78,8 @@ def paths(layout: str, out: Path, index: int, val: bool) -> dict[str, Path]:
 
 def _encode(suffix: str, array: np.ndarray) -> bytes:
     options = [cv2.IMWRITE_JPEG_QUALITY, 92] if suffix == ".jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 4]
-    done, data = cv2.imencode(suffix, array, options)
-    assert done
+    success, data = cv2.imencode(suffix, array, options)
+    assert success
     return data.tobytes()
 
 
@@ -61,7 +91,7 @@ def _remap(label: np.ndarray, table: dict[int, int]) -> np.ndarray:
 
 
 def write_picture(layout: str, files: dict[str, Path], picture: Picture) -> None:
-    """Write the files of one picture; the image comes last, so that its presence means all is there."""
+    """Write the files of one picture; the image is written last, so its presence means that all files exist."""
     fx = picture.camera.focal
     parts: dict[str, bytes] = {}
     if layout == "synthia":

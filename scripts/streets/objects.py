@@ -1,4 +1,4 @@
-"""What stands along a street: poles, lamps, traffic lights, signs, trees, and the placing of flat figures."""
+"""Street objects: poles, lamps, traffic lights, signs, trees; placement of flat figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from streets.sprites import Sprite, bare_tree, crown
 
 
 def place(canvas: Canvas, sprite: Sprite, x: float, z: float, angle: float, light: float, base: float = 0.0) -> None:
-    """Stand a flat figure at (x, z); angle 0 faces the camera, its left end is turned about the vertical axis."""
+    """Place a flat figure at (x, z); angle 0 faces the camera, its left end is turned about the vertical axis."""
     dx, dz = np.cos(angle) * sprite.width, np.sin(angle) * sprite.width
     a, b = (x - dx / 2, base, z - dz / 2), (x + dx / 2, base, z + dz / 2)
     shadow(canvas, (x, z + 0.05), 0.3, 0.2, 0.35, base)
@@ -75,9 +75,12 @@ def sign(canvas: Canvas, rng: np.random.Generator, x: float, z: float) -> None:
     stretch = rng.uniform(1.3, 2.6) if kind == 4 else 1.0
     red, grey = (190, 20, 25), (235, 235, 230)
     rim, inside = [
-        (red, grey), (red, grey), ((235, 235, 235), (20, 70, 160)), ((230, 230, 230), (20, 70, 165)),
+        (red, grey),
+        (red, grey),
+        ((235, 235, 235), (20, 70, 160)),
+        ((230, 230, 230), (20, 70, 165)),
         (grey, (30, 100, 60)),
-    ][kind]  # fmt: skip
+    ][kind]
     start = {3: np.pi / 2, 4: np.pi / 4}.get(corners, 0.0)
     for part, color in ((1.0, rim), (0.78, inside), (0.3, (25, 25, 28) if kind < 2 else (230, 230, 230))):
         board = ring(x, high + size, z - 0.08, part * size * stretch, part * size, corners, start)

@@ -1,4 +1,4 @@
-"""Light and lens: sky, cast shadows, haze, exposure, blur, vignette, sensor noise."""
+"""Light and camera effects: sky, cast shadows, haze, exposure, blur, vignette, sensor noise."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def paint_sky(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
 
 
 def cast_shadows(canvas: Canvas, look: Look, rows: list[Row], rng: np.random.Generator) -> None:
-    """Darken what the rows of houses hide from the sun, whatever it is: road, cars, people, houses across."""
+    """Darken all surfaces that the rows of houses shade: road, cars, people, houses across."""
     if look.diffuse == 0 or abs(look.sun[0]) < 0.05:
         return
     solid = canvas.inverse > 0

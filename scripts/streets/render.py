@@ -1,4 +1,4 @@
-"""From a seed to a picture, its labels and its depth."""
+"""Render one scene from a random generator: image, labels, depth."""
 
 from __future__ import annotations
 

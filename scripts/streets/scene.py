@@ -15,9 +15,16 @@ from streets.vehicles import vehicle
 KERB = 0.12
 FAR = 160.0
 WALLS = [
-    (150, 95, 72), (120, 72, 58), (196, 184, 158), (222, 218, 208), (168, 160, 148), (176, 150, 118), (98, 94, 92),
-    (190, 172, 140), (140, 134, 126),
-]  # fmt: skip
+    (150, 95, 72),
+    (120, 72, 58),
+    (196, 184, 158),
+    (222, 218, 208),
+    (168, 160, 148),
+    (176, 150, 118),
+    (98, 94, 92),
+    (190, 172, 140),
+    (140, 134, 126),
+]
 
 
 class Street:
@@ -48,7 +55,7 @@ class Street:
             self.furniture(side)
             self.people(side)
         self.traffic()
-        for z, x, height in sorted(self.trees, reverse=True):  # last, far ones first: what is behind shines through
+        for z, x, height in sorted(self.trees, reverse=True):  # last and back to front: crowns are partly transparent
             objects.tree(self.canvas, self.rng, x, z, height, self.leaf, bool(self.rng.random() < self.bare))
 
     def ground(self) -> None:
@@ -170,7 +177,7 @@ class Street:
                 canvas.box(*corners, rough(wall * 0.8, 0.1, 3.0), BUILDING)
 
     def gap(self, side: int, z0: float, z1: float) -> None:
-        """What stands where no house does."""
+        """Fill a gap between houses: wall, fence, hedge, trees."""
         rng, canvas, x = self.rng, self.canvas, self.rows[side].x
         kind, height = rng.random(), rng.uniform(0.9, 2.4)
         quad = beside(x, z0, z1, 0, height)
@@ -189,7 +196,7 @@ class Street:
                 self.trees.append((z, x + side * rng.uniform(2, 6), rng.uniform(4.5, 11)))
 
     def backdrop(self) -> None:
-        """The end of the street and what rises behind the rows."""
+        """The end of the street, and buildings and trees behind the rows."""
         rng, canvas = self.rng, self.canvas
         built = rng.choice([0.2, 0.5, 0.8])
         for _ in range(int(rng.integers(8, 16))):

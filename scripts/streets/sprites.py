@@ -23,7 +23,7 @@ class Sprite:
     scale: float = 110.0
     color: np.ndarray = field(init=False)
     label: np.ndarray = field(init=False)
-    cover: np.ndarray | None = field(init=False, default=None)  # 0..1 [H, W]; None: all that has a label
+    cover: np.ndarray | None = field(init=False, default=None)  # opacity 0..1 [H, W]; None: opaque where labelled
 
     def __post_init__(self) -> None:
         shape = (int(self.height * self.scale), int(self.width * self.scale))

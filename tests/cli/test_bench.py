@@ -1,4 +1,4 @@
-"""scripts/bench.py: its cheapest sections run, the JSON is whole, the plot is drawn, mistakes are one line."""
+"""scripts/bench.py: the cheapest sections, the JSON record, the plot, one-line errors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 import bench
-from benching import networks
-from benching.scaling import scaling
-from benching.straightforward import Straightforward
-from benching.timing import alternate, peak_memory
+from performance import networks
+from performance.scaling import scaling
+from performance.straightforward import Straightforward
+from performance.timing import alternate, peak_memory
 
 
-def test_cheap_sections_leave_a_table_and_a_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cheap_sections_write_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "bench.json"
     assert bench.main(["--only", "labels", "machine", "--rounds", "1", "--device", "cpu", "--out", str(out)]) == 0
     text = capsys.readouterr().out
@@ -25,11 +25,11 @@ def test_cheap_sections_leave_a_table_and_a_json(tmp_path: Path, capsys: pytest.
     record = json.loads(out.read_text())
     assert set(record["results"]) == {"labels", "machine"}
     (label,) = record["results"]["labels"]
-    assert label["share"] < 0.01  # a pseudo label takes at most a hundredth of the release's int64 array
-    assert all(one["low"] <= one["seconds"] <= one["high"] for one in record["results"]["machine"])
+    assert label["share"] < 0.01  # a pseudo label takes at most a hundredth of the int64 array in the authors' code
+    assert all(row["low"] <= row["seconds"] <= row["high"] for row in record["results"]["machine"])
 
 
-def test_variants_take_turns() -> None:
+def test_variants_alternate() -> None:
     seen: list[str] = []
     times = alternate({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 2, torch.device("cpu"))
     assert seen == ["a", "b"] * 3
@@ -37,23 +37,27 @@ def test_variants_take_turns() -> None:
 
 
 def test_the_straightforward_step_is_the_same_step() -> None:
-    small = ["MODEL.LAYERS=[1,1,1,1]", "MODEL.WIDTH=8", "TRAIN.INPUT_SIZE_SOURCE=[64,48]",
-             "TRAIN.INPUT_SIZE_TARGET=[64,48]"]  # fmt: skip
-    one = networks.bench("ep2_low_dg", torch.device("cpu"), small)
-    other = Straightforward(one)
-    before = {name: value.clone() for name, value in one.learner.net.state_dict().items()}
-    wanted, losses = other.step(), one.learner.update(0, one.source, one.target)
+    small = [
+        "MODEL.LAYERS=[1,1,1,1]",
+        "MODEL.WIDTH=8",
+        "TRAIN.INPUT_SIZE_SOURCE=[64,48]",
+        "TRAIN.INPUT_SIZE_TARGET=[64,48]",
+    ]
+    benchmark = networks.bench("ep2_low_dg", torch.device("cpu"), small)
+    straightforward = Straightforward(benchmark)
+    before = {name: value.clone() for name, value in benchmark.learner.net.state_dict().items()}
+    expected, losses = straightforward.step(), benchmark.learner.update(0, benchmark.source, benchmark.target)
     names = ("seg", "depth", "adv", "d_source", "d_target")
-    assert [float(losses[name]) for name in names] == pytest.approx(wanted, rel=1e-4)
-    theirs = other.net.state_dict()
-    for name, value in one.learner.net.state_dict().items():
+    assert [float(losses[name]) for name in names] == pytest.approx(expected, rel=1e-4)
+    theirs = straightforward.net.state_dict()
+    for name, value in benchmark.learner.net.state_dict().items():
         if value.is_floating_point():
-            moved, also = value - before[name], theirs[name] - before[name]
-            assert (moved - also).norm() <= 2e-2 * moved.norm() + 1e-7, name
+            moved, expected_move = value - before[name], theirs[name] - before[name]
+            assert (moved - expected_move).norm() <= 2e-2 * moved.norm() + 1e-7, name
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
-def test_the_peak_is_what_was_held_at_once() -> None:
+def test_peak_memory_counts_simultaneous_tensors() -> None:
     def work() -> None:
         kept = [torch.ones(2**22) for _ in range(8)]  # 128 MiB
         del kept
@@ -66,8 +70,10 @@ def test_the_peak_is_what_was_held_at_once() -> None:
 
 def test_the_plot(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    rows = [{"what": f"{what}, fp32", "seconds": 1.0} for what in
-            ("step", "  network's two passes", "  discriminator", "  everything else")]  # fmt: skip
+    rows = [
+        {"what": f"{part}, fp32", "seconds": 1.0}
+        for part in ("step", "  network's two passes", "  discriminator", "  everything else")
+    ]
     record = {"processor": "a processor", "threads": 2, "results": {"step": rows}}
     (tmp_path / "b.json").write_text(json.dumps(record))
     assert bench.main(["--plot", str(tmp_path / "b.json"), "--out", str(tmp_path / "b.png")]) == 0
@@ -104,9 +110,13 @@ def test_mistakes_are_one_line(
 
 
 def test_scaling_from_one_process_to_two() -> None:
-    small = ["MODEL.LAYERS=[1,1,1,1]", "MODEL.WIDTH=8", "TRAIN.INPUT_SIZE_SOURCE=[64,48]",
-             "TRAIN.INPUT_SIZE_TARGET=[64,48]"]  # fmt: skip
+    small = [
+        "MODEL.LAYERS=[1,1,1,1]",
+        "MODEL.WIDTH=8",
+        "TRAIN.INPUT_SIZE_SOURCE=[64,48]",
+        "TRAIN.INPUT_SIZE_TARGET=[64,48]",
+    ]
     one, _, two, _, message = scaling(torch.device("cpu"), 1, overrides=small)
     assert two["times"] == pytest.approx(2 * one["seconds"] / two["seconds"])
     assert 0 < message["seconds"] < two["seconds"]
-    assert message["bytes"] > 1e6  # the discriminator alone has as much
+    assert message["bytes"] > 1e6  # the gradients of the discriminator alone are larger

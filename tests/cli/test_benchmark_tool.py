@@ -1,4 +1,4 @@
-"""scripts/benchmark.py on tiny data: what is there is skipped, what is gone is made again; pages come from files."""
+"""scripts/benchmark.py on tiny data: existing results are skipped, missing ones run again; the page is generated."""
 
 from __future__ import annotations
 
@@ -12,43 +12,69 @@ import pytest
 import yaml
 
 import benchmark
-import tiny
+from helpers import tiny_data
 
-OVERRIDES = [*tiny.NETWORK, *tiny.SIZES, *tiny.SHORT, "DEVICE=cpu"]
+OVERRIDES = [*tiny_data.NETWORK, *tiny_data.SIZES, *tiny_data.SHORT, "DEVICE=cpu"]
 CELLS = [
-    {"name": "source_only", "label": "source only", "script": "train.py", "cfg": "quick/source_only"},
-    {"name": "daf", "label": "DAF", "script": "train.py", "cfg": "quick/dg"},
-    {"name": "inattentive", "label": "DAF without attention", "script": "train.py", "cfg": "quick/dg",
-     "set": ["MODEL.ATTENTION=false"]},
-    {"name": "isl", "label": "ISL", "script": "train_isl.py", "cfg": "quick/isl", "after": "daf"},
-    {"name": "half", "label": "half of each", "script": "train_isl.py", "cfg": "quick/isl", "after": "daf",
-     "set": ["ISL.CLASS_SHARE=0.5"]},
-    {"name": "rank", "label": "random", "script": "entropy.py", "cfg": "quick/rank", "after": "isl",
-     "set": ["RANK.MAP=random"]},
-    {"name": "ida", "label": "IDA", "script": "train_intra.py", "cfg": "quick/intrada", "after": "isl",
-     "ranking": "rank"},
-    {"name": "upper", "label": "upper", "script": "train.py", "cfg": "quick/source_only", "source": "target"},
-]  # fmt: skip
+    {"name": "source_only", "label": "source only", "script": "train.py", "cfg": "quick:source_only"},
+    {"name": "daf", "label": "DAF", "script": "train.py", "cfg": "quick:daf"},
+    {
+        "name": "inattentive",
+        "label": "DAF without attention",
+        "script": "train.py",
+        "cfg": "quick:daf",
+        "set": ["MODEL.ATTENTION=false"],
+    },
+    {"name": "isl", "label": "ISL", "script": "train_isl.py", "cfg": "quick:isl", "after": "daf"},
+    {
+        "name": "half",
+        "label": "half of each",
+        "script": "train_isl.py",
+        "cfg": "quick:isl",
+        "after": "daf",
+        "set": ["ISL.CLASS_SHARE=0.5"],
+    },
+    {
+        "name": "rank",
+        "label": "random",
+        "script": "entropy.py",
+        "cfg": "quick:rank",
+        "after": "isl",
+        "set": ["RANK.MAP=random"],
+    },
+    {"name": "ida", "label": "IDA", "script": "train_intra.py", "cfg": "quick:ida", "after": "isl", "ranking": "rank"},
+    {"name": "upper", "label": "upper", "script": "train.py", "cfg": "quick:source_only", "source": "target"},
+]
 NAMES = [cell["name"] for cell in CELLS]
 
 
 @pytest.fixture
 def place(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for index in range(tiny.COUNT):
-        _, stripe = tiny.picture(index, 1)
-        labels = np.asarray(tiny.CAMVID_IDS, np.uint8)[stripe]
-        tiny.write_png(data / "CamVid" / "trainannot" / f"{index:04d}.png", labels)
+    for index in range(tiny_data.COUNT):
+        _, stripe = tiny_data.picture(index, 1)
+        labels = np.asarray(tiny_data.CAMVID_IDS, np.uint8)[stripe]
+        tiny_data.write_png(data / "CamVid" / "trainannot" / f"{index:04d}.png", labels)
     described: dict[str, Any] = {
-        "results": "results", "seeds": [1, 2], "development": {"TEST.SET_TARGET": "train"}, "cells": CELLS,
+        "results": "results",
+        "seeds": [1, 2],
+        "development": {"TEST.SET_TARGET": "train"},
+        "cells": CELLS,
         "tables": [{"name": "main", "rows": NAMES, "differences": [["daf", "source_only"]]}],
-    }  # fmt: skip
+    }
     (data / "own.yml").write_text(yaml.safe_dump(described))
     monkeypatch.chdir(data)
     return data
 
 
-def run(place: Path, *more: str) -> int:
-    line = ["--benchmark", str(place / "own.yml"), *more, f"DATA_ROOT={place}", f"EXP_ROOT={place / 'exp'}", *OVERRIDES]
+def run(place: Path, *options: str) -> int:
+    line = [
+        "--benchmark",
+        str(place / "own.yml"),
+        *options,
+        f"DATA_ROOT={place}",
+        f"EXP_ROOT={place / 'exp'}",
+        *OVERRIDES,
+    ]
     return benchmark.main(line)
 
 
@@ -56,7 +82,7 @@ def record(place: Path, cell: str, seed: int = 1) -> dict[str, Any]:
     return json.loads((place / f"results/seed{seed}/{cell}.json").read_text())
 
 
-def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cells_write_results_and_are_not_run_twice(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place, "--seeds", "1") == 0
     assert sorted(p.stem for p in (place / "results/seed1").glob("*.json")) == sorted(NAMES)
     ida = record(place, "ida")
@@ -68,13 +94,13 @@ def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert ida["cpu_seconds"] > 0
     assert record(place, "upper")["settings"]["SOURCE"] == "CamVid"
     ranking = record(place, "rank")["ranking"]
-    assert ranking["easy"] + ranking["hard"] == tiny.COUNT
+    assert ranking["easy"] + ranking["hard"] == tiny_data.COUNT
     assert ranking["spearman"] is None or -1 <= ranking["spearman"] <= 1
     plain, half = record(place, "isl")["labels"], record(place, "half")["labels"]
-    assert plain["kept"] == half["kept"] == 100  # tiny's threshold of 0.1 lies under 1 / 7: no class can be lowered
+    assert plain["kept"] == half["kept"] == 100  # the threshold 0.1 is below 1 / 7: no class threshold can be lowered
     assert set(plain["coverage"]) == set(plain["precision"])
 
-    # The weights are gone, one result as well: its ancestors are trained again, nothing else is.
+    # Without the weights and one result, only the stages before that result are trained again.
     before = record(place, "ida")
     shutil.rmtree(place / "exp")
     (place / "results/seed1/ida.json").unlink()
@@ -99,7 +125,7 @@ def test_cells_leave_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert (place / "plot.png").stat().st_size > 5000
 
 
-def test_results_of_other_settings_are_not_taken(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_of_other_settings_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(place, "--seeds", "1", "--only", "source_only") == 0
     assert run(place, "--seeds", "1", "--only", "source_only", "TRAIN.LEARNING_RATE=0.5") == 2
     assert "was made with another TRAIN.LEARNING_RATE (0.001, now 0.5)" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""scripts/checkpoint.py: says what a file is, converts between the forms, refuses in one line."""
+"""scripts/checkpoint.py: description of a file, conversion between formats, one-line errors."""
 
 import hashlib
 
@@ -8,32 +8,32 @@ import torch
 from torchvision.models import resnet101
 
 import checkpoint
-import ida.doors  # noqa: F401  (registers networks)
-from advent.domain_adaptation.config import dump_config, load_config
-from advent.engine.build import build_network
-from advent.engine.recognise import open_checkpoint
+import ida.cli  # noqa: F401  (registers networks)
+from advent.build.network import build_network
+from advent.checkpoints.formats import open_checkpoint
+from advent.config.loading import dump_config, load_config
 from daf.model.deeplabv2_depth import get_deeplab_v2_depth
 
 
 @pytest.fixture(scope="module")
 def daf_file(tmp_path_factory):
-    """A full-size network of DAF in the release's wrapper, from several GPUs."""
+    """A full-size DAF checkpoint in the authors' wrapper, with `module.` prefixes."""
     path = tmp_path_factory.mktemp("daf") / "model_88000_3.pth"
     state = {f"module.{name}": tensor for name, tensor in get_deeplab_v2_depth(16).state_dict().items()}
     torch.save({"model_state_dict": state, "optimizer_state_dict": {"state": {}}}, path)
     return path
 
 
-def test_says_what_a_file_is(daf_file, capsys):
+def test_describes_a_checkpoint(daf_file, capsys):
     assert checkpoint.main([str(daf_file)]) == 0
     said = capsys.readouterr().out
     for words in (
-        "form       model_state_dict wrapper, names with module.; beside it: optimizer_state_dict",
+        "format     model_state_dict wrapper, names with module.; beside it: optimizer_state_dict",
         "network    DeepLabv2_depth (16 classes)",
         "encoder    resnet101\n",
         hashlib.sha256(daf_file.read_bytes()).hexdigest(),
-        f"python test.py --cfg dg TEST.MODE=single TEST.RESTORE_FROM={daf_file}",
-        "(or: intra_trained, intrada, isl",
+        f"python test.py --cfg ep1:daf TEST.MODE=single TEST.RESTORE_FROM={daf_file}",
+        "(or: ep1:isl, ep1:ida)",
     ):
         assert words in said
 
@@ -43,32 +43,35 @@ def test_converts_and_back(daf_file, tmp_path, form, capsys):
     other, back = tmp_path / "other.pth", tmp_path / "back.pth"
     assert checkpoint.main([str(daf_file), "--to", form, "--out", str(other)]) == 0
     assert checkpoint.main([str(other), "--to", "plain", "--out", str(back)]) == 0
-    found = open_checkpoint(other)
-    assert (found.form == "model_state_dict wrapper", found.module) == (form == "wrapper", form == "module")
+    info = open_checkpoint(other)
+    assert (info.format == "model_state_dict wrapper", info.module) == (form == "wrapper", form == "module")
     ours, theirs = torch.load(back, weights_only=True), open_checkpoint(daf_file).weights
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     capsys.readouterr()
 
 
-def test_torchvisions_file_becomes_a_start(tmp_path, capsys):
+def test_torchvision_weights_become_initial_weights(tmp_path, capsys):
     torch.save(resnet101().state_dict(), tmp_path / "resnet101.pth")
     start = tmp_path / "start.pth"
     assert checkpoint.main([str(tmp_path / "resnet101.pth"), "--to", "plain", "--out", str(start)]) == 0
     said = capsys.readouterr().out
     assert "torchvision's ImageNet ResNet" in said
-    assert "python train.py --cfg dg daf:" not in said
+    assert "python train.py --cfg ep1:daf daf:" not in said
     assert "TRAIN.RESTORE_FROM=" in said
     assert "fc.weight" not in torch.load(start, weights_only=True)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["{root}/none.pth"], "no such checkpoint"),
-    (["{root}/text.pth"], "not a readable"),
-    (["{root}/good.pth", "--to", "plain"], "--out"),
-    (["{root}/good.pth", "--to", "onnx", "--out", "x"], "onnx"),
-    (["{root}/good.pth", "--to", "plain", "--out", "{root}/good.pth"], "is there already"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["{root}/none.pth"], "no such checkpoint"),
+        (["{root}/text.pth"], "not a readable"),
+        (["{root}/good.pth", "--to", "plain"], "--out"),
+        (["{root}/good.pth", "--to", "onnx", "--out", "x"], "onnx"),
+        (["{root}/good.pth", "--to", "plain", "--out", "{root}/good.pth"], "already exists"),
+    ],
+)
 def test_refusals(tmp_path, arguments, words, capsys):
     (tmp_path / "text.pth").write_text("hello")
     torch.save({"a": torch.zeros(1)}, tmp_path / "good.pth")
@@ -82,16 +85,18 @@ def test_refusals(tmp_path, arguments, words, capsys):
     assert words in lines[0]
 
 
-def test_a_strange_file_is_described_too(tmp_path, capsys):
+def test_unknown_network_is_described(tmp_path, capsys):
     torch.save({"decoder.weight": torch.zeros(3)}, tmp_path / "x.pth")
     assert checkpoint.main([str(tmp_path / "x.pth")]) == 0
     said = capsys.readouterr().out
-    assert "network    no network of this line" in said
-    assert "loads with nothing here" in said
+    assert "network    no network of the ADVENT family" in said
+    assert "loads with nothing in this project" in said
 
 
-def tiny_config(*more):
-    return load_config("quick/dg", ["MODEL.INIT=he", "MODEL.ENCODER_WEIGHTS=null", "TRAIN.RESTORE_FROM=null", *more])
+def tiny_config(*overrides):
+    return load_config(
+        "quick:daf", ["MODEL.INIT=he", "MODEL.ENCODER_WEIGHTS=null", "TRAIN.RESTORE_FROM=null", *overrides]
+    )
 
 
 def said_of(file, capsys):
@@ -108,7 +113,7 @@ def test_a_hint_without_a_shipped_config_names_every_key(tmp_path, capsys):
         "MODEL.LAYERS=[1,1,2,1] MODEL.WIDTH=8"
     )
     keys = said_of(tmp_path / "x.pth", capsys)["loads with"].removeprefix("a config with ").split()
-    build_network(tiny_config("MODEL.OUTPUT_STRIDE=8", *keys), tmp_path / "x.pth")  # the hint can be pasted
+    build_network(tiny_config("MODEL.OUTPUT_STRIDE=8", *keys), tmp_path / "x.pth")  # the hint works as overrides
 
 
 def test_the_config_beside_a_checkpoint_is_the_one_to_load_it_with(tmp_path, capsys):
@@ -119,13 +124,13 @@ def test_the_config_beside_a_checkpoint_is_the_one_to_load_it_with(tmp_path, cap
     assert said_of(tmp_path / "x.pth", capsys)["loads with"].startswith(
         f"python test.py --cfg {tmp_path / 'config.yml'} TEST.MODE=single"
     )
-    config.MODEL.WIDTH = 16  # of another network
+    config.MODEL.WIDTH = 16  # the config of another network
     (tmp_path / "config.yml").write_text(dump_config(config))
     assert "MODEL.WIDTH=8" in said_of(tmp_path / "x.pth", capsys)["loads with"]
 
 
 def test_a_timm_encoder_is_named(tmp_path, capsys, monkeypatch):
-    """Few of timm's backbones stand in for all: each takes a fraction of a second."""
+    """Only a few timm backbones are listed, because each takes a fraction of a second."""
     few = ["resnet18", "resnet34", "resnet26d", "resnetblur18", "vit_tiny_patch16_224", "tf_efficientnet_lite0"]
     monkeypatch.setattr(timm, "list_models", lambda: few)
     config = tiny_config("MODEL.ENCODER=timm:resnet18")
@@ -140,7 +145,7 @@ def test_a_timm_encoder_is_named(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(timm, "list_models", lambda: few[1:3])
     (tmp_path / "config.yml").unlink()
     said = said_of(tmp_path / "x.pth", capsys)
-    assert "none of this version's backbones" in said["encoder"]
+    assert "not a backbone of the installed version" in said["encoder"]
     assert "MODEL.ENCODER=timm:NAME" in said["loads with"]
 
 
@@ -157,10 +162,16 @@ def test_adaptsegnets_network_is_not_offered_as_advents(tmp_path, capsys):
     assert said["loads with"].endswith("MODEL.DILATIONS=[6,12]")
 
 
-@pytest.mark.parametrize(("cfg", "fits"), [
-    ("dada", "dada"), ("ep3_dada", "ep3_dada"), ("minent_gta5", "advent_gta5"), ("advent_intrada", "advent"),
-])  # fmt: skip
-def test_the_shipped_config_of_each_released_form_is_found(tmp_path, capsys, cfg, fits):
+@pytest.mark.parametrize(
+    ("cfg", "fits"),
+    [
+        ("dada", "dada"),
+        ("ep3_dada", "ep3_dada"),
+        ("minent_gta5", "gta5:minent"),
+        ("advent_intrada", "ep1_intrada:advent"),
+    ],
+)
+def test_shipped_config_of_each_released_network_is_found(tmp_path, capsys, cfg, fits):
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in build_network(load_config(cfg)).state_dict().items()}
     torch.save({name: torch.zeros(()).expand(shape) for name, shape in shapes.items()}, tmp_path / "x.pth")

@@ -1,4 +1,4 @@
-"""Two processes do what one does: the same gradients, files and scores; what goes wrong is said once."""
+"""Distributed runs: two processes give the gradients, files and scores of one; an error is printed once."""
 
 from __future__ import annotations
 
@@ -14,80 +14,82 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import equality
-import kills
-import tiny
+from advent.checkpoints.run_dir import RunDir
+from advent.cli import config_from_args, make_parser
+from advent.dataset.loader import InfiniteBatchSampler, sequential_batches
 from advent.domain_adaptation import eval_UDA
-from advent.engine import distributed
-from advent.engine.meeting import fresh_store
-from advent.engine.options import config_from_args, make_parser
-from advent.engine.runlog import StageFolder
-from advent.engine.streams import EndlessBatches, in_order
-from ranks import Ranks, door, torchrun
+from advent.runtime import distributed
+from advent.runtime.rendezvous import fresh_store
+from helpers import ddp_equivalence, kill_resume_stress, tiny_data
+from helpers.process_pool import ProcessPool, run_script, torchrun
 
 EXACT = 1e-10
 
 
 @pytest.fixture(scope="module")
 def two():
-    """Two processes; a test that leaves them out of step makes the rest of this module fail."""
-    ranks = Ranks(2)
-    yield ranks
-    ranks.close()
+    """Pool of two processes; a test that leaves them out of step makes the rest of this module fail."""
+    pool = ProcessPool(2)
+    yield pool
+    pool.close()
 
 
 SHORT = ("AdvEnt", "DAF", "ISL", "IDA")
-METHODS = [method if method in SHORT else pytest.param(method, marks=pytest.mark.slow) for method in equality.METHODS]
+METHODS = [
+    method if method in SHORT else pytest.param(method, marks=pytest.mark.slow) for method in ddp_equivalence.METHODS
+]
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_two_processes_and_two_micro_batches_are_one_batch_of_two(two, method):
-    whole = two.alone(equality.train, method, 2)
-    both = two.run(equality.together, "train", method, 2)
-    accumulated = two.alone(equality.train, method, 2, 2)
-    for parts in (both[0], accumulated):
-        for what in ("gradients", "weights", "statistics"):
-            assert equality.largest_difference(parts, whole, what) < EXACT
-        assert equality.loss_difference(parts, whole) < EXACT
+    expected = two.alone(ddp_equivalence.train, method, 2)
+    both = two.run(ddp_equivalence.in_process_group, "train", method, 2)
+    accumulated = two.alone(ddp_equivalence.train, method, 2, 2)
+    for actual in (both[0], accumulated):
+        for key in ("gradients", "weights", "statistics"):
+            assert ddp_equivalence.largest_difference(actual, expected, key) < EXACT
+        assert ddp_equivalence.loss_difference(actual, expected) < EXACT
     for name, weight in both[0]["weights"].items():
         assert torch.equal(weight, both[1]["weights"][name])
 
 
 @pytest.mark.parametrize("method", ["DAF", "ISL"])
-def test_processes_and_micro_batches_are_the_same_with_statistics_too(two, method):
-    """Batch norm in training mode: each part by itself, running statistics the mean over the parts."""
-    both = two.run(equality.together, "train", method, 4, 1, True)
-    accumulated = two.alone(equality.train, method, 4, 2, True)
-    mixed = two.run(equality.together, "train", method, 4, 2, True)
-    quarters = two.alone(equality.train, method, 4, 4, True)
-    for parts, whole in ((both[0], accumulated), (mixed[0], quarters)):
-        for what in ("gradients", "weights", "statistics"):
-            assert equality.largest_difference(parts, whole, what) < 1e-8  # batch norm amplifies rounding
-    for what in ("weights", "statistics"):
-        for name, tensor in both[0][what].items():
-            assert torch.equal(tensor, both[1][what][name])
+def test_processes_equal_micro_batches_with_batch_statistics(two, method):
+    """Batch norm in training mode: statistics per micro-batch, running statistics averaged over micro-batches."""
+    both = two.run(ddp_equivalence.in_process_group, "train", method, 4, 1, True)
+    accumulated = two.alone(ddp_equivalence.train, method, 4, 2, True)
+    mixed = two.run(ddp_equivalence.in_process_group, "train", method, 4, 2, True)
+    quarters = two.alone(ddp_equivalence.train, method, 4, 4, True)
+    for actual, expected in ((both[0], accumulated), (mixed[0], quarters)):
+        for key in ("gradients", "weights", "statistics"):
+            assert ddp_equivalence.largest_difference(actual, expected, key) < 1e-8  # batch norm amplifies rounding
+    for key in ("weights", "statistics"):
+        for name, tensor in both[0][key].items():
+            assert torch.equal(tensor, both[1][key][name])
 
 
 def wrapped(method: str) -> bool:
-    """Whether DistributedDataParallel under `no_sync` leaves the same gradients, bit for bit, as no wrapper."""
+    """Whether DistributedDataParallel under `no_sync` gives bit-identical gradients to no wrapper."""
     from torch.nn.parallel import DistributedDataParallel
 
     gradients = []
-    with distributed.joined():
+    with distributed.process_group():
         for wrap in (False, True):
-            made = equality.learner(method)
-            source, target = (equality.cut(b, distributed.rank(), distributed.rank() + 1)
-                              for b in equality.batches(method, 0, 2))  # fmt: skip
+            learner = ddp_equivalence.make_learner(method)
+            source, target = (
+                ddp_equivalence.cut(b, distributed.rank(), distributed.rank() + 1)
+                for b in ddp_equivalence.batches(method, 0, 2)
+            )
             if not wrap:
-                made.method.step(made.parts, source, target)
+                learner.method.step(learner.context, source, target)
             else:
-                net = DistributedDataParallel(made.net)
-                judge = DistributedDataParallel(made.parts.discriminators["main"])
-                made.parts.net, made.parts.discriminators = net, torch.nn.ModuleDict({"main": judge})
-                with net.no_sync(), judge.no_sync():
-                    made.method.step(made.parts, source, target)
-                made.parts.discriminators = torch.nn.ModuleDict({"main": judge.module})
-            gradients.append({n: p.grad for n, p in equality.parameters(made) if p.grad is not None})
+                net = DistributedDataParallel(learner.net)
+                discriminator = DistributedDataParallel(learner.context.discriminators["main"])
+                learner.context.net, learner.context.discriminators = net, torch.nn.ModuleDict({"main": discriminator})
+                with net.no_sync(), discriminator.no_sync():
+                    learner.method.step(learner.context, source, target)
+                learner.context.discriminators = torch.nn.ModuleDict({"main": discriminator.module})
+            gradients.append({n: p.grad for n, p in ddp_equivalence.parameters(learner) if p.grad is not None})
     plain, others = gradients
     return plain.keys() == others.keys() and all(torch.equal(plain[n], others[n]) for n in plain)
 
@@ -97,25 +99,25 @@ def test_distributed_data_parallel_would_add_nothing(two):
 
 
 def poisoned(rank_: int) -> tuple[bool, bool]:
-    """(all losses finite, weights moved) of a step in which one process's image is not finite."""
-    with distributed.joined():
-        made = equality.learner("AdvEnt", statistics=True)
-        before = [tensor.clone() for tensor in made.net.state_dict().values()]
-        source, target = equality.batches("AdvEnt", 0, 1)
+    """(all losses finite, weights changed) of a step in which the image of rank `rank_` contains a NaN."""
+    with distributed.process_group():
+        learner = ddp_equivalence.make_learner("AdvEnt", statistics=True)
+        before = [tensor.clone() for tensor in learner.net.state_dict().values()]
+        source, target = ddp_equivalence.batches("AdvEnt", 0, 1)
         if distributed.rank() == rank_:
             source["image"][0, 0, 0, 0] = float("nan")
-        values = made.update(0, source, target)
-        moved = any(not torch.equal(a, b) for a, b in zip(before, made.net.state_dict().values(), strict=True))
+        values = learner.update(0, source, target)
+        moved = any(not torch.equal(a, b) for a, b in zip(before, learner.net.state_dict().values(), strict=True))
         return all(bool(torch.isfinite(value)) for value in values.values()), moved
 
 
-def test_a_number_that_is_not_finite_on_one_process_stops_all(two):
+def test_nonfinite_loss_on_one_process_skips_the_step_on_all(two):
     assert two.run(poisoned, 1) == [(False, False)] * 2
     assert two.run(poisoned, 7) == [(True, True)] * 2
 
 
-def test_the_living_do_not_meet_the_dead():
-    """torchrun keeps its store over restarts: a second start finds what the first one wrote."""
+def test_restart_gets_a_fresh_store():
+    """torchrun keeps its store over restarts, with keys of dead processes; every start needs a fresh store."""
     store, names = torch.distributed.HashStore(), []
     for start in range(3):
         with ThreadPoolExecutor(3) as pool:  # rank 2 comes first, rank 0 last
@@ -128,32 +130,37 @@ def test_the_living_do_not_meet_the_dead():
 
 
 @given(st.integers(0, 60), st.integers(1, 5), st.integers(1, 9))
-def test_shares_hold_every_image_once(images, batch, processes):
-    batches = in_order(images, batch)
+def test_shards_contain_every_image_once(images, batch, processes):
+    batches = sequential_batches(images, batch)
     shares = [batches[rank::processes] for rank in range(processes)]
-    assert distributed.in_turn(shares) == batches
-    assert sorted(index for one in shares for part in one for index in part) == list(range(images))
+    assert distributed.interleave(shares) == batches
+    assert sorted(index for share in shares for batch_indices in share for index in batch_indices) == list(
+        range(images)
+    )
 
 
 @given(st.integers(1, 30), st.integers(1, 4), st.integers(1, 4), st.integers(1, 3), st.integers(0, 20))
 def test_an_iteration_has_the_images_of_one_process(images, batch, processes, accumulate, start):
     parts = processes * accumulate
-    whole = iter(EndlessBatches(images, batch * parts, 5, start))
-    own = [iter(EndlessBatches(images, batch, 5, start, parts=parts, first=rank * accumulate, count=accumulate))
-           for rank in range(processes)]  # fmt: skip
+    whole = iter(InfiniteBatchSampler(images, batch * parts, 5, start))
+    samplers = [
+        iter(InfiniteBatchSampler(images, batch, 5, start, parts=parts, first=rank * accumulate, count=accumulate))
+        for rank in range(processes)
+    ]
     seen = []
     for _ in range(4):
-        cut = [index for one in own for _ in range(accumulate) for index in next(one)]
-        assert cut == next(whole)
-        seen += cut
+        indices = [index for sampler in samplers for _ in range(accumulate) for index in next(sampler)]
+        assert indices == next(whole)
+        seen += indices
     if start == 0:
-        assert all(sorted(seen[at : at + images]) == list(range(images))
-                   for at in range(0, len(seen) - images + 1, images))  # fmt: skip
+        assert all(
+            sorted(seen[at : at + images]) == list(range(images)) for at in range(0, len(seen) - images + 1, images)
+        )
 
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """What all stages have left, with a number of images that two processes cannot share evenly."""
+    """Copy of the trained folder with seven images, which two processes cannot share evenly."""
     root = shutil.copytree(trained, tmp_path / "copy")
     for folder in ("CamVid/train", "CamVid/val", "CamVid/valannot"):
         (root / folder / "0007.png").unlink()
@@ -161,127 +168,137 @@ def copy(trained, tmp_path):
     return root
 
 
-STAGES = [("entropy", "quick/rank", "rank", []), ("test", "quick/dg", "daf", ["TEST.SELECT=entropy", "TEST.MODE=best"])]
+STAGES = [
+    ("entropy", "quick:rank", "rank", []),
+    ("test", "quick:daf", "daf", ["TEST.SELECT=entropy", "TEST.MODE=best"]),
+]
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage[0])
-def test_shared_work_leaves_the_files_of_one_process(two, copy, tmp_path, stage):
-    name, cfg, folder, more = stage
+def test_sharded_stages_write_the_files_of_one_process(two, copy, tmp_path, stage):
+    name, cfg, folder, options = stage
     other = shutil.copytree(copy, tmp_path / "other")
-    more = [*more, "STAGE.CHECK_ORIGIN=false"]
-    alone = two.alone(door, name, tiny.command_line(copy, cfg, *more))
-    both = two.run(door, name, tiny.command_line(other, cfg, *more))
+    options = [*options, "STAGE.CHECK_PROVENANCE=false"]
+    alone = two.alone(run_script, name, tiny_data.command_line(copy, cfg, *options))
+    both = two.run(run_script, name, tiny_data.command_line(other, cfg, *options))
     assert alone[0] == both[0][0] == both[1][0] == 0, (alone, both)
     assert both[0][1] == alone[1].replace(str(copy), str(other))
-    assert both[1][1] == ""  # one table, not two
+    assert both[1][1] == ""  # the table is printed once
     ours, theirs = (files(root / "exp/quick" / folder, root) for root in (other, copy))
     assert ours == theirs
     assert len(ours) > 5
 
 
 def files(folder: Path, root: Path) -> dict:
-    """Every file's content without clock times and the root's own path."""
-    found = json.loads(json.dumps(kills.contents(folder), default=lambda b: b.hex()).replace(str(root), "ROOT"))
-    found.pop("config.yml", None)  # bytes; it names the root
-    if "scores.json" in found:
-        found["scores.json"] = list(found["scores.json"].values())  # the keys depend on the root
-    return found
+    """Content of every file without clock times and the root's path."""
+    content = json.loads(
+        json.dumps(kill_resume_stress.contents(folder), default=lambda b: b.hex()).replace(str(root), "ROOT")
+    )
+    content.pop("config.yml", None)  # contains the root's path
+    if "scores.json" in content:
+        content["scores.json"] = list(content["scores.json"].values())  # the keys depend on the root
+    return content
 
 
 def test_pseudo_labels_and_self_learning(two, copy, tmp_path):
-    """Labels equal byte for byte; then a run that began with two processes goes on with one, by the stated rule."""
+    """Pseudo labels are byte-identical; two processes resume as one only with the same number of micro-batches."""
     other = shutil.copytree(copy, tmp_path / "other")
     for root in (copy, other):
         shutil.rmtree(root / "exp/quick/isl")
-    more = ["TRAIN.BATCH_SIZE_SOURCE=1", "TRAIN.BATCH_SIZE_TARGET=1", "ISL.REFRESH_EVERY=20", "ISL.CLASS_SHARE=0.3"]
-    line = tiny.command_line(other, "quick/isl", *more)
-    code, _, said = two.alone(door, "train_isl", tiny.command_line(copy, "quick/isl", *more, "TRAIN.ACCUMULATE=2"))
+    options = ["TRAIN.BATCH_SIZE_SOURCE=1", "TRAIN.BATCH_SIZE_TARGET=1", "ISL.REFRESH_EVERY=20", "ISL.CLASS_SHARE=0.3"]
+    line = tiny_data.command_line(other, "quick:isl", *options)
+    code, _, said = two.alone(
+        run_script, "train_isl", tiny_data.command_line(copy, "quick:isl", *options, "TRAIN.ACCUMULATE=2")
+    )
     assert code == 0, said
-    both = two.run(door, "train_isl", line)
-    assert [one[0] for one in both] == [0, 0], both
+    both = two.run(run_script, "train_isl", line)
+    assert [result[0] for result in both] == [0, 0], both
     rounds = [root / "exp/quick/isl/pseudo_labels/round_0" for root in (copy, other)]
-    labels = [{p.name: p.read_bytes() for p in one.glob("*.png")} for one in rounds]
+    labels = [{p.name: p.read_bytes() for p in folder.glob("*.png")} for folder in rounds]
     assert labels[0] == labels[1]
     assert len(labels[0]) == 7
     record = json.loads((other / "exp/quick/isl/provenance.json").read_text())["batch"]
     assert (record["processes"], record["source_images"], record["learning_rate"]) == (2, 2, 1e-3)
     (other / "exp/quick/isl/finished.json").unlink()
-    code, _, said = two.alone(door, "train_isl", [*line, "--resume"])
+    code, _, said = two.alone(run_script, "train_isl", [*line, "--resume"])
     assert code == 2
-    assert "began with 2 processes x TRAIN.ACCUMULATE 1, now it is 1 x 1" in said
-    assert two.alone(door, "train_isl", [*line, "--resume", "TRAIN.ACCUMULATE=2"])[0] == 0
-    assert two.run(door, "train_isl", [*line, "--resume"])[0][0] == 0
+    assert "started with 2 processes x TRAIN.ACCUMULATE 1, now 1 x 1" in said
+    assert two.alone(run_script, "train_isl", [*line, "--resume", "TRAIN.ACCUMULATE=2"])[0] == 0
+    assert two.run(run_script, "train_isl", [*line, "--resume"])[0][0] == 0
 
 
-@pytest.mark.parametrize(("name", "more", "words"), [
-    ("train", ["TRAIN.MAX_ITERS=x"], "TRAIN.MAX_ITERS: want int"),
-    ("train", [], "holds the results of an earlier run"),
-    ("train", ["TRAIN.SYNC_BN=true", "--resume"], "PyTorch synchronises batch norm on CUDA only"),
-    ("test", ["TEST.RESTORE_FROM=nowhere.pth"], "nowhere.pth: No such file"),
-])  # fmt: skip
-def test_a_mistake_is_said_once(two, copy, name, more, words):
-    found = two.run(impatient, name, tiny.command_line(copy, "quick/dg", *more))
-    said = [line for _, _, err in found for line in err.splitlines() if "error" in line]
-    assert len(said) == 1, found
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("train", ["TRAIN.MAX_ITERS=x"], "TRAIN.MAX_ITERS: want int"),
+        ("train", [], "holds the results of an earlier run"),
+        ("train", ["TRAIN.SYNC_BN=true", "--resume"], "PyTorch synchronises batch norm on CUDA only"),
+        ("test", ["TEST.RESTORE_FROM=nowhere.pth"], "nowhere.pth: No such file"),
+    ],
+)
+def test_user_error_is_printed_once(two, copy, name, options, words):
+    results = two.run(run_without_torchrun, name, tiny_data.command_line(copy, "quick:daf", *options))
+    said = [line for _, _, err in results for line in err.splitlines() if "error" in line]
+    assert len(said) == 1, results
     assert words in said[0]
-    assert 2 in [code for code, _, _ in found]
-    assert all(code for code, _, _ in found)
+    assert 2 in [code for code, _, _ in results]
+    assert all(code for code, _, _ in results)
     assert not (copy / "exp/quick/daf/run.lock").exists()
 
 
 def test_a_file_that_one_process_cannot_read_ends_both(two, copy):
-    for index in range(1, 7, 2):  # of batches of one image the second process has these
+    for index in range(1, 7, 2):  # with batches of one image, the second process reads these
         (copy / f"CamVid/val/{index:04d}.png").write_bytes(b"no picture")
-    line = tiny.command_line(copy, "quick/dg", "DATA_CHECK=0", "TEST.BATCH_SIZE_TARGET=1")
+    line = tiny_data.command_line(copy, "quick:daf", "DATA_CHECK=0", "TEST.BATCH_SIZE_TARGET=1")
     (copy / "exp/quick/daf/scores.json").unlink(missing_ok=True)
-    found = two.run(impatient, "test", line)
-    assert [code for code, _, _ in found] == [1, 2]
-    assert found[0][2] == ""
-    assert "0001.png" in found[1][2]
+    results = two.run(run_without_torchrun, "test", line)
+    assert [code for code, _, _ in results] == [1, 2]
+    assert results[0][2] == ""
+    assert "0001.png" in results[1][2]
 
 
 def naps_until_finished(argv: list[str], naps: int) -> tuple[int, list[str]]:
-    """(how often this process slept, what is then scored) while TEST.WAIT_MODEL waits; the stage ends after `naps`."""
-    options = make_parser("test.py", "", "quick/dg").parse_args(argv)
+    """(number of sleeps, scored checkpoints) with TEST.WAIT_MODEL; the stage is marked done after `naps` sleeps."""
+    options = make_parser("test.py", "", "quick:daf").parse_args(argv)
     slept = []
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
         if len(slept) == naps and distributed.is_main():
-            StageFolder.of(config).finish(stage="daf")
+            RunDir.of(config).mark_done(stage="daf")
 
     really, eval_UDA.time = eval_UDA.time, SimpleNamespace(sleep=sleep)
     try:
-        with distributed.joined():
+        with distributed.process_group():
             config = config_from_args(options)
-            found = eval_UDA.candidates(config)
+            candidates = eval_UDA.candidates(config)
     finally:
         eval_UDA.time = really
-    return len(slept), [str(one.files[0].name) for one in found]
+    return len(slept), [str(candidate.files[0].name) for candidate in candidates]
 
 
-def test_waiting_for_a_stage_leaves_no_process_waiting_for_another(two, tmp_path):
-    """Rank 0 asleep would leave the others in a broadcast, which fails after half an hour."""
-    root = tiny.make_data(tmp_path)
+def test_wait_model_sleeps_on_every_process(two, tmp_path):
+    """If only rank 0 slept, the others would wait in a broadcast, which times out after half an hour."""
+    root = tiny_data.make_data(tmp_path)
     (root / "exp/quick/daf").mkdir(parents=True)
     (root / "exp/quick/daf/model_6.pth").touch()
-    argv = tiny.command_line(root, "quick/dg", "TEST.WAIT_MODEL=true")
+    argv = tiny_data.command_line(root, "quick:daf", "TEST.WAIT_MODEL=true")
     assert two.run(naps_until_finished, argv, 3) == [(3, ["model_6.pth"])] * 2
 
 
-def impatient(name: str, argv: list[str]) -> tuple[int, str, str]:
-    """A door where no torchrun is there to end it when a peer is lost."""
+def run_without_torchrun(name: str, argv: list[str]) -> tuple[int, str, str]:
+    """Run a script with a short wait for torchrun, which is not there to end it when a peer is lost."""
     distributed.SECONDS_FOR_TORCHRUN = 0.5
-    return door(name, argv)
+    return run_script(name, argv)
 
 
 def test_under_the_real_torchrun(data):
-    """Two processes with workers of their own; an error then comes once, and torchrun ends with a code."""
-    line = tiny.command_line(data, "quick/dg", "NUM_WORKERS=1", "TRAIN.BATCH_SIZE_SOURCE=1")
+    """Two processes with one data worker each: one log line for both, the expected checkpoints, no lock left."""
+    line = tiny_data.command_line(data, "quick:daf", "NUM_WORKERS=1", "TRAIN.BATCH_SIZE_SOURCE=1")
     run = torchrun("train.py", line)
     _, said = run.communicate(timeout=200)
     assert run.returncode == 0, said
     assert said.count("2 source + 4 target images (2 processes x TRAIN.ACCUMULATE 1 x batch 1)") == 1
-    made = sorted(p.name for p in (data / "exp/quick/daf").glob("*.pth"))
-    assert made == ["model_3.pth", "model_6.pth", "resume.pth"]
+    checkpoints = sorted(p.name for p in (data / "exp/quick/daf").glob("*.pth"))
+    assert checkpoints == ["model_3.pth", "model_6.pth", "resume.pth"]
     assert not (data / "exp/quick/daf/run.lock").exists()

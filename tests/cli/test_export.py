@@ -1,4 +1,4 @@
-"""scripts/export.py: the file computes what PyTorch does at any size, and says what goes in and what comes out."""
+"""scripts/export.py: the ONNX file equals PyTorch at any size; its metadata describes inputs and outputs."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ def test_equal_to_pytorch_at_two_sizes_and_batches(trained: Path, tmp_path: Path
     errors = compare(net, out, ((48, 64), (77, 131), (160, 96)))
     assert len(errors) == 6
     assert max(errors.values()) <= 1e-4
-    found = onnx.load(str(out))
-    said = {one.key: one.value for one in found.metadata_props}
-    assert said["color_order"] == "BGR"
-    assert json.loads(said["mean"]) == pytest.approx([104.00698793, 116.66876762, 122.67891434])
-    assert json.loads(said["classes"])[0] == "flat"
-    assert said["opset"] == str(next(one.version for one in found.opset_import if one.domain == ""))
-    assert "inverse depth" in said["depth"]
+    onnx_model = onnx.load(str(out))
+    metadata = {entry.key: entry.value for entry in onnx_model.metadata_props}
+    assert metadata["color_order"] == "BGR"
+    assert json.loads(metadata["mean"]) == pytest.approx([104.00698793, 116.66876762, 122.67891434])
+    assert json.loads(metadata["classes"])[0] == "flat"
+    assert metadata["opset"] == str(next(entry.version for entry in onnx_model.opset_import if entry.domain == ""))
+    assert "inverse depth" in metadata["depth"]
 
 
-def test_a_difference_that_is_no_number_is_refused(
+def test_nan_difference_is_refused(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`max` of a number and a NaN is the number, where it comes first."""
+    """`max` of a number and a NaN is the number if it comes first."""
     monkeypatch.setattr("daf.export.compare", lambda *_: {"96x64 logits": 0.0, "96x64 depth": float("nan")})
     line = ["--checkpoint", str(trained / "exp/quick/daf/model_6.pth"), "--out", str(tmp_path / "daf.onnx")]
     assert export.main(line) == 2

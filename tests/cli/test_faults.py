@@ -1,4 +1,4 @@
-"""What can befall a run: signals, a second run in its folder, a full disk, numbers that are not finite."""
+"""Faults during a run: signals, a second run in the folder, a full disk, non-finite losses."""
 
 import errno
 import json
@@ -10,39 +10,49 @@ from pathlib import Path
 
 import pytest
 
-import kills
 import pipeline
-import tiny
 import train
 import train_isl
 from advent.utils import serialization
+from helpers import kill_resume_stress, tiny_data
 
 
 @pytest.fixture
 def copy(trained, tmp_path):
-    """What all stages have left, to be changed."""
+    """Writable copy of the trained folder."""
     return shutil.copytree(trained, tmp_path / "copy")
 
 
 @pytest.fixture(scope="module")
 def long_run(trained, tmp_path_factory):
-    """A run of thirty iterations that nothing disturbed, and what starts it."""
+    """Uninterrupted run of thirty iterations: (kill runner, arguments, run folder, reference folder)."""
     root = shutil.copytree(trained, tmp_path_factory.mktemp("long") / "copy")
-    killer = kills.Killer(root, 0)
-    arguments = tiny.command_line(root, "quick/dg", "--exp-suffix=long", *kills.LONG, "TRAIN.EARLY_STOP=30")
-    killer.must_end("train", arguments)
+    runner = kill_resume_stress.KillRunner(root, 0)
+    arguments = tiny_data.command_line(
+        root, "quick:daf", "--exp-suffix=long", *kill_resume_stress.LONG, "TRAIN.EARLY_STOP=30"
+    )
+    runner.run_to_end("train", arguments)
     reference = (root / "exp/quick_long/daf").rename(root / "reference")
-    return killer, arguments, root / "exp/quick_long/daf", reference
+    return runner, arguments, root / "exp/quick_long/daf", reference
 
 
-@pytest.mark.parametrize(("numbers", "code"), [((signal.SIGTERM,), 143), ((signal.SIGUSR1,), 138),
-                         ((signal.SIGINT,), 130), ((signal.SIGINT, signal.SIGINT), 130)])  # fmt: skip
-def test_a_signal_ends_the_run_well(long_run, numbers, code):
-    killer, arguments, folder, reference = long_run
-    log = killer.log.with_suffix(".log")
+@pytest.mark.parametrize(
+    ("numbers", "code"),
+    [
+        ((signal.SIGTERM,), 143),
+        ((signal.SIGUSR1,), 138),
+        ((signal.SIGINT,), 130),
+        ((signal.SIGINT, signal.SIGINT), 130),
+    ],
+)
+def test_signal_stops_the_run_resumably(long_run, numbers, code):
+    runner, arguments, folder, reference = long_run
+    log = runner.log.with_suffix(".log")
     log.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-    process = killer.context.Process(target=kills.child, args=("train", arguments, None, str(killer.log)))
+    process = runner.context.Process(
+        target=kill_resume_stress.run_child, args=("train", arguments, None, str(runner.log))
+    )
     process.start()
     deadline = time.monotonic() + 60
     while not (folder / "model_6.pth").exists() and time.monotonic() < deadline:
@@ -53,26 +63,28 @@ def test_a_signal_ends_the_run_well(long_run, numbers, code):
     process.join(60)
     assert process.exitcode == code
     said = log.read_text()
-    assert "continue with: python train.py --cfg quick/dg" in said
+    assert "continue with: python train.py --cfg quick:daf" in said
     assert said.rstrip().endswith("--resume")
     assert "Traceback" not in said
     assert not (folder / "finished.json").exists()
     assert not (folder / "run.lock").exists()
-    killer.must_end("train", [*arguments, "--resume"])
-    assert kills.contents(folder) == kills.contents(reference)
+    runner.run_to_end("train", [*arguments, "--resume"])
+    assert kill_resume_stress.contents(folder) == kill_resume_stress.contents(reference)
 
 
-def test_a_signal_to_the_whole_group_spares_the_data_workers(long_run):
-    """A scheduler signals every process of a job; a worker that dies of it would take the run down with a traceback."""
-    killer, arguments, folder, reference = long_run
+def test_data_workers_ignore_a_signal_to_the_process_group(long_run):
+    """A scheduler signals every process of a job; a data worker that died of it would end the run with a traceback."""
+    runner, arguments, folder, reference = long_run
     children = Path("/proc/self/task") / str(os.getpid()) / "children"
     if not children.exists():
         pytest.skip("this system does not list a process's children")
-    log = killer.log.with_suffix(".log")
+    log = runner.log.with_suffix(".log")
     log.unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
     with_workers = [*arguments, "NUM_WORKERS=2"]
-    process = killer.context.Process(target=kills.child, args=("train", with_workers, None, str(killer.log)))
+    process = runner.context.Process(
+        target=kill_resume_stress.run_child, args=("train", with_workers, None, str(runner.log))
+    )
     process.start()
     deadline = time.monotonic() + 60
     while not (folder / "model_6.pth").exists() and time.monotonic() < deadline:
@@ -84,40 +96,40 @@ def test_a_signal_to_the_whole_group_spares_the_data_workers(long_run):
     process.join(60)
     assert process.exitcode == 143
     assert "Traceback" not in log.read_text()
-    killer.must_end("train", [*with_workers, "--resume"])
-    ours, theirs = kills.contents(folder), kills.contents(reference)
-    assert {name for name in ours if ours[name] != theirs.get(name)} == {"config.yml"}  # it names the workers
+    runner.run_to_end("train", [*with_workers, "--resume"])
+    ours, theirs = kill_resume_stress.contents(folder), kill_resume_stress.contents(reference)
+    assert {name for name in ours if ours[name] != theirs.get(name)} == {"config.yml"}  # contains NUM_WORKERS
 
 
 def hold(folder, ready):
-    from advent.engine.lock import FolderLock
+    from advent.runtime.lock import FolderLock
 
     FolderLock(folder).acquire()
     ready.set()
     time.sleep(60)
 
 
-def test_one_run_per_folder_and_a_dead_holder_is_recognised(data, capsys):
-    context = kills.Killer(data, 0).context
+def test_one_run_per_folder_and_stale_lock_is_ignored(data, capsys):
+    context = kill_resume_stress.KillRunner(data, 0).context
     folder, ready = data / "exp/quick/daf", context.Event()
     other = context.Process(target=hold, args=(folder, ready))
     other.start()
     assert ready.wait(60)
-    assert train.main(tiny.command_line(data, "quick/dg")) == 2
+    assert train.main(tiny_data.command_line(data, "quick:daf")) == 2
     error = capsys.readouterr().err
     assert "another run works here" in error
     assert f"process {other.pid} on " in error
-    assert pipeline.main(tiny.command_line(data, "quick", "--status")) == 0
+    assert pipeline.main(tiny_data.command_line(data, "quick", "--status")) == 0
     assert f"running (process {other.pid}" in capsys.readouterr().out
     other.kill()
     other.join()
     assert (folder / "run.lock").exists()
-    assert train.main(tiny.command_line(data, "quick/dg")) == 0
+    assert train.main(tiny_data.command_line(data, "quick:daf")) == 0
     assert not (folder / "run.lock").exists()
 
 
 class FullDisk:
-    """Files of serialization.py take so many bytes together, then the disk is full."""
+    """Simulates a full disk: files of serialization.py take `room` bytes together, then ENOSPC is raised."""
 
     def __init__(self, room):
         self.room = room
@@ -145,20 +157,22 @@ class FullDisk:
         return Handle()
 
 
-@pytest.mark.parametrize("door", [train, train_isl], ids=["stage 0", "isl"])
+@pytest.mark.parametrize("script", [train, train_isl], ids=["stage 0", "isl"])
 @pytest.mark.parametrize("share", [0.001, 0.4, 0.8])
-def test_a_full_disk_harms_nothing(copy, monkeypatch, capsys, door, share):
-    cfg, stage = ("quick/dg", "daf") if door is train else ("quick/isl", "isl")
+def test_a_full_disk_harms_nothing(copy, monkeypatch, capsys, script, share):
+    cfg, stage = ("quick:daf", "daf") if script is train else ("quick:isl", "isl")
     folder, reference = copy / "exp/quick" / stage, copy / "reference"
     shutil.rmtree(folder)
-    arguments = tiny.command_line(copy, cfg, "--resume", *kills.LONG, "TRAIN.KEEP=0", "ISL.REFRESH_EVERY=4")
-    assert door.main(arguments) == 0
+    arguments = tiny_data.command_line(
+        copy, cfg, "--resume", *kill_resume_stress.LONG, "TRAIN.KEEP=0", "ISL.REFRESH_EVERY=4"
+    )
+    assert script.main(arguments) == 0
     folder.rename(reference)
     capsys.readouterr()
     snapshots = list(reference.glob("model_*.pth"))
     written = len(snapshots) * ((reference / "resume.pth").stat().st_size + snapshots[0].stat().st_size)
     monkeypatch.setattr(serialization, "open", FullDisk(share * written).open, raising=False)
-    assert door.main(arguments) == 2
+    assert script.main(arguments) == 2
     monkeypatch.undo()
     error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(error) == 1
@@ -168,19 +182,19 @@ def test_a_full_disk_harms_nothing(copy, monkeypatch, capsys, door, share):
         assert list(folder.glob("model_*.pth"))
     for snapshot in folder.glob("model_*.pth"):
         assert snapshot.read_bytes() == (reference / snapshot.name).read_bytes()
-    assert door.main(arguments) == 0
-    assert kills.contents(folder) == kills.contents(reference)
+    assert script.main(arguments) == 0
+    assert kill_resume_stress.contents(folder) == kill_resume_stress.contents(reference)
 
 
-def test_numbers_that_are_not_finite_end_the_run(data, capsys):
-    arguments = tiny.command_line(data, "quick/dg", "TRAIN.LEARNING_RATE=1e30", "TRAIN.SAVE_PRED_EVERY=1")
+def test_nonfinite_losses_end_the_run(data, capsys):
+    arguments = tiny_data.command_line(data, "quick:daf", "TRAIN.LEARNING_RATE=1e30", "TRAIN.SAVE_PRED_EVERY=1")
     assert train.main(arguments) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     for words in ("not finite: ", "iteration 1:", "images: source 000", "target 00", "TRAIN.SKIP_NONFINITE allows 0"):
         assert words in error
     rows = [json.loads(line) for line in (data / "exp/quick/daf/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["skipped"] == 1
-    assert rows[-1]["seg"] < 10  # the mean over what was finite
+    assert rows[-1]["seg"] < 10  # the mean over finite values
     assert train.main([*arguments, "--resume", "TRAIN.SKIP_NONFINITE=100"]) == 0
     rows = [json.loads(line) for line in (data / "exp/quick/daf/metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["skipped"] == 6

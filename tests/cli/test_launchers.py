@@ -1,4 +1,4 @@
-"""Who started a process: a torchrun start resumes only what it began; a cluster's variables alone start no group."""
+"""Launchers: a torchrun restart resumes only its own run; a cluster's environment variables alone start no group."""
 
 from __future__ import annotations
 
@@ -11,24 +11,31 @@ import pytest
 import torch.distributed as dist
 
 import predict
-import tiny
 import train
-from advent.engine import distributed, meeting
-from advent.engine.options import run_door
+from advent.cli import run_cli
 from advent.errors import ConfigError
+from advent.runtime import distributed, rendezvous
 from advent.utils.serialization import write_json
+from helpers import tiny_data
 
 
 @pytest.fixture
 def torchrun(monkeypatch):
-    """Begin a torchrun start: its store, and its variables for one process. Host, run id and process ids repeat."""
+    """Simulate torchrun starts: store and variables of one process. Host, run id and process ids repeat."""
     stores = []
 
     def begin(store: bool = True) -> None:
         stores.append(dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False))
-        variables = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_RESTART_COUNT": "0", "WORLD_SIZE": "1", "RANK": "0",
-                     "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(stores[-1].port),
-                     "TORCHELASTIC_USE_AGENT_STORE": str(store)}  # fmt: skip
+        variables = {
+            "TORCHELASTIC_RUN_ID": "none",
+            "TORCHELASTIC_RESTART_COUNT": "0",
+            "WORLD_SIZE": "1",
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(stores[-1].port),
+            "TORCHELASTIC_USE_AGENT_STORE": str(store),
+        }
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
 
@@ -37,49 +44,49 @@ def torchrun(monkeypatch):
 
 
 def proc(root: Path, start: int, command: str = "python", boot: str = "b") -> Path:
-    """A /proc in which process 7 started `start` ticks after boot."""
+    """A fake /proc in which process 7 started `start` ticks after boot."""
     for file, text in (("sys/kernel/random/boot_id", boot), ("7/stat", f"7 ({command}) S {'0 ' * 18}{start} 0 0")):
         (root / file).parent.mkdir(parents=True, exist_ok=True)
         (root / file).write_text(text)
     return root
 
 
-def test_an_id_belongs_to_one_start(torchrun):
+def test_launcher_id_is_unique_per_start(torchrun):
     ids = []
     for _ in range(2):
         torchrun()
-        ids.append([meeting.launcher_id() for _ in range(3)])
+        ids.append([rendezvous.launcher_id() for _ in range(3)])
     assert len({*ids[0]}) == len({*ids[1]}) == 1
     assert ids[0][0] != ids[1][0]
 
 
-def test_where_a_process_holds_the_store_the_launcher_is_told_by_its_start_time(torchrun, tmp_path):
+def test_launcher_without_agent_store_is_identified_by_start_time(torchrun, tmp_path):
     torchrun(store=False)
-    own = meeting._launcher_process(os.getppid())
-    assert meeting.launcher_id() == own
-    assert own is not None
+    parent = rendezvous._launcher_process(os.getppid())
+    assert rendezvous.launcher_id() == parent
+    assert parent is not None
     first, same, odd, later, boot = (
-        meeting._launcher_process(7, proc(tmp_path / name, *facts))
+        rendezvous._launcher_process(7, proc(tmp_path / name, *facts))
         for name, *facts in (("a", 50), ("b", 50), ("c", 50, "a) S 1 2 (b"), ("d", 51), ("e", 50, "python", "other"))
     )
     assert first == same == odd
     assert len({first, later, boot}) == 3
-    assert meeting._launcher_process(7, tmp_path / "nothing") is None
+    assert rendezvous._launcher_process(7, tmp_path / "nothing") is None
 
 
 def test_only_a_restart_overrules_overwrite(trained, tmp_path, torchrun, monkeypatch, capsys):
-    """Three starts on one folder; tests/slow has them with the real torchrun."""
+    """Three starts on one folder; tests/slow/test_real_ranks.py repeats them with the real torchrun."""
     root = shutil.copytree(trained, tmp_path / "copy")
     folder = root / "exp/quick/daf"
 
-    def run(*more: str) -> int:
-        return train.main(tiny.command_line(root, "quick/dg", "TRAIN.EARLY_STOP=3", "TRAIN.POWER=0.5", *more))
+    def run(*options: str) -> int:
+        return train.main(tiny_data.command_line(root, "quick:daf", "TRAIN.EARLY_STOP=3", "TRAIN.POWER=0.5", *options))
 
     def record() -> dict:
         return json.loads((folder / "provenance.json").read_text())
 
     torchrun()
-    write_json(folder / "provenance.json", {**record(), "launcher": meeting.launcher_id()})
+    write_json(folder / "provenance.json", {**record(), "launcher": rendezvous.launcher_id()})
     first = record()
     torchrun()
     assert run("--overwrite") == 0
@@ -89,10 +96,10 @@ def test_only_a_restart_overrules_overwrite(trained, tmp_path, torchrun, monkeyp
     assert "continued" not in second  # trained, not resumed
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert run("--overwrite") == 0  # a restart of the second start
-    assert [more["iteration"] for more in record()["continued"]] == [4]  # the end: iterations 0 to 3
+    assert [entry["iteration"] for entry in record()["continued"]] == [4]  # at the end, after iterations 0 to 3
     assert record()["time"] == second["time"]
     torchrun()
-    for count in "01":  # a first process that refused the results of another start is restarted, too
+    for count in "01":  # a restart of a process that refused another start's results
         monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
         capsys.readouterr()
         assert run() == 2
@@ -118,29 +125,29 @@ def test_a_tool_works_alone_on_a_node_of_a_cluster(pod, tmp_path, capsys):
     assert "torchrun" not in said
 
 
-def test_a_tool_says_what_went_wrong_on_every_node(pod, monkeypatch, capsys):
+def test_tool_prints_its_error_on_every_node(pod, monkeypatch, capsys):
     seen = []
 
     def body() -> None:
-        seen.append((distributed.launched(), distributed.launched_rank()))
+        seen.append((distributed.is_distributed_launch(), distributed.launched_rank()))
         raise ConfigError("no such thing")
 
-    assert run_door("scripts/tool.py", body, []) == 2
+    assert run_cli("scripts/tool.py", body, []) == 2
     assert seen == [(False, 0)]
     assert capsys.readouterr().err == "scripts/tool.py: error: no such thing\n"
-    monkeypatch.setenv("LOCAL_RANK", "0")  # torchrun's: it would run the tool several times
-    assert run_door("scripts/tool.py", body, []) == 2
+    monkeypatch.setenv("LOCAL_RANK", "0")  # set by torchrun, which would run the tool several times
+    assert run_cli("scripts/tool.py", body, []) == 2
     assert len(seen) == 1
-    assert capsys.readouterr().err == ""  # rank 0 says it
+    assert capsys.readouterr().err == ""  # only rank 0 prints the error
     monkeypatch.setenv("RANK", "0")
-    assert run_door("scripts/tool.py", body, []) == 2
+    assert run_cli("scripts/tool.py", body, []) == 2
     assert "scripts/tool.py works in one process; start it with python" in capsys.readouterr().err
 
 
 def test_a_stage_takes_part_on_a_node_of_a_cluster(pod):
-    """One process for each node, started with python: PyTorch's env:// variables are enough."""
+    """One process per node, started with python: PyTorch's env:// variables are enough."""
     distributed.set_single(True)
-    assert not distributed.launched()
+    assert not distributed.is_distributed_launch()
     distributed.set_single(False)
-    assert distributed.launched()
+    assert distributed.is_distributed_launch()
     assert distributed.launched_rank() == 1

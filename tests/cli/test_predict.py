@@ -1,4 +1,4 @@
-"""scripts/predict.py and `from daf import load_model, predict`: the same numbers as evaluation, on any file."""
+"""Inference with scripts/predict.py and `daf.predict`: results equal evaluation; images, folders and videos."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-import predict as predict_door
-import test as test_door
-import tiny
+import predict as predict_script
+import test as test_script
 import train
-from advent.domain_adaptation.config import dump_config, load_config
-from daf import Model, load_model, predict, predicting
-from daf.products import Wanted, centimetres
+from advent.config.loading import dump_config, load_config
+from daf import Model, load_model, predict, predict_files
+from daf.visualization import OutputOptions, centimetres
+from helpers import tiny_data
 
 ROOT = Path(__file__).parents[2]
 CLASSES = 7
@@ -34,9 +34,9 @@ def model(checkpoint: Path) -> Model:
     return load_model(checkpoint, device="cpu")
 
 
-def door(checkpoint: Path, source: Path, output: Path, *more: str) -> int:
-    return predict_door.main(
-        ["--checkpoint", str(checkpoint), "--input", str(source), "--output", str(output), "--device", "cpu", *more]
+def run_predict(checkpoint: Path, source: Path, output: Path, *options: str) -> int:
+    return predict_script.main(
+        ["--checkpoint", str(checkpoint), "--input", str(source), "--output", str(output), "--device", "cpu", *options]
     )
 
 
@@ -52,77 +52,80 @@ def save_video(path: Path, frames: int = 5, size: tuple[int, int] = (64, 48)) ->
     return path
 
 
-def test_the_class_map_is_that_of_evaluation(trained: Path, checkpoint: Path, model: Model, tmp_path: Path) -> None:
+def test_class_map_equals_evaluation(trained: Path, checkpoint: Path, model: Model, tmp_path: Path) -> None:
     official = tmp_path / "official"
-    more = [
+    options = [
         "TEST.MODE=single",
         f"TEST.RESTORE_FROM={checkpoint}",
         f"TEST.SAVE_PREDS={official}",
         f"EXP_ROOT={tmp_path}",
     ]
-    assert test_door.main(tiny.command_line(trained, "quick/dg", *more)) == 0
-    # CamVid's label ids of the 7 classes, as configs/datasets/camvid.yml lists them first.
+    assert test_script.main(tiny_data.command_line(trained, "quick:daf", *options)) == 0
+    # CamVid's first label id of each of the 7 classes, from configs/datasets/camvid.yml.
     ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
     files = sorted((trained / "CamVid/val").glob("*.png"))
-    assert len(files) == tiny.COUNT
-    for file, found in zip(files, predict(model, files, batch_size=3), strict=True):
-        wanted = np.asarray(Image.open(official / "labelIds" / f"{file.stem}_pred_labelIds.png"))
-        np.testing.assert_array_equal(ids[found.classes], wanted)
+    assert len(files) == tiny_data.COUNT
+    for file, prediction in zip(files, predict(model, files, batch_size=3), strict=True):
+        expected = np.asarray(Image.open(official / "labelIds" / f"{file.stem}_pred_labelIds.png"))
+        np.testing.assert_array_equal(ids[prediction.classes], expected)
 
 
-def test_turned_photographs_are_predicted_as_in_evaluation(checkpoint: Path, model: Model, data: Path) -> None:
-    """`test.py --no-labels --save-preds` writes the turned image's size, and the same classes."""
+def test_exif_orientation_is_applied_as_in_evaluation(checkpoint: Path, model: Model, data: Path) -> None:
+    """`test.py --no-labels --save-preds` writes the upright image's size and the same classes."""
     exif = Image.Exif()
     exif[0x0112] = 6
     shutil.rmtree(data / "CamVid/valannot")
     files = sorted((data / "CamVid/val").glob("*.png"))[:2]
     for file in (data / "CamVid/val").glob("*.png"):
         Image.open(file).save(file, exif=exif) if file in files else file.unlink()
-    line = tiny.command_line(data, "quick/dg", "TEST.MODE=single", f"TEST.RESTORE_FROM={checkpoint}")
-    assert test_door.main([*line, "--no-labels", "--save-preds", str(data / "official")]) == 0
+    line = tiny_data.command_line(data, "quick:daf", "TEST.MODE=single", f"TEST.RESTORE_FROM={checkpoint}")
+    assert test_script.main([*line, "--no-labels", "--save-preds", str(data / "official")]) == 0
     ids = np.array([3, 1, 2, 5, 0, 9, 8], np.uint8)
     for file in files:
-        wanted = np.asarray(Image.open(data / "official/labelIds" / f"{file.stem}_pred_labelIds.png"))
-        assert wanted.shape == (tiny.WIDTH, tiny.HEIGHT)
-        np.testing.assert_array_equal(ids[predict(model, file).classes], wanted)
+        expected = np.asarray(Image.open(data / "official/labelIds" / f"{file.stem}_pred_labelIds.png"))
+        assert expected.shape == (tiny_data.WIDTH, tiny_data.HEIGHT)
+        np.testing.assert_array_equal(ids[predict(model, file).classes], expected)
 
 
-def test_everything_has_the_images_own_size(model: Model) -> None:
+def test_outputs_have_the_native_image_size(model: Model) -> None:
     for width, height in ((64, 48), (301, 50), (33, 200), (1, 1)):
-        found = predict(model, photo(width, height), maps=True, probabilities=True)
-        assert found.classes.shape == (height, width)
-        assert found.classes.dtype == np.uint8
-        assert found.depth is not None
-        assert found.entropy is not None
-        assert found.depth_aware is not None
-        assert found.probabilities is not None
-        assert found.depth.shape == found.entropy.shape == found.depth_aware.shape == (height, width)
-        assert found.probabilities.shape == (CLASSES, height, width)
-        np.testing.assert_allclose(found.probabilities.sum(0), 1, rtol=1e-5)
-        assert 0 <= found.entropy.min() <= found.entropy.max() <= 1 + 1e-6
+        prediction = predict(model, photo(width, height), maps=True, probabilities=True)
+        assert prediction.classes.shape == (height, width)
+        assert prediction.classes.dtype == np.uint8
+        assert prediction.depth is not None
+        assert prediction.entropy is not None
+        assert prediction.depth_aware is not None
+        assert prediction.probabilities is not None
+        assert prediction.depth.shape == prediction.entropy.shape == prediction.depth_aware.shape == (height, width)
+        assert prediction.probabilities.shape == (CLASSES, height, width)
+        np.testing.assert_allclose(prediction.probabilities.sum(0), 1, rtol=1e-5)
+        assert 0 <= prediction.entropy.min() <= prediction.entropy.max() <= 1 + 1e-6
 
 
-def test_at_the_inputs_size_maps_are_the_papers(model: Model) -> None:
+def test_maps_at_input_size_equal_the_papers_formula(model: Model) -> None:
     from daf.interaction import depth_aware_map
 
-    found = predict(model, photo(*model.size), maps=True, probabilities=True)
-    assert found.probabilities is not None
-    assert found.depth is not None
-    logits, depth = torch.from_numpy(found.probabilities).log()[None], torch.from_numpy(found.depth)[None, None]
-    wanted = depth_aware_map(logits, depth)[0].sum(0).numpy()
-    np.testing.assert_allclose(found.depth_aware, wanted, rtol=1e-3, atol=1e-4)
-    np.testing.assert_array_equal(found.classes, found.probabilities.argmax(0))
+    prediction = predict(model, photo(*model.size), maps=True, probabilities=True)
+    assert prediction.probabilities is not None
+    assert prediction.depth is not None
+    logits, depth = (
+        torch.from_numpy(prediction.probabilities).log()[None],
+        torch.from_numpy(prediction.depth)[None, None],
+    )
+    expected = depth_aware_map(logits, depth)[0].sum(0).numpy()
+    np.testing.assert_allclose(prediction.depth_aware, expected, rtol=1e-3, atol=1e-4)
+    np.testing.assert_array_equal(prediction.classes, prediction.probabilities.argmax(0))
 
 
 def test_padding_keeps_the_aspect_and_is_cut_off(checkpoint: Path) -> None:
     padded = load_model(checkpoint, device="cpu", geometry="pad", size=(96, 48))
-    found = predict(padded, photo(40, 80))
-    assert found.classes.shape == (80, 40)
+    prediction = predict(padded, photo(40, 80))
+    assert prediction.classes.shape == (80, 40)
 
 
 @pytest.fixture
 def padding_target(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkpoint whose target keeps the aspect, by a spec that is named relative to a folder we are no more in."""
+    """Checkpoint of a target with geometry `pad`; its spec's path is relative to another working directory."""
     spec = tmp_path / "there/mine.yml"
     spec.parent.mkdir()
     spec.write_text("base: camvid\nname: Mine\nfolder: mine\ngeometry: pad\n")
@@ -134,27 +137,27 @@ def padding_target(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     return beside
 
 
-def test_the_geometry_travels_with_the_checkpoint(checkpoint: Path, padding_target: Path) -> None:
+def test_geometry_is_read_from_the_checkpoints_config(checkpoint: Path, padding_target: Path) -> None:
     image = photo(40, 80)
-    found = predict(load_model(padding_target, device="cpu"), image, probabilities=True).probabilities
+    probabilities_of_config = predict(load_model(padding_target, device="cpu"), image, probabilities=True).probabilities
     padded, stretched = (
         predict(load_model(checkpoint, device="cpu", geometry=name), image, probabilities=True).probabilities
         for name in ("pad", "stretch")
     )
-    assert found is not None
+    assert probabilities_of_config is not None
     assert padded is not None
-    np.testing.assert_array_equal(found, padded)
-    assert not np.array_equal(found, stretched)
+    np.testing.assert_array_equal(probabilities_of_config, padded)
+    assert not np.array_equal(probabilities_of_config, stretched)
 
 
-def test_an_earlier_config_yml_asks_the_spec_or_is_refused(
+def test_old_config_takes_geometry_from_the_spec_or_is_refused(
     checkpoint: Path, padding_target: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written = tmp_path / "config.yml"
     text = "".join(ln for ln in written.read_text().splitlines(True) if not ln.startswith("GEOMETRY_TARGET"))
     written.write_text(text)
-    tiny.write_png(tmp_path / "photos/a.png", photo(40, 80))
-    assert door(padding_target, tmp_path / "photos", tmp_path / "out") == 2
+    tiny_data.write_png(tmp_path / "photos/a.png", photo(40, 80))
+    assert run_predict(padding_target, tmp_path / "photos", tmp_path / "out") == 2
     said = [line for line in capsys.readouterr().err.splitlines() if "GEOMETRY_TARGET" in line]
     assert len(said) == 1
     assert all(words in said[0] for words in ("config.yml", "./mine.yml", "--geometry"))
@@ -164,35 +167,27 @@ def test_an_earlier_config_yml_asks_the_spec_or_is_refused(
     assert load_model(padding_target, device="cpu").geometry == "pad"
 
 
-def test_a_batch_is_its_images_one_by_one(model: Model) -> None:
+def test_batch_equals_single_images(model: Model) -> None:
     images = [photo(64, 48, 1), photo(100, 30, 2), photo(20, 90, 3)]
-    for one, other in zip(predict(model, images, batch_size=3), predict(model, images), strict=True):
-        assert (one.classes == other.classes).mean() > 0.99  # rounding may differ where two classes are equal
-        np.testing.assert_allclose(one.depth, other.depth, rtol=1e-3, atol=1e-3)
-
-
-def test_photographs_are_turned_as_their_camera_says(model: Model, tmp_path: Path) -> None:
-    picture = Image.fromarray(photo(64, 48))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
-    picture.save(tmp_path / "turned.png", exif=exif)
-    assert predict(model, tmp_path / "turned.png").classes.shape == (64, 48)
+    for batched, single in zip(predict(model, images, batch_size=3), predict(model, images), strict=True):
+        assert (batched.classes == single.classes).mean() > 0.99  # rounding may decide between two equal classes
+        np.testing.assert_allclose(batched.depth, single.depth, rtol=1e-3, atol=1e-3)
 
 
 def test_a_folder_with_an_unreadable_file(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = tmp_path / "photos"
     for name, size in (("a.png", (64, 48)), ("deep/b.jpg", (90, 40)), ("deep/b.png", (30, 30))):
-        tiny.write_png(source / name, photo(*size))
+        tiny_data.write_png(source / name, photo(*size))
     (source / "broken.jpg").write_bytes(b"no picture")
     out = tmp_path / "out"
-    assert door(checkpoint, source, out, "--entropy", "--map", "--batch-size", "2") == 1
+    assert run_predict(checkpoint, source, out, "--entropy", "--map", "--batch-size", "2") == 1
     said = capsys.readouterr()
     assert "broken.jpg" in said.err + said.out
     assert "3 images predicted, 1 files skipped" in said.out
     for key, (width, height) in (("a", (64, 48)), ("deep/b.jpg", (90, 40)), ("deep/b.png", (30, 30))):
         for product in ("classes", "color", "depth", "depth_color", "entropy", "map"):
             assert Image.open(out / product / f"{key}.png").size == (width, height), product
-        assert Image.open(out / "overlay" / f"{key}.jpg").height > height  # the legend lies beneath
+        assert Image.open(out / "overlay" / f"{key}.jpg").height > height  # the legend is below the image
         assert np.load(out / "entropy" / f"{key}.npy").shape == (height, width)
         assert np.asarray(Image.open(out / "classes" / f"{key}.png")).max() < CLASSES
         assert cv2.imread(str(out / "depth" / f"{key}.png"), cv2.IMREAD_UNCHANGED).dtype == np.uint16
@@ -203,7 +198,7 @@ def test_a_folder_with_an_unreadable_file(checkpoint: Path, tmp_path: Path, caps
 def test_damaged_exif_does_not_end_a_folder(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The pixels are fine: predicted as they are stored, with a warning that names the file; the others come, too."""
+    """Files with damaged EXIF are predicted as stored, with a warning that names the file; other files follow."""
     random = np.random.RandomState(5)
     source = tmp_path / "photos"
     source.mkdir()
@@ -211,8 +206,8 @@ def test_damaged_exif_does_not_end_a_folder(
     for index, block in enumerate(blocks):
         suffix = ("jpg", "png", "webp")[index % 3]
         Image.fromarray(photo(64, 48)).save(source / f"bad{index}.{suffix}", exif=b"Exif\0\0" + block)
-    tiny.write_png(source / "whole.png", photo(64, 48))
-    assert door(checkpoint, source, tmp_path / "out", "--no-depth") == 0
+    tiny_data.write_png(source / "whole.png", photo(64, 48))
+    assert run_predict(checkpoint, source, tmp_path / "out", "--no-depth") == 0
     assert f"{len(blocks) + 1} images predicted, 0 files skipped" in capsys.readouterr().out
     for index in range(len(blocks)):
         assert Image.open(tmp_path / f"out/classes/bad{index}.png").size == (64, 48)
@@ -220,12 +215,12 @@ def test_damaged_exif_does_not_end_a_folder(
         assert "its EXIF block is damaged" in line
 
 
-def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
+def test_readable_formats_are_predicted_and_others_reported(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HEIC without its package by a stand-in, which holds where the package is installed, too."""
-    monkeypatch.setattr("advent.dataset.reading.has_heif", lambda: False)
-    monkeypatch.setattr("advent.dataset.reading.decoded_formats", lambda: ("PNG", "JPEG", "GIF", "JPEG2000", "AVIF"))
+    """A missing HEIC package is simulated, so that the test also works where it is installed."""
+    monkeypatch.setattr("advent.dataset.image_io.has_heif", lambda: False)
+    monkeypatch.setattr("advent.dataset.image_io.decoded_formats", lambda: ("PNG", "JPEG", "GIF", "JPEG2000", "AVIF"))
     source = tmp_path / "photos"
     source.mkdir()
     kinds = {"a.gif": "GIF", "b.jp2": "JPEG2000", "c.jfif": "JPEG", "d.mpo": "MPO"}
@@ -233,93 +228,93 @@ def test_what_pillow_reads_is_predicted_and_the_rest_is_named(
     for name, kind in kinds.items():
         Image.fromarray(photo(64, 48)).save(source / name, kind)
     (source / "f.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
-    Image.fromarray(photo(16, 12)).save(source / "g.dng", "TIFF")  # a raw file with its thumbnail
+    Image.fromarray(photo(16, 12)).save(source / "g.dng", "TIFF")  # a raw file contains a TIFF thumbnail
     for name in ("notes.txt", "deep/more.txt", "no_suffix"):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_text("x")
-    assert door(checkpoint, source, tmp_path / "out", "--no-depth") == 1
+    assert run_predict(checkpoint, source, tmp_path / "out", "--no-depth") == 1
     said = capsys.readouterr()
     assert f"{len(kinds)} images predicted, 2 files skipped" in said.out
     assert "f.heic: HEIC needs the package pillow-heif" in said.err
-    assert "g.dng: a camera's raw file" in said.err
+    assert "g.dng: camera raw files are not supported" in said.err
     left_out = "(2 .txt, 1 no suffix): deep/more.txt, no_suffix, notes.txt"
-    assert f"predict.py: left out, neither image nor video by their suffix {left_out}" in said.err
+    assert f"predict.py: ignored, neither image nor video by file extension {left_out}" in said.err
     for name in kinds:
         assert Image.open(tmp_path / f"out/classes/{name[0]}.png").size == (64, 48)
     for name in ("f.heic", "g.dng"):
         (source / name).unlink()
-    assert door(checkpoint, source, tmp_path / "out", "--no-depth") == 0  # a text file is no failure
+    assert run_predict(checkpoint, source, tmp_path / "out", "--no-depth") == 0  # a text file is not an error
     assert "notes.txt" in capsys.readouterr().err
 
 
 @pytest.mark.timeout(60)
-def test_a_hundred_thousand_frames_are_named_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Compared one by one with each other they took minutes; only their names are made here."""
+def test_output_names_of_a_hundred_thousand_frames_are_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pairwise comparison of the names took minutes; no files are created here."""
     names = [f"{index:06d}.{'png' if index % 2 else 'jpg'}" for index in range(100_000)]
-    monkeypatch.setattr(predicting, "walk", lambda folder: names)
-    keys, others = predicting._keys(tmp_path, tmp_path / "out")
+    monkeypatch.setattr(predict_files, "walk", lambda folder: names)
+    keys, others = predict_files._keys(tmp_path, tmp_path / "out")
     assert (len(keys), others) == (100_000, [])
-    predicting._refuse_to_overwrite(keys, tmp_path / "out", Wanted(depth=True))
+    predict_files._refuse_to_overwrite(keys, tmp_path / "out", OutputOptions(depth=True))
 
 
-def test_a_link_to_an_input_among_the_products_is_not_followed(checkpoint: Path, tmp_path: Path) -> None:
-    """A product takes the link's place; what it led to stays as it was."""
-    tiny.write_png(tmp_path / "photos/a.png", photo(64, 48))
+def test_output_replaces_a_link_to_an_input(checkpoint: Path, tmp_path: Path) -> None:
+    """An output file replaces the link; the link's target is unchanged."""
+    tiny_data.write_png(tmp_path / "photos/a.png", photo(64, 48))
     before = (tmp_path / "photos/a.png").read_bytes()
     (tmp_path / "out/classes").mkdir(parents=True)
     (tmp_path / "out/classes/a.png").symlink_to(tmp_path / "photos/a.png")
-    assert door(checkpoint, tmp_path / "photos", tmp_path / "out", "--no-depth") == 0
+    assert run_predict(checkpoint, tmp_path / "photos", tmp_path / "out", "--no-depth") == 0
     assert (tmp_path / "photos/a.png").read_bytes() == before
     assert np.asarray(Image.open(tmp_path / "out/classes/a.png")).max() < CLASSES
 
 
 def test_depth_files_are_centimetres_as_in_synthia() -> None:
-    # 65536 / (cm + 1): 1 m, 10 m, the farthest that 16 bits hold, and what is farther or no depth at all.
+    # 65536 / (cm + 1): 1 m, 10 m, the 16-bit maximum, a larger distance, and an invalid value.
     inverse = np.array([65536 / 101, 65536 / 1001, 1.0, 0.5, -3.0], np.float32)
     np.testing.assert_array_equal(centimetres(inverse), [100, 1000, 65535, 65535, 65535])
 
 
 def test_a_video_becomes_videos(checkpoint: Path, tmp_path: Path) -> None:
     video = save_video(tmp_path / "drive.mp4")
-    assert door(checkpoint, video, tmp_path / "out", "--batch-size", "2", "--frames") == 0
+    assert run_predict(checkpoint, video, tmp_path / "out", "--batch-size", "2", "--frames") == 0
     for product in ("color", "overlay", "depth_color"):
         capture = cv2.VideoCapture(str(tmp_path / "out" / product / "drive.mp4"))
         assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 5
         assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
     assert len(list((tmp_path / "out/classes/drive").glob("*.png"))) == 5
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    assert door(checkpoint, tmp_path / "broken.mp4", tmp_path / "out2") == 1
+    assert run_predict(checkpoint, tmp_path / "broken.mp4", tmp_path / "out2") == 1
 
 
 def test_a_network_without_depth(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = tiny.command_line(data, "quick/dg", "TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2")
+    line = tiny_data.command_line(data, "quick:daf", "TRAIN.DA_METHOD=MinEnt", "MODEL.NAME=DeepLabv2")
     assert train.main(line) == 0
     checkpoint = data / "exp/quick/daf/model_3.pth"
     assert predict(load_model(checkpoint, device="cpu"), photo(64, 48), maps=True).depth_aware is None
-    assert door(checkpoint, data / "CamVid/val/0000.png", tmp_path / "out", "--entropy") == 0
+    assert run_predict(checkpoint, data / "CamVid/val/0000.png", tmp_path / "out", "--entropy") == 0
     assert not (tmp_path / "out/depth").exists()
     for flag in ("--depth", "--map"):
-        assert door(checkpoint, data / "CamVid/val/0000.png", tmp_path / "out", flag) == 2
+        assert run_predict(checkpoint, data / "CamVid/val/0000.png", tmp_path / "out", flag) == 2
         assert flag in capsys.readouterr().err
 
 
 def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty").mkdir()
-    tiny.write_png(tmp_path / "photos/classes/a.png", photo(64, 48))
+    tiny_data.write_png(tmp_path / "photos/classes/a.png", photo(64, 48))
     lonely = tmp_path / "lonely.pth"
     shutil.copy(checkpoint, lonely)
     before = (tmp_path / "photos/classes/a.png").read_bytes()
     for arguments, words in (
         ((checkpoint, tmp_path / "nothing", tmp_path / "out"), "no such image, folder or video"),
-        ((checkpoint, tmp_path / "empty", tmp_path / "out"), "holds no image or video"),
-        ((checkpoint, tmp_path / "photos", tmp_path / "photos"), "is the input's folder"),
+        ((checkpoint, tmp_path / "empty", tmp_path / "out"), "contains no image or video"),
+        ((checkpoint, tmp_path / "photos", tmp_path / "photos"), "is the input folder"),
         ((checkpoint, tmp_path / "photos/classes", tmp_path / "photos"), "would be overwritten"),
         ((lonely, tmp_path / "photos", tmp_path / "out"), "--cfg"),
-        ((tmp_path / "none.pth", tmp_path / "photos", tmp_path / "out", "--cfg", "quick/dg"), "no such checkpoint"),
+        ((tmp_path / "none.pth", tmp_path / "photos", tmp_path / "out", "--cfg", "quick:daf"), "no such checkpoint"),
         ((checkpoint, tmp_path / "photos", tmp_path / "out", "--batch-size", "0"), "--batch-size"),
     ):
         capsys.readouterr()
-        assert door(*arguments) == 2
+        assert run_predict(*arguments) == 2
         said = capsys.readouterr().err.strip().splitlines()
         assert words in said[-1]
         assert not any("Traceback" in line for line in said)
@@ -328,7 +323,7 @@ def test_mistakes_are_one_line(checkpoint: Path, tmp_path: Path, capsys: pytest.
 
 def test_the_five_lines_of_readme(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    (block,) = [one for one in blocks if "from daf import load_model, predict" in one]
+    (block,) = [text for text in blocks if "from daf import load_model, predict" in text]
     assert len([line for line in block.splitlines() if line.strip()]) == 5
     named = re.findall(r'"([^"]+)"', block)
     (weights,) = [name for name in named if name.endswith(".pth")]
@@ -336,8 +331,8 @@ def test_the_five_lines_of_readme(trained: Path, tmp_path: Path, monkeypatch: py
     (tmp_path / weights).parent.mkdir(parents=True)
     shutil.copy(trained / "exp/quick/daf/model_6.pth", tmp_path / weights)
     shutil.copy(trained / "exp/quick/daf/config.yml", (tmp_path / weights).parent)
-    tiny.write_png(tmp_path / image, photo(80, 60))
+    tiny_data.write_png(tmp_path / image, photo(80, 60))
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
-    (left,) = [name for name in named if name.endswith(".png")]
-    assert Image.open(tmp_path / left).size == (80, 60)
+    (output,) = [name for name in named if name.endswith(".png")]
+    assert Image.open(tmp_path / output).size == (80, 60)

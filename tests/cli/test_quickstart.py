@@ -1,4 +1,4 @@
-"""What scripts/quickstart.sh hands to the pipeline. Its Python and its environment are stand-ins: nothing is run."""
+"""Arguments that scripts/quickstart.sh passes to the pipeline; Python and the environment are stubs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from advent.dataset.paths import CONFIGS
-from advent.domain_adaptation.config import load_config
-from advent.engine.options import make_parser, overrides_from_args
+from advent.cli import make_parser, overrides_from_args
+from advent.config.loading import load_config
+from advent.utils.paths import CONFIGS
 
 
 def test_a_folder_of_any_name_reaches_the_config(tmp_path: Path) -> None:
@@ -28,9 +28,9 @@ def test_a_folder_of_any_name_reaches_the_config(tmp_path: Path) -> None:
     command = ["bash", str(scripts / "quickstart.sh"), "--target", target.name]
     subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, check=True, capture_output=True)
     called = [json.loads(line) for line in (tmp_path / "called.jsonl").read_text().splitlines()]
-    script, *given = called[-1]
+    script, *arguments = called[-1]
     assert script == "scripts/pipeline.py"
     parser = make_parser("pipeline.py", "x", "quick.yml")
     parser.add_argument("--picture")
-    config = load_config("quick", overrides_from_args(parser.parse_args(given)))
+    config = load_config("quick", overrides_from_args(parser.parse_args(arguments)))
     assert str(target) == config.DATA_DIRECTORY_TARGET

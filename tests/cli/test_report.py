@@ -1,4 +1,4 @@
-"""scripts/report.py: the page of a real (tiny) run, of several, of one whose data are gone; and in a real browser."""
+"""scripts/report.py: page of a tiny run, of several, and of one without its data; rendering in a real browser."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 import pipeline
 import report
-import tiny
+from helpers import tiny_data
 
 pytest.importorskip("matplotlib", reason="the extra report is not installed")
 pytest.importorskip("jinja2", reason="the extra report is not installed")
@@ -27,25 +27,25 @@ STAGES = ["source_only:TRAIN.EARLY_STOP=6", "TEST.MODE=best", "TRAIN.EVAL_EVERY=
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All stages of the quick run on tiny data whose training images have labels, too; every snapshot scored."""
-    root = tiny.make_data(tmp_path_factory.mktemp("report"))
-    for index in range(tiny.COUNT):
-        labels = np.asarray(tiny.CAMVID_IDS, np.uint8)[tiny.picture(index, 1)[1]]
-        tiny.write_png(root / "CamVid" / "trainannot" / f"{index:04d}.png", labels)
-    assert pipeline.main(tiny.command_line(root, "quick", *STAGES)) == 0
+    """Root with all stages of the quick protocol; training images have labels, and every checkpoint is scored."""
+    root = tiny_data.make_data(tmp_path_factory.mktemp("report"))
+    for index in range(tiny_data.COUNT):
+        labels = np.asarray(tiny_data.CAMVID_IDS, np.uint8)[tiny_data.picture(index, 1)[1]]
+        tiny_data.write_png(root / "CamVid" / "trainannot" / f"{index:04d}.png", labels)
+    assert pipeline.main(tiny_data.command_line(root, "quick", *STAGES)) == 0
     return root
 
 
 @pytest.fixture(scope="module")
 def page(place: Path) -> Path:
     out = place / "report.html"
-    more = ["--figures", str(place / "figures"), "--latex", str(place / "table.tex")]
-    assert report.main([str(place / "exp/quick"), "--out", str(out), *more]) == 0
+    options = ["--figures", str(place / "figures"), "--latex", str(place / "table.tex")]
+    assert report.main([str(place / "exp/quick"), "--out", str(out), *options]) == 0
     return out
 
 
 class Seen(HTMLParser):
-    """What a page loads or links to, its images' alternative texts, its text."""
+    """Parsed page: addresses that it loads or links to, images without alternative text, tags, text."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,23 +55,23 @@ class Seen(HTMLParser):
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = dict(attrs)
+        attributes = dict(attrs)
         self.tags.append(tag)
-        self.addresses += [str(found[key]) for key in ("src", "href", "srcset") if found.get(key)]
-        if tag == "img" and not found.get("alt"):
-            self.without_alt.append(str(found))
+        self.addresses += [str(attributes[key]) for key in ("src", "href", "srcset") if attributes.get(key)]
+        if tag == "img" and not attributes.get("alt"):
+            self.without_alt.append(str(attributes))
 
     def handle_data(self, data: str) -> None:
         self.text += data
 
 
 def seen(page: Path) -> Seen:
-    found = Seen()
-    found.feed(page.read_text(encoding="utf-8"))
-    return found
+    parser = Seen()
+    parser.feed(page.read_text(encoding="utf-8"))
+    return parser
 
 
-def test_the_runner_leaves_what_a_report_needs(place: Path) -> None:
+def test_pipeline_exports_report_assets(place: Path) -> None:
     exp = place / "exp/quick"
     results = json.loads((exp / "results.json").read_text())
     assert [stage["name"] for stage in results["stages"]] == ["source_only", "daf", "isl", "rank", "ida"]
@@ -90,27 +90,27 @@ def test_the_runner_leaves_what_a_report_needs(place: Path) -> None:
     assert sum(gallery["label_shares"].values()) == pytest.approx(gallery["labels"]["kept"])
 
 
-def test_a_finished_pipeline_keeps_its_gallery(place: Path) -> None:
+def test_gallery_is_rebuilt_only_after_a_change(place: Path) -> None:
     file = place / "exp/quick/gallery/gallery.json"
     before = file.stat().st_mtime_ns
-    assert pipeline.main(tiny.command_line(place, "quick", *STAGES)) == 0
+    assert pipeline.main(tiny_data.command_line(place, "quick", *STAGES)) == 0
     assert file.stat().st_mtime_ns == before
-    os.utime(place / "CamVid/trainannot/0000.png")  # by which its pseudo labels are judged: may have been replaced
-    assert pipeline.main(tiny.command_line(place, "quick", *STAGES)) == 0
+    os.utime(place / "CamVid/trainannot/0000.png")  # ground truth of the pseudo labels: may have changed
+    assert pipeline.main(tiny_data.command_line(place, "quick", *STAGES)) == 0
     assert file.stat().st_mtime_ns > before
 
 
-def test_the_page_says_everything_and_loads_nothing(page: Path, place: Path) -> None:
-    found = seen(page)
-    assert all(address.startswith(("data:", "#")) for address in found.addresses)
-    assert "script" not in found.tags
+def test_page_is_complete_and_self_contained(page: Path, place: Path) -> None:
+    parsed = seen(page)
+    assert all(address.startswith(("data:", "#")) for address in parsed.addresses)
+    assert "script" not in parsed.tags
     assert "url(" not in page.read_text()
-    assert found.without_alt == []
-    assert {"main", "header", "nav", "caption", "details", "h1", "h2"} <= set(found.tags)
+    assert parsed.without_alt == []
+    assert {"main", "header", "nav", "caption", "details", "h1", "h2"} <= set(parsed.tags)
     results = json.loads((place / "exp/quick/results.json").read_text())
     for stage in ("source_only", "daf", "isl", "ida"):
-        assert f"{results['results'][stage]['miou']:.1f}" in found.text
-        assert f"{results['oracle'][stage]['miou']:.1f}" in found.text
+        assert f"{results['results'][stage]['miou']:.1f}" in parsed.text
+        assert f"{results['oracle'][stage]['miou']:.1f}" in parsed.text
     for words in (
         "quick (none of the paper's)",
         "1234",
@@ -120,8 +120,8 @@ def test_the_page_says_everything_and_loads_nothing(page: Path, place: Path) -> 
         "digest",
         "coverage",
     ):
-        assert words in found.text
-    assert str(place) not in page.read_text()  # no folder of the machine
+        assert words in parsed.text
+    assert str(place) not in page.read_text()  # no local path
 
 
 def test_figures_and_table_for_a_paper(page: Path, place: Path) -> None:
@@ -143,11 +143,11 @@ def test_several_experiments_side_by_side(page: Path, place: Path, tmp_path: Pat
     text = seen(out).text
     assert "ida: TRAIN.LAMBDA_ADV_MAIN" in text
     assert "0.002" in text
-    assert text.count("ground truth") == 2  # the same two images, once each
+    assert text.count("ground truth") == 2  # two images, each shown once
     assert "other: DAF+IDA" in text
 
 
-def test_experiments_of_one_name_keep_their_figures_apart(
+def test_experiments_of_one_name_get_separate_figures(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = [tmp_path / "a" / "ep1", tmp_path / "b" / "ep1"]
@@ -173,12 +173,14 @@ def test_experiments_of_one_name_keep_their_figures_apart(
         (["x/ep1", "y/ep1", "z/x_ep1"], ["x/ep1", "y/ep1", "z/x_ep1"]),  # x/ep1 and x_ep1 would share file names
     ],
 )
-def test_names_have_as_many_folders_as_tell_them_apart(paths: list[str], names: list[str], tmp_path: Path) -> None:
-    from ida.report.experiment import distinct_names
+def test_experiment_names_are_shortest_distinct_paths(paths: list[str], names: list[str], tmp_path: Path) -> None:
+    from reporting.experiment import distinct_names
 
-    found = distinct_names([tmp_path / path for path in paths])
-    assert len({name.replace("/", "_") for name in found}) == len(paths)
-    assert [name if len(name) < len(own) else own for name, own in zip(found, names, strict=True)] == names
+    distinct = distinct_names([tmp_path / path for path in paths])
+    assert len({name.replace("/", "_") for name in distinct}) == len(paths)
+    assert [
+        name if len(name) < len(expected) else expected for name, expected in zip(distinct, names, strict=True)
+    ] == names
 
 
 def test_a_folder_given_twice_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -188,8 +190,8 @@ def test_a_folder_given_twice_is_refused(place: Path, tmp_path: Path, capsys: py
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_ranking_without_numbers_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Earlier versions sorted NaN scores, which sorts nothing."""
+def test_nan_ranking_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Earlier versions sorted NaN scores, which gives no order."""
     copy = tmp_path / "quick"
     shutil.copytree(place / "exp/quick", copy, ignore=shutil.ignore_patterns("*.pth", "gallery"))
     table = (copy / "rank/ranking.csv").read_text().splitlines()
@@ -199,10 +201,10 @@ def test_a_ranking_without_numbers_is_refused(place: Path, tmp_path: Path, capsy
     assert f"the score of {name} is not finite" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
-def test_the_papers_rows_stand_beside_ours(place: Path, tmp_path: Path) -> None:
-    from ida.paper import PROTOCOLS, paper_rows
-    from ida.report.experiment import read_experiment
-    from ida.report.table import DIFFERENCE, result_table, shown, verdict
+def test_published_rows_and_differences(place: Path, tmp_path: Path) -> None:
+    from reporting.experiment import read_experiment
+    from reporting.published import PROTOCOLS, paper_rows
+    from reporting.table import DIFFERENCE, difference_class, result_table, shown
 
     copy = tmp_path / "ep2"
     shutil.copytree(place / "exp/quick", copy)
@@ -217,10 +219,10 @@ def test_the_papers_rows_stand_beside_ours(place: Path, tmp_path: Path) -> None:
             assert difference == pytest.approx(value - published[name])  # type: ignore[operator]
     assert "paper: CTRL" in rows
     assert (shown(2.04, DIFFERENCE), shown(-0.06, DIFFERENCE), shown(-0.04, DIFFERENCE)) == ("+2.0", "−0.1", "0.0")
-    assert [verdict(value) for value in (2.0, -0.06, -0.04, None)] == ["better", "worse", "even", "even"]
+    assert [difference_class(value) for value in (2.0, -0.06, -0.04, None)] == ["better", "worse", "even", "even"]
 
 
-def test_what_is_gone_is_said_on_the_page(place: Path, tmp_path: Path) -> None:
+def test_missing_files_are_reported_on_the_page(place: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(
         place / "exp/quick", bare, ignore=shutil.ignore_patterns("*.pth", "gallery", "metrics.jsonl", "ida")
@@ -247,9 +249,9 @@ def luminance(color: str) -> float:
 
 
 def test_colours_have_contrast_in_light_and_dark() -> None:
-    """WCAG 2.2: 4.5 to 1 for text."""
-    from ida.report import figures
-    from ida.report.page import TEMPLATES
+    """WCAG 2.2: contrast of at least 4.5:1 for text and 3:1 for lines and bars."""
+    from reporting import figures
+    from reporting.page import TEMPLATES
 
     blocks = re.findall(r":root \{(.*?)\}", (TEMPLATES / "report.css").read_text(), re.DOTALL)
     assert len(blocks) == 2
@@ -267,19 +269,30 @@ def test_colours_have_contrast_in_light_and_dark() -> None:
 
 @pytest.fixture
 def browser(tmp_path: Path) -> list[str]:
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
+    executable = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if executable is None:
         pytest.skip(f"no browser here ({', '.join(BROWSERS)})")
     return [
-        found, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-        "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-        f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr",
-        "--allow-file-access-from-files", "--virtual-time-budget=10000",
-    ]  # fmt: skip
+        executable,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-sync",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-dev-shm-usage",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--enable-logging=stderr",
+        "--allow-file-access-from-files",
+        "--virtual-time-budget=10000",
+    ]
 
 
 def test_in_a_browser_without_network(page: Path, browser: list[str], tmp_path: Path) -> None:
-    """No word on the console, no request to any host, and nothing wider than the window at three widths."""
+    """No console message, no network request, and no horizontal overflow at three widths."""
     frames = "".join(f'<iframe src="{page.as_uri()}" width="{width}" height="900"></iframe>' for width in WIDTHS)
     measure = (
         "<script>addEventListener('load', () => {"
@@ -299,6 +312,6 @@ def test_in_a_browser_without_network(page: Path, browser: list[str], tmp_path: 
         assert asked == width
         assert scroll <= width
         assert broken == 0
-    # What the browser asks for on its own account has no origin; of the page there may be nothing.
+    # The browser's own requests have no origin; the page must make none.
     asked_for = re.findall(r'"initiator":"([^"]*)"[^{}]*"url":"(https?:[^"]*)"', log.read_text())
     assert [url for initiator, url in asked_for if initiator != "not an origin"] == []

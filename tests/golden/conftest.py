@@ -1,4 +1,4 @@
-"""Says how many golden values were compared and how far off the worst one was."""
+"""Summary line with the number of compared golden values and the largest relative error."""
 
 from golden.golden import checked
 

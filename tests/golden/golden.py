@@ -1,4 +1,4 @@
-"""Reading golden numbers: filled weights, probes, and the tolerance they are compared with."""
+"""Golden values: loading, weights filled by parameter name, comparison within a tolerance."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def load(name: str) -> dict:
 
 
 def fill(module: nn.Module, salt: str = "") -> nn.Module:
-    """Weights by name, in float64, as golden/README defines them."""
+    """Fill a module's weights in float64 by parameter name, as golden/README defines; returns the module."""
     module.double()
     state = module.state_dict()
     for name, tensor in state.items():

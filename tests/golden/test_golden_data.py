@@ -1,4 +1,4 @@
-"""Loading of images, labels and depth, and Mapillary's geometry, against the golden numbers beside this file."""
+"""Loading of images, labels and depth, and Mapillary's geometry, against golden values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from PIL import Image
 
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import load_classes
-from advent.dataset.geometry import pad_label, resize_depth, resize_image, resize_label
-from advent.dataset.reading import network_input, read_16bit, read_ids, read_image
+from advent.dataset.image_io import network_input, read_16bit, read_ids, read_image
+from advent.dataset.resize import pad_label, resize_depth, resize_image, resize_label
 from advent.dataset.spec import load_spec
 from daf.dataset.depth import inverse_depth
 from golden.golden import load, probe
@@ -49,7 +49,7 @@ def test_label(files: Path) -> None:
 
 @pytest.mark.parametrize("name", ["0000000.png", "three.png"])
 def test_depth(files: Path, name: str) -> None:
-    """One 16-bit channel and three equal ones give the same; before or after the resize gives the same."""
+    """One 16-bit channel equals three identical channels. Inverting before the resize equals inverting after it."""
     depth = read_16bit(files / "Depth" / name, "depth")
     probe(inverse_depth(resize_depth(depth, SIZE)), PREPROCESSING["depth_out"])
     probe(resize_depth(inverse_depth(depth), SIZE), PREPROCESSING["depth_out"])

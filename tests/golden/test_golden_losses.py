@@ -1,13 +1,13 @@
-"""Losses, schedule, repeated update, metrics and pseudo labels against golden numbers."""
+"""Losses, schedule, repeated update, metrics and pseudo labels against golden values."""
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from advent.engine.metrics import mean_iou
-from advent.engine.optim import RepeatedSGD
+from advent.training.optim import RepeatedSGD
 from advent.utils.func import fast_hist, lr_poly, per_class_iu, prob_2_entropy
 from advent.utils.loss import bce_loss, cross_entropy_2d, entropy_loss
+from advent.utils.metrics import mean_iou
 from daf.interaction import depth_aware_map
 from daf.loss import berhu
 from golden.golden import close, load, normal, probe
@@ -37,9 +37,9 @@ def test_losses_and_gradients():
     loss.backward()
     close(loss.item(), golden["berhu"])
     probe(depth.grad, golden["berhu_grad"])
-    verdict = normal(14, 1, 1, 5, 7, scale=2)
-    close(bce_loss(verdict, 0), golden["bce_source_0"])
-    close(bce_loss(verdict, 1), golden["bce_target_1"])
+    domain_logits = normal(14, 1, 1, 5, 7, scale=2)
+    close(bce_loss(domain_logits, 0), golden["bce_source_0"])
+    close(bce_loss(domain_logits, 1), golden["bce_target_1"])
     depth_map = depth_aware_map(logits.detach()[:1], normal(15, 1, 1, 17, 23).abs())
     probe(depth_map, golden["depth_aware_map_of_first_image"])
     close(score(logits.detach()[:1], normal(15, 1, 1, 17, 23).abs()), [golden["ranking_score_of_first_image"]])

@@ -1,4 +1,4 @@
-"""Networks against golden numbers: names, shapes, eval- and train-mode outputs in float64."""
+"""Networks against golden values: parameter names, shapes, eval- and train-mode outputs in float64."""
 
 import pytest
 import torch
@@ -28,9 +28,9 @@ def test_network(name):
         net.train(mode == "train")
         with torch.no_grad():
             outputs = net(images)
-        wanted = [golden[mode][key] for key in ("aux", "main", "depth") if key in golden[mode]]
-        assert len(outputs) == len(wanted)
-        for got, want in zip(outputs, wanted, strict=True):
+        expected = [golden[mode][key] for key in ("aux", "main", "depth") if key in golden[mode]]
+        assert len(outputs) == len(expected)
+        for got, want in zip(outputs, expected, strict=True):
             assert got is None if want is None else probe(got, want) is None
     probe(net.bn1.running_mean, golden["bn1.running_mean_after_one_train_forward"])
 

@@ -1,14 +1,14 @@
-"""Two whole training steps of DAF (as released and symmetric), DADA and AdvEnt against golden numbers."""
+"""Two training steps of DAF (as released and symmetric), DADA and AdvEnt against golden values."""
 
 import numpy as np
 import pytest
 import torch
 
 import daf.methods  # noqa: F401  (registers networks and methods)
-from advent.domain_adaptation.config import default_config
-from advent.engine.learner import Learner
-from advent.engine.registry import find_method, find_network
+from advent.config.loading import default_config
+from advent.methods.registry import find_method, find_network
 from advent.model.encoder import ResNetEncoder
+from advent.training.learner import Learner
 from golden.golden import close, fill, load, normal, probe
 
 RUNS = {
@@ -38,7 +38,7 @@ def test_two_steps(name):
     network = find_network(config)
     net = fill(network.build(config, ResNetEncoder()))
     learner = Learner(net, find_method(config), network.supervised, config.TRAIN, torch.device("cpu"))
-    discriminator = fill(learner.parts.discriminators["main"], "D.")
+    discriminator = fill(learner.context.discriminators["main"], "D.")
     for step, want in enumerate(golden["losses"]):
         losses = learner.update(step, *batches(step))
         assert set(losses) == set(want) | {"gradient", "gradient_d"}

@@ -1,4 +1,4 @@
-"""Real faults: kills by the dozen, a disk that is full, a file-size limit, two processes in one folder."""
+"""Real faults: twenty kills, a full disk, a file-size limit, three processes in one folder."""
 
 import resource
 import shutil
@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import kills
-import tiny
 import train
+from helpers import kill_resume_stress, tiny_data
 
 ROOT = Path(__file__).parents[2]
 
@@ -18,34 +17,36 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.slow
 def test_twenty_kills(trained, tmp_path):
     root = shutil.copytree(trained, tmp_path / "copy")
-    share = dict.fromkeys(kills.SCENARIOS, 2) | {"ISL": 4}
-    tally = kills.kill_everything(root, share, seed=20, prepared=True)
+    share = dict.fromkeys(kill_resume_stress.SCENARIOS, 2) | {"ISL": 4}
+    tally = kill_resume_stress.kill_scenarios(root, share, seed=20, prepared=True)
     assert tally.differing == []
     assert tally.survived == tally.tried == 20
 
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of a hundred megabytes; a resume state with a discriminator has forty."""
+    """A 100 MB tmpfs; a resume state with a discriminator takes 40 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = shutil.which("mount")
-    made = mount and subprocess.run([mount, "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(disk)], capture_output=True)
-    if not made or made.returncode:
+    mounted = mount and subprocess.run(
+        [mount, "-t", "tmpfs", "-o", "size=100m", "tmpfs", str(disk)], capture_output=True
+    )
+    if not mounted or mounted.returncode:
         pytest.skip("no right to mount a small tmpfs here")
     yield disk
     subprocess.run(["umount", str(disk)], check=True)
 
 
 @pytest.mark.slow
-def test_a_disk_that_is_really_full(data, small_disk, capsys):
-    whole = tiny.command_line(data, "quick/dg", "TRAIN.SAVE_PRED_EVERY=2")
+def test_full_disk(data, small_disk, capsys):
+    whole = tiny_data.command_line(data, "quick:daf", "TRAIN.SAVE_PRED_EVERY=2")
     assert train.main(whole) == 0
     arguments = [*whole, f"--exp-root={small_disk}"]
     filler = small_disk / "filler"
     folder, reference = small_disk / "quick/daf", data / "exp/quick/daf"
     size = (reference / "resume.pth").stat().st_size + (reference / "model_2.pth").stat().st_size
-    filler.write_bytes(bytes(100_000_000 - size - 1_000_000))  # room for one snapshot, not for two
+    filler.write_bytes(bytes(100_000_000 - size - 1_000_000))  # space for one checkpoint, not for two
     assert train.main(arguments) == 2
     error = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(error) == 1
@@ -54,19 +55,22 @@ def test_a_disk_that_is_really_full(data, small_disk, capsys):
     assert not list(folder.rglob("*.tmp"))
     filler.unlink()
     assert train.main([*arguments, "--resume"]) == 0
-    ours, theirs = kills.contents(folder), kills.contents(reference)
-    assert ours.pop("config.yml") != theirs.pop("config.yml")  # it names the folder
+    ours, theirs = kill_resume_stress.contents(folder), kill_resume_stress.contents(reference)
+    assert ours.pop("config.yml") != theirs.pop("config.yml")  # contains the folder's name
     assert ours == theirs
 
 
 @pytest.mark.slow
-def test_a_limit_on_file_sizes(data):
-    """A real process, a real error of the system."""
-    command = [sys.executable, "train.py", *tiny.command_line(data, "quick/dg")]
+def test_file_size_limit(data):
+    """A real process and a real error of the operating system."""
+    command = [sys.executable, "train.py", *tiny_data.command_line(data, "quick:daf")]
     limited = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True,
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000)),
-    )  # fmt: skip
+    )
     assert limited.returncode == 2
     assert "File too large; make room, then: python train.py" in limited.stderr
     assert "Traceback" not in limited.stderr
@@ -76,10 +80,10 @@ def test_a_limit_on_file_sizes(data):
 
 @pytest.mark.slow
 def test_two_processes_race_for_one_folder(data):
-    command = [sys.executable, "train.py", *tiny.command_line(data, "quick/dg", "TRAIN.EARLY_STOP=30")]
+    command = [sys.executable, "train.py", *tiny_data.command_line(data, "quick:daf", "TRAIN.EARLY_STOP=30")]
     runs = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     said = [run.communicate()[1] for run in runs]
     assert sorted(run.returncode for run in runs) == [0, 2, 2]
     refused = [text for run, text in zip(runs, said, strict=True) if run.returncode]
-    # Whoever comes late may also find the results of the one that has just ended.
+    # A late process may also find the results of the run that has just finished.
     assert all("another run works here" in text or "an earlier run" in text for text in refused)

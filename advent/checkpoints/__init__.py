@@ -1,0 +1,1 @@
+"""Checkpoint files, run directories, provenance."""

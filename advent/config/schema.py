@@ -1,0 +1,351 @@
+"""Every config key: type, default, bounds and one line of text. Sizes are (width, height).
+
+The defaults are stage 0 of EP1 as the authors' code runs it. Keys are ADVENT's where it has them. Each deviation of the
+authors' code that a user can choose is a key, explained here. `docs/config.md` is generated from this module.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
+
+from advent.utils.paths import expand_user
+
+LONGEST_TEXT = 4096
+NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+
+
+def key(default: Any, text: str, *, affects_training: bool = True, earlier: Sequence[Any] = (), **bounds: Any) -> Any:
+    """A config key. `affects_training=False` leaves it out of the digest that decides whether a run may resume.
+
+    `earlier`: the values that mean what versions without this key did. They are left out of the digest, too, so that
+    digests of earlier runs hold.
+    """
+    extra: JsonDict = {"affects_training": affects_training, "earlier": list(earlier)}
+    return Field(default=default, description=" ".join(text.split()), json_schema_extra=extra, **bounds)
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as text and 3 as an integer: both are numbers here."""
+    if isinstance(value, str) and NUMBER.fullmatch(value):
+        return float(value)
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
+        return float(value)
+    return value
+
+
+def _switch(value: Any) -> Any:
+    """YAML 1.1 reads off and on as booleans."""
+    return {False: "off", True: "on"}[value] if isinstance(value, bool) else value
+
+
+def _boolean_word(value: Any) -> Any:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _text(value: str) -> str:
+    if "\0" in value or len(value) >= LONGEST_TEXT:
+        raise PydanticCustomError("text", f"is longer than {LONGEST_TEXT} characters or holds a NUL")
+    return value
+
+
+def _folder_name(value: str) -> str:
+    if any(part in value for part in ("..", "/", "\\")):
+        raise PydanticCustomError("folder_name", "is a folder's name, not a path; use EXP_ROOT for paths")
+    return value
+
+
+def _method(value: str) -> str:
+    return "DAF" if value == "dg" else value  # the paper's repository calls it dg
+
+
+def _large_enough(size: list[int]) -> list[int]:
+    if min(size) < 32:
+        raise PydanticCustomError("input_size", "(width, height) is too small for the discriminator; at least 32 x 32")
+    return size
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Text = Annotated[str, AfterValidator(_text), Field(min_length=1)]
+FolderName = Annotated[Text, AfterValidator(_folder_name)]
+PathText = Annotated[Text, AfterValidator(expand_user)]
+Geometry = Literal["stretch", "pad"]
+Side = Annotated[int, Field(ge=1, lt=2**16)]
+Size = Annotated[list[Side], Field(min_length=2, max_length=2)]
+InputSize = Annotated[Size, AfterValidator(_large_enough)]
+
+
+class Section(BaseModel):
+    """A section of the config: unknown keys are refused, and values are checked when they are assigned, too."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, validate_assignment=True)
+
+
+class ClassSetConfig(Section):
+    """A whole class set, as a loaded config holds it."""
+
+    name: str
+    names: list[str]
+    colors: list[list[int]]
+    rare: list[str]
+    subset: dict[str, list[str]]
+
+
+class StageConfig(Section):
+    """One stage of a protocol: its folder, and the stages that it builds on."""
+
+    NAME: FolderName = key("daf", "folder of this stage")
+    AFTER: FolderName | None = key(
+        None, "folder of the stage whose last checkpoint this one starts from (in a protocol: the section before)"
+    )
+    RANKING: FolderName | None = key(None, "folder of the ranking that stage 2b uses, in the same experiment")
+    RANKING_FROM: PathText | None = key(
+        None, "or a path: splits and pseudo labels from elsewhere (the authors' code, IntraDA)"
+    )
+    CHECK_PROVENANCE: bool = key(
+        True, "refuse splits and pseudo labels made from another checkpoint or other images", affects_training=False
+    )
+    PROTOCOL: Text | None = key(
+        None,
+        "the protocol file and section that this config was read from (set when it is loaded)",
+        affects_training=False,
+    )
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    NAME: Text = key("DeepLabv2_depth", "DeepLabv2_depth (DAF), DeepLabv2_depth_DADA or DeepLabv2 (ADVENT)")
+    MULTI_LEVEL: bool = key(False, "auxiliary classifier on layer 3 (AdvEnt and MinEnt on DeepLabv2)")
+    ENCODER: Text = key("resnet101", "resnet101 (the authors' ResNet), or timm:NAME")
+    LAYERS: Annotated[list[Side], Field(min_length=4, max_length=4)] = key(
+        [3, 4, 23, 3], "blocks of the ResNet's four stages"
+    )
+    WIDTH: int = key(64, "channels of the ResNet's stem; the other layers scale with it", ge=4)
+    DILATIONS: list[int] = key(
+        [6, 12, 18, 24],
+        """dilations of the classifier's convolutions that are summed. [6, 12]: AdaptSegNet, whose network has ADVENT's
+        names and shapes but returns inside its loop""",
+        earlier=[[6, 12, 18, 24]],
+    )
+    STRIDE_IN: Literal["conv1", "conv2"] = key(
+        "conv1", "stride of a ResNet block in its first 1x1 convolution (the authors' code) or its 3x3 (torchvision)"
+    )
+    ATTENTION: bool = key(True, "channel attention before the depth head's branches; false: an ablation")
+    DEPTH_SIZE: Size | None = key(
+        [304, 228], "size that the depth head's output is resized to first (the authors' code); null: its own size"
+    )
+    INIT: Literal["release", "he"] = key(
+        "release", "weights of a new network: release draws from N(0, 0.01); he is for training from scratch"
+    )
+    OUTPUT_STRIDE: int = key(
+        8, "of timm encoders; 16 and 32 are several times faster than the 8 of the authors' code", ge=8, le=32
+    )
+    FEATURE_SCALE: Number = key(
+        1.0,
+        """factor of a timm encoder's last map. Linear bottlenecks (EfficientNet) give several times larger values than
+        the ResNet's rectified maps, and the heads' learning rate is too high for them""",
+        ge=0.0,
+    )
+    BN_AFFINE: Literal["auto", "frozen", "trainable"] = key(
+        "auto",
+        """scale and shift of the encoder's batch norms: frozen (the authors' code), trainable, or auto (frozen for the
+        ResNet, trainable for timm)""",
+    )
+    ENCODER_WEIGHTS: PathText | None = key(
+        None, "weights of a timm encoder: a local file, timm (its download) or efficientnet-lite0"
+    )
+
+
+class TrainConfig(Section):
+    """Training."""
+
+    DA_METHOD: Annotated[Text, AfterValidator(_method)] = key("DAF", "DAF, DADA, AdvEnt, MinEnt or SourceOnly")
+    SET_SOURCE: PathText = key("all", "split of the source")
+    SET_TARGET: Text = key("train", "split of the target")
+    BATCH_SIZE_SOURCE: int = key(1, "labelled images of a batch", ge=1)
+    BATCH_SIZE_TARGET: int = key(1, "unlabelled images of a batch", ge=1)
+    ACCUMULATE: int = key(
+        1,
+        """batches of each domain that make one iteration: the batch size is BATCH_SIZE x ACCUMULATE x processes in the
+        memory of BATCH_SIZE. The learning rate is not scaled""",
+        ge=1,
+    )
+    SYNC_BN: bool = key(
+        False, "batch-norm statistics over all processes (CUDA); false: of each process (the authors' code)"
+    )
+    INPUT_SIZE_SOURCE: InputSize = key([1280, 760], "size of the source's images")
+    INPUT_SIZE_TARGET: InputSize = key([1024, 512], "size of the target's images")
+    IMG_MEAN: Annotated[list[Number], Field(min_length=3, max_length=3)] = key(
+        [104.00698793, 116.66876762, 122.67891434], "mean that is subtracted from 0..255, in the order BGR"
+    )
+    RESTORE_FROM: PathText | None = key(
+        None,
+        """stage 0: initial weights, a file or torchvision (downloads its ImageNet ResNet-101). Later stages: the
+        checkpoint to start from""",
+    )
+    LEARNING_RATE: Number = key(2.5e-4, "of the backbone", ge=0.0)
+    HEAD_RATE: Number = key(10.0, "factor of the heads' learning rate", ge=0.0)
+    MOMENTUM: Number = key(0.9, "of SGD", ge=0.0, le=1.0)
+    WEIGHT_DECAY: Number = key(5.0e-4, "of SGD", ge=0.0)
+    POWER: Number = key(0.9, "of the poly schedule", ge=0.0)
+    LEARNING_RATE_D: Number = key(1.0e-4, "of the discriminator (Adam)", ge=0.0)
+    BACKBONE_UPDATES: Literal["release", "once"] = key(
+        "release",
+        "release: each backbone weight is updated once per enclosing module, as in the authors' code; once: plain SGD",
+    )
+    LAMBDA_SEG_MAIN: Number = key(1.0, "weight of the cross entropy")
+    LAMBDA_SEG_AUX: Number = key(0.1, "weight of the auxiliary classifier's cross entropy")
+    LAMBDA_DEPTH_MAIN: Number = key(0.001, "weight of the depth loss")
+    LAMBDA_ADV_MAIN: Number = key(0.001, "weight of the adversarial loss")
+    LAMBDA_ADV_AUX: Number = key(0.0002, "weight of the auxiliary classifier's adversarial loss")
+    LAMBDA_ENT_MAIN: Number = key(0.001, "weight of the entropy loss (MinEnt)")
+    LAMBDA_ENT_AUX: Number = key(0.0002, "weight of the auxiliary classifier's entropy loss (MinEnt)")
+    DEPTH_POWER: Annotated[list[Annotated[int, Field(ge=0, lt=2**16)]], Field(min_length=2, max_length=2)] = key(
+        [1, 1], "power of the depth in the source's and the target's map; the authors' code: [1, 2]"
+    )
+    MAX_ITERS: int = key(90000, "length of the learning-rate schedule", ge=1)
+    EARLY_STOP: int = key(90000, "iteration at which training ends", ge=1)
+    SAVE_PRED_EVERY: int = key(2000, "iterations between checkpoints", ge=1)
+    SAVE_LAST: bool = key(
+        False, "a checkpoint after the very last iteration, too; the authors' code saves multiples only"
+    )
+    KEEP: int = key(0, "number of checkpoints that are kept; 0: all", ge=0, affects_training=False)
+    LOG_EVERY: int = key(100, "iterations that a row of metrics.jsonl averages", ge=1)
+    EVAL_EVERY: int = key(0, "iterations between evaluations on the target's labelled set; 0: none", ge=0)
+    RANDOM_SEED: int = key(1234, "seed of all random numbers", ge=0)
+    RANDOM_TRAIN: bool = key(False, "draw the seed; the drawn one is recorded", affects_training=False)
+    AMP: Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_switch)] = key(
+        "off",
+        """mixed precision in training and evaluation; fp16 scales the loss (GPUs but not MPS). Losses, maps, batch-norm
+        statistics and the depth stay in float32""",
+    )
+    TF32: Annotated[Literal["default", "off", "on"], BeforeValidator(_switch)] = key(
+        "default",
+        """float32 on NVIDIA GPUs from Ampere on (AMP off). default: PyTorch's own, convolutions in TF32 (10 bits of
+        mantissa), matrix products in float32; off: both in float32; on: both in TF32""",
+        earlier=["default"],
+    )
+    COMPILE: bool = key(False, "torch.compile the network in training and evaluation; takes minutes at the start")
+    CHECKPOINT_ACTIVATIONS: bool = key(
+        False,
+        "recompute the encoder's activations in the backward pass: less memory, more time, the same gradients",
+        affects_training=False,
+    )
+    TENSORBOARD: bool = key(False, "write TensorBoard files", affects_training=False)
+    PICTURES_EVERY: int = key(
+        500, "iterations between TensorBoard images of both domains; 0: none", ge=0, affects_training=False
+    )
+    DETERMINISTIC: bool = key(
+        False,
+        "ask PyTorch for deterministic kernels; on the CPU results are deterministic anyway",
+        affects_training=False,
+    )
+    SKIP_NONFINITE: int = key(
+        0,
+        "steps with non-finite losses or gradients that are skipped before the run ends",
+        ge=0,
+        affects_training=False,
+    )
+
+
+class IslConfig(Section):
+    """Stage 1, iterative self-learning."""
+
+    THRESHOLD: Number = key(0.9, "lowest probability of a pseudo label", ge=0.0, le=1.0)
+    CLASS_SHARE: Number = key(
+        0.0,
+        """above 0: every class keeps at least this share of its pixels, the most confident ones; its threshold is
+        lowered for that. A single threshold removes rare classes""",
+        ge=0.0,
+        le=1.0,
+    )
+    REFRESH_EVERY: int = key(10000, "iterations between updates of the pseudo labels", ge=1)
+
+
+class RankConfig(Section):
+    """Stage 2a, ranking of the target."""
+
+    MAP: Literal["depth", "entropy", "random"] = key(
+        "depth",
+        """map whose mean is the score: self-information x depth (the paper), entropy alone (IntraDA), or random (a
+        control without a ranking)""",
+    )
+    NORMALIZE: Annotated[Literal["false", "true", "release"], BeforeValidator(_boolean_word)] = key(
+        "false", "normalise by rare classes; release counts the wrong class ids of the authors' code"
+    )
+    LAMBDA1: Number = key(0.66, "share of the target that becomes the easy half", ge=0.0, le=1.0)
+
+
+class TestConfig(Section):
+    """Evaluation."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    MODE: Literal["last", "best", "single"] = key(
+        "last", "the last checkpoint, the best of all (oracle selection), or a single one: RESTORE_FROM or ENSEMBLE"
+    )
+    SELECT: Literal["oracle", "entropy"] = key(
+        "oracle", "with MODE best; entropy: also the selection without labels, by the lowest mean entropy"
+    )
+    SELECT_IMAGES: int = key(200, "target training images that SELECT=entropy looks at; 0: all", ge=0)
+    ENSEMBLE: list[PathText] = key([], "with MODE single: checkpoints whose logits are summed")
+    WEIGHTS: list[Number] = key([], "weights of the ensemble's checkpoints; without them 1 each")
+    FLIP: bool = key(False, "average with the mirrored image; the paper does not")
+    SCALES: list[Number] = key([1.0], "scales of the input to average over; the paper uses 1 alone")
+    SAVE_PREDS: PathText | None = key(
+        None, "folder for predictions as label ids and colours; of MODE best, the best checkpoint's"
+    )
+    SET_TARGET: Text = key("val", "split of the target that is scored")
+    BATCH_SIZE_TARGET: int = key(1, "images of a batch", ge=1)
+    INPUT_SIZE_TARGET: InputSize = key([1024, 512], "size of the images")
+    RESTORE_FROM: PathText | None = key(None, "the checkpoint of MODE single")
+    WAIT_MODEL: bool = key(False, "wait until the training stage is complete")
+
+
+class Config(Section):
+    """The whole config."""
+
+    SOURCE: PathText = key("SYNTHIA", "spec of the labelled domain: a name under configs/datasets, or a path")
+    TARGET: PathText = key("Cityscapes", "spec of the unlabelled domain")
+    GEOMETRY_TARGET: Geometry | None = key(
+        None,
+        """how the target's images are brought to the input size; null: as its spec says. A loaded config holds it:
+        predictions depend on it, and the spec may not be available""",
+        earlier=[None, "stretch"],
+    )
+    NUM_CLASSES: int = key(16, "number of classes", ge=2)
+    CLASSES: PathText | ClassSetConfig | None = key(
+        None,
+        """class set under configs/classes, or a path; null: the data sets' own, else by NUM_CLASSES. A loaded config
+        holds the whole set, so that it is stored with every checkpoint""",
+    )
+    DATA_ROOT: PathText = key("data", "folder of the data sets", affects_training=False)
+    DATA_DIRECTORY_SOURCE: PathText | None = key(None, "folder of the source under DATA_ROOT; null: its spec's")
+    DATA_DIRECTORY_TARGET: PathText | None = key(None, "folder of the target under DATA_ROOT; null: its spec's")
+    DATA_LIST_SOURCE: PathText | None = key(None, "list file (also relative to this project); null: the whole folder")
+    DATA_LIST_TARGET: PathText | None = key(None, "list file (also relative to this project); null: the whole folder")
+    DATA_CACHE: PathText | None = key(
+        "cache", "folder of decoded images (scripts/prepare.py), under DATA_ROOT; null: none", affects_training=False
+    )
+    DATA_CHECK: int = key(
+        16, "images of each data set that are checked before a stage begins; 0: none", ge=0, affects_training=False
+    )
+    NUM_WORKERS: int = key(4, "data loading processes of each domain", ge=0, affects_training=False)
+    DEVICE: Text = key("auto", "auto, cpu, cuda, cuda:N or mps", affects_training=False)
+    EXP_ROOT: PathText = key("experiments", "folder of all experiments", affects_training=False)
+    EXP_NAME: FolderName = key("ep1", "folder of the experiment under EXP_ROOT", affects_training=False)
+    EXP_SUFFIX: Annotated[str, AfterValidator(_text), AfterValidator(_folder_name)] = key(
+        "", "appended to EXP_NAME", affects_training=False
+    )
+    STAGE: StageConfig = Field(default_factory=StageConfig)
+    MODEL: ModelConfig = Field(default_factory=ModelConfig)
+    TRAIN: TrainConfig = Field(default_factory=TrainConfig)
+    ISL: IslConfig = Field(default_factory=IslConfig)
+    RANK: RankConfig = Field(default_factory=RankConfig)
+    TEST: TestConfig = Field(default_factory=TestConfig, json_schema_extra={"affects_training": False})

@@ -1,0 +1,219 @@
+"""Data loader: infinite, seeded batches that can start at any iteration."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import chain, islice
+from typing import Any, cast
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate, get_worker_info
+
+from advent.dataset.base_dataset import StreetDataset, network_depth, network_images
+from advent.errors import DataError, UserError
+from advent.runtime import distributed
+from advent.runtime.signals import ignore_in_worker
+
+log = logging.getLogger(__name__)
+THREADS = 4  # reading threads per worker
+warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # `_check_workers` names the key
+SHARED_MEMORY = "the shared memory (/dev/shm) used by data workers is full"
+MORE_SHARED_MEMORY = "in Docker start with --shm-size=1g or --ipc=host; else lower NUM_WORKERS (0 needs none)"
+
+
+class InfiniteBatchSampler(Sampler[list[int]]):
+    """Infinite batches of indices: one seeded permutation per epoch; batches may span two epochs.
+
+    The order depends only on (length, batch size, seed), so a run resumed at iteration i gets the same batches as an
+    uninterrupted one. An iteration's batch consists of `parts` micro-batches of `batch_size`; the sampler yields
+    `count` of them, starting with number `first`: those of one process. All parts together equal the batch of a single
+    process.
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, seed: int, start: int = 0, *, parts: int = 1, first: int = 0, count: int = 1
+    ) -> None:
+        self.length, self.batch_size, self.seed, self.start = length, batch_size, seed, start
+        self.parts, self.first, self.count = parts, first, count
+
+    def order(self, epoch: int) -> list[int]:
+        """The permutation of one epoch."""
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        return torch.randperm(self.length, generator=generator).tolist()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        part = self.start * self.parts + self.first
+        epoch, order = -1, []
+        while True:
+            for micro_batch in range(part, part + self.count):
+                batch = []
+                for position in range(micro_batch * self.batch_size, (micro_batch + 1) * self.batch_size):
+                    if position // self.length != epoch:
+                        epoch = position // self.length
+                        order = self.order(epoch)
+                    batch.append(order[position % self.length])
+                yield batch
+            part += self.parts
+
+
+class _CollectErrors(Dataset):
+    """Reads batches of compact items. Returns user errors as values: raised in a worker, they would print a page."""
+
+    def __init__(self, dataset: Any, threads: int) -> None:
+        self.dataset, self.threads = dataset, threads
+        self._pool: ThreadPoolExecutor | None = None  # created in the worker: threads do not survive a fork
+
+    def __getitems__(self, batches: Sequence[Sequence[int]]) -> list[list[Any]]:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads)
+        items = self._pool.map(self._item, [index for batch in batches for index in batch])
+        return [list(islice(items, len(batch))) for batch in batches]
+
+    def _item(self, index: int) -> Any:
+        try:
+            return _get_uint8(self.dataset, index)
+        except UserError as error:
+            return error
+
+
+def _get_uint8(dataset: Any, index: int) -> Any:
+    if isinstance(dataset, Subset):
+        return _get_uint8(dataset.dataset, dataset.indices[index])
+    return dataset.get_uint8(index)
+
+
+def _collate_each(batches: list[list[Any]]) -> list[Any]:
+    return [_collate(items) for items in batches]
+
+
+def _collate(items: list[Any]) -> Any:
+    for item in items:
+        if isinstance(item, UserError):
+            return {"error": str(item)}
+    try:
+        if "label" in items[0] and len({item["label"].shape for item in items}) > 1:
+            # Labels at native size differ between images (Mapillary); evaluation accepts a list.
+            labels = [torch.as_tensor(item.pop("label")) for item in items]
+            if get_worker_info() is not None:
+                labels = [label.share_memory_() for label in labels]  # here, a full /dev/shm can be caught
+            return {**default_collate(items), "label": labels}
+        return default_collate(items)
+    except RuntimeError as error:
+        if "</torch_" not in str(error):  # names of PyTorch's files in shared memory
+            raise
+        return {"error": f"{SHARED_MEMORY} ({str(error).splitlines()[0]}); {MORE_SHARED_MEMORY}"}
+
+
+def lost_worker(error: RuntimeError) -> str | None:
+    """One-line cause of a data worker's death; None if the error is not about a dead worker."""
+    if not str(error).startswith("DataLoader worker"):
+        return None
+    first = str(error.__cause__ or error.__context__ or error).splitlines()[0]  # names the signal
+    if "Bus error" in first:
+        return f"{SHARED_MEMORY} (a worker died of a bus error); {MORE_SHARED_MEMORY}"
+    return f"{first.rstrip('. ')}; the machine's memory may be full: lower NUM_WORKERS (0 reads without workers)"
+
+
+def load_batches(
+    dataset: Any, workers: int, device: torch.device, batches: Iterable[Sequence[int]]
+) -> Iterator[dict[str, Any]]:
+    """Load batches of a StreetDataset, or a Subset of one, onto a device, with images as network input.
+
+    `batches`: the indices of each. Every worker reads with THREADS threads (PNG decoding releases the GIL) and
+    prefetches one group of batches, so shared memory contains at most `workers` + 1 groups. Images are transferred as
+    uint8, depth as the file's 16 bits; both become float32 on the device. On CUDA the copy is asynchronous. A user
+    error in a worker is raised here as a one-line DataError.
+    """
+    _check_workers(workers)
+    groups = DataLoader(
+        _CollectErrors(dataset, THREADS if workers else 1),
+        num_workers=workers,
+        collate_fn=_collate_each,
+        batch_sampler=_Groups(batches, THREADS if workers else 1),
+        prefetch_factor=1 if workers else None,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_in_worker if workers else None,
+        # A separate generator: a loader draws a number at every start, and a resumed run starts more often.
+        generator=_generator(),
+    )
+    base = _base_dataset(dataset)
+    mean = torch.tensor(base.mean, dtype=torch.float32, device=device)
+    table = None if base.depth_table is None else torch.from_numpy(base.depth_table).to(device)
+    for batch in chain.from_iterable(groups):
+        if "error" in batch:
+            raise DataError(batch["error"])
+        moved = batch_to_device(batch, device)
+        moved["image"] = network_images(moved["image"], mean)
+        if table is not None:
+            moved["depth"] = network_depth(moved["depth"], table)
+        if "depth" in moved and base.depth_has_gaps:
+            moved["depth_known"] = moved["depth"] > 0
+        yield moved
+
+
+@cache
+def _check_workers(workers: int) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers > cores:
+        log.warning("NUM_WORKERS: %d worker processes on %d cores; fewer may be faster", workers, cores)
+
+
+def sequential_batches(length: int, batch_size: int) -> list[range]:
+    """Batches of all indices in order; the last one may be smaller.
+
+    For several processes, `shard` distributes these batches. Each batch is then the same as in a single process, so
+    predictions are bit-identical.
+    """
+    return [range(start, min(start + batch_size, length)) for start in range(0, length, batch_size)]
+
+
+class _Groups:
+    """Groups of batches that a worker reads together: about `images` images, at least one batch."""
+
+    def __init__(self, batches: Iterable[Sequence[int]], images: int) -> None:
+        self.batches, self.images = batches, images
+
+    def __iter__(self) -> Iterator[list[Sequence[int]]]:
+        group: list[Sequence[int]] = []
+        for batch in self.batches:
+            group.append(batch)
+            if len(batch) * (len(group) + 1) > self.images:
+                yield group
+                group = []
+        if group:
+            yield group
+
+
+def _generator() -> torch.Generator:
+    """Random generator for the workers' seeds, which differ by worker and process."""
+    generator = torch.Generator()
+    return generator.manual_seed(generator.initial_seed() + distributed.rank())
+
+
+def _base_dataset(dataset: StreetDataset | Subset[Any]) -> StreetDataset:
+    """The data set itself, or the one that a Subset was taken from."""
+    return _base_dataset(cast(Any, dataset.dataset)) if isinstance(dataset, Subset) else dataset
+
+
+def batch_to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Move a batch's tensors to the device, asynchronously on CUDA. Other values stay unchanged."""
+    # On other devices the source may be freed before it is copied (MPS from pageable memory).
+    non_blocking = device.type == "cuda"
+    return {k: v.to(device, non_blocking=non_blocking) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+
+
+def infinite_batches(
+    dataset: Any, batch_size: int, seed: int, workers: int, device: torch.device, start: int = 0, accumulate: int = 1
+) -> Iterator[dict[str, Any]]:
+    """Infinite batches of this process on `device`: `accumulate` per iteration, starting at iteration `start`.
+
+    The workers run as long as the iterator exists.
+    """
+    parts, first = accumulate * distributed.world_size(), accumulate * distributed.rank()
+    sampler = InfiniteBatchSampler(len(dataset), batch_size, seed, start, parts=parts, first=first, count=accumulate)
+    return load_batches(dataset, workers, device, sampler)

@@ -1,1 +1,0 @@
-"""What every stage shares: loop, optimizers, checkpoints, metrics, run folders, devices."""

@@ -1,0 +1,1 @@
+"""Evaluation: predictions, confusion matrices, and the result files of a stage."""

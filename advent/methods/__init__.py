@@ -1,0 +1,1 @@
+"""Adaptation methods: losses, steps, and the registry of methods and networks."""

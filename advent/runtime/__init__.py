@@ -1,0 +1,1 @@
+"""Runtime: process groups, devices and seeds, signals, folder locks, progress bars."""

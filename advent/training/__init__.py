@@ -1,0 +1,1 @@
+"""The trainer: iterations, optimizers, logging, snapshots, resuming."""

@@ -1,0 +1,1 @@
+"""Pipeline: runs all stages of a protocol in order."""

@@ -1,1 +1,0 @@
-"""The report: one page of what experiments left, and the same figures and table for a paper."""

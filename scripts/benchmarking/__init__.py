@@ -1,0 +1,1 @@
+"""Ablation benchmark: methods x seeds."""

@@ -1,0 +1,79 @@
+"""Qualitative figures: every stage's predictions on the target, and samples of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from advent.build.data import evaluation_data, source_data
+from advent.build.network import build_network
+from advent.config.class_set import class_set
+from advent.config.schema import Config
+from advent.dataset.loader import load_batches, sequential_batches
+from advent.methods.steps import PREDICT, Prediction, StepContext
+from advent.model.precision import to_device
+from advent.runtime.device import pick_device
+from advent.utils.image_grid import Column, class_colors, denormalize, heatmap, image_grid
+from advent.utils.serialization import write_atomically
+from daf.interaction import depth_aware_map
+from ida.pipeline.stage import Stage
+
+EXAMPLES = 4
+
+
+def qualitative_figure(stages: Sequence[Stage], path: str | Path) -> Path:
+    """Write the grid as PNG: one row per example, spread evenly over the target's labelled set.
+
+    Depth and depth-aware map are those of the last stage whose network predicts depth.
+    """
+    trained = [stage for stage in stages if stage.trains]
+    config = trained[-1].config
+    colors, dataset = class_set(config).colors, evaluation_data(config)
+    chosen = np.linspace(0, len(dataset) - 1, min(EXAMPLES, len(dataset))).round().astype(int)
+    subset = torch.utils.data.Subset(dataset, chosen.tolist())
+    batches = list(load_batches(subset, 0, torch.device("cpu"), sequential_batches(len(chosen), 1)))
+    columns: list[Column] = [
+        ("image", [denormalize(batch["image"][0].numpy(), config.TRAIN.IMG_MEAN) for batch in batches]),
+        ("ground truth", [class_colors(batch["label"][0].numpy(), colors) for batch in batches]),
+    ]
+    depths: list[Column] = []
+    for stage in trained:
+        predictions = _predict(stage, [batch["image"] for batch in batches])
+        columns.append((stage.name, [class_colors(p.main.argmax(1)[0].numpy(), colors) for p in predictions]))
+        with_depth = [(p.main, p.depth) for p in predictions if p.depth is not None]
+        if with_depth:
+            depths = [
+                ("depth (near is bright)", [heatmap(depth[0, 0].numpy()) for _, depth in with_depth]),
+                ("depth-aware map", [heatmap(depth_aware_map(*pair)[0].sum(0).numpy()) for pair in with_depth]),
+            ]
+    picture = image_grid([*columns, *depths])
+    return write_atomically(path, lambda handle: picture.save(handle, "PNG"))
+
+
+@torch.inference_mode()
+def _predict(stage: Any, images: list[Tensor]) -> list[Prediction]:
+    device = pick_device(stage.config.DEVICE)
+    net = to_device(build_network(stage.config, stage.run_dir.snapshots()[-1][1]), device).eval()
+    context = StepContext(net, PREDICT)
+    return [context.predict(image.to(device)).each(lambda x: x.float().cpu()) for image in images]
+
+
+def source_figure(config: Config, path: str | Path, count: int = EXAMPLES) -> Path:
+    """Write a PNG of `count` images of the source with labels and, if the network learns it, depth."""
+    dataset, colors = source_data(config), class_set(config).colors
+    chosen = np.linspace(0, len(dataset) - 1, min(max(count, 1), len(dataset))).round().astype(int)
+    items = [dataset[int(index)] for index in chosen]
+    columns: list[Column] = [
+        ("image", [denormalize(np.asarray(item["image"]), config.TRAIN.IMG_MEAN) for item in items]),
+        ("labels", [class_colors(np.asarray(item["label"]), colors) for item in items]),
+    ]
+    if "depth" in items[0]:
+        # Inverse depth ranges from 0 to hundreds: the logarithm resolves far and near pixels alike.
+        columns.append(("depth (near is bright)", [heatmap(np.log1p(np.asarray(item["depth"]))) for item in items]))
+    picture = image_grid(columns)
+    return write_atomically(path, lambda handle: picture.save(handle, "PNG"))
