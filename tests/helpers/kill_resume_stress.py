@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import json
 import multiprocessing
 import os
@@ -98,20 +97,23 @@ def _prepare(plan: Plan, note: Path) -> None:
         return
     count = 0
     original_sync, original_replace = os.fsync, os.replace
+    # What is on the disk already survives a kill: only bytes after the last fsync of a file can be missing.
+    durable = {path.stat().st_ino: path.stat().st_size for path in note.parent.rglob("metrics.jsonl")}
 
     def sync(handle: int) -> None:
         nonlocal count
         count += 1
         if count == plan.file and plan.state == "half":
-            with contextlib.suppress(OSError):  # metrics.jsonl is synchronised through a handle that cannot write
-                os.ftruncate(handle, os.fstat(handle).st_size // 2)
+            os.ftruncate(handle, (durable.get(os.fstat(handle).st_ino, 0) + os.fstat(handle).st_size) // 2)
             kill_at("a file half-written")
         original_sync(handle)
+        durable[os.fstat(handle).st_ino] = os.fstat(handle).st_size
 
     def replace(source: Any, target: Any) -> None:
         if count == plan.file and plan.state == "whole":
             kill_at(f"before renaming {_kind(target)}")
         original_replace(source, target)
+        durable.pop(os.stat(target).st_ino, None)  # renamed over its target: done, and inodes are reused
         if count == plan.file and plan.state == "renamed":
             kill_at(f"after renaming {_kind(target)}")
 
