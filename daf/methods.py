@@ -22,6 +22,7 @@ from daf.interaction import depth_aware_map
 from daf.loss import berhu, greatest_error
 from daf.model.dada import DeeplabV2DADA
 from daf.model.deeplabv2_depth import DeeplabV2Depth
+from daf.self_training import self_training_method
 
 
 def _losses(prediction: Prediction, batch: Batch) -> Losses:
@@ -104,3 +105,4 @@ def register_methods() -> None:
     )
     register_method("DAF", partial(depth_aware_method, "DAF"))
     register_method("DADA", partial(depth_aware_method, "DADA"))
+    register_method("SelfTraining", self_training_method)

@@ -165,7 +165,9 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """Training."""
 
-    DA_METHOD: Annotated[Text, AfterValidator(_method)] = key("DAF", "DAF, DADA, AdvEnt, MinEnt or SourceOnly")
+    DA_METHOD: Annotated[Text, AfterValidator(_method)] = key(
+        "DAF", "DAF, DADA, AdvEnt, MinEnt, SourceOnly or SelfTraining"
+    )
     SET_SOURCE: PathText = key("all", "split of the source")
     SET_TARGET: Text = key("train", "split of the target")
     BATCH_SIZE_SOURCE: int = key(1, "labelled images of a batch", ge=1)
@@ -282,6 +284,98 @@ class RankConfig(Section):
     LAMBDA1: Number = key(0.66, "share of the target that becomes the easy half", ge=0.0, le=1.0)
 
 
+class SelfTrainingConfig(Section):
+    """TRAIN.DA_METHOD: SelfTraining, a student that learns from the pseudo labels of its own moving average."""
+
+    START: int = key(0, "iteration of the first pseudo labels; before it the source alone trains", ge=0, earlier=[0])
+    ALPHA: Number = key(
+        0.999,
+        "weight of the teacher's past: teacher = a teacher + (1 - a) student, a = min(1 - 1 / (t + 1), ALPHA)",
+        ge=0.0,
+        lt=1.0,
+        earlier=[0.999],
+    )
+    THRESHOLD: Number = key(
+        0.968, "probability from which a pseudo label is confident", ge=0.0, le=1.0, earlier=[0.968]
+    )
+    WEIGHT: Literal["share", "confidence", "class"] = key(
+        "share",
+        """weight of a pseudo label. share: the image's share of confident pixels, for all its pixels (DACS); confidence:
+        1 for confident pixels, else 0; class: the share of confident pixels among the image's pixels of that class""",
+        earlier=["share"],
+    )
+    TEACHER_STATISTICS: Literal["batch", "target"] = key(
+        "batch",
+        """batch norms of the teacher. batch: the target batch's own statistics (as published); target: running
+        statistics of the target alone, moved by a pass without gradient over the target batch in every iteration""",
+        earlier=["batch"],
+    )
+    STATISTICS_MOMENTUM: Number = key(0.05, "of these running statistics", gt=0.0, le=1.0, earlier=[0.05])
+    MIX: bool = key(
+        True,
+        "paste half of a source image's classes into the target image (ClassMix); false: target alone",
+        earlier=[True],
+    )
+    LAMBDA_MIX: Number = key(
+        1.0, "weight of the loss on the mixed image; 0: batch norms see the target, a control", ge=0.0, earlier=[1.0]
+    )
+    MASK_RATIO: Number = key(
+        0.0,
+        "share of masked blocks in a further pass on the target (MIC: 0.7); 0: no such pass",
+        ge=0.0,
+        lt=1.0,
+        earlier=[0.0],
+    )
+    MASK_BLOCK: int = key(64, "side of a masked block in pixels of the network's input", ge=1, earlier=[64])
+    LAMBDA_MASK: Number = key(1.0, "weight of the masked pass's loss", ge=0.0, earlier=[1.0])
+    STRONG: bool = key(True, "colour jitter and blur of the mixed and the masked image", earlier=[True])
+    IGNORE_TOP: Number = key(
+        0.0, "share of the target's rows at the top whose pseudo labels do not count", ge=0.0, le=1.0, earlier=[0.0]
+    )
+    IGNORE_BOTTOM: Number = key(0.0, "likewise at the bottom (the own bonnet)", ge=0.0, le=1.0, earlier=[0.0])
+    SCORED: Literal["student", "teacher"] = key("student", "which network the checkpoints hold", earlier=["student"])
+    ADVERSARY: bool = key(
+        False,
+        "also align the domains by a discriminator (depth-aware maps where the network has a depth head), one more pass",
+        earlier=[False],
+    )
+
+
+class DepthConfig(Section):
+    """Depth that guides self-training. Each idea is independent; all need a network with a depth head."""
+
+    ORDER: bool = key(
+        False,
+        """paste a source pixel only where it is nearer than the target's pixel: log inverse depths compare, after their
+        medians on the road agree""",
+        earlier=[False],
+    )
+    MARGIN: Number = key(
+        0.15, "of ORDER, in log inverse depth: how much farther a pasted pixel may be", ge=0.0, earlier=[0.15]
+    )
+    MIX_LOSS: Number = key(
+        0.0,
+        "weight of the depth loss on the mixed image (source truth where pasted, else the teacher's)",
+        ge=0.0,
+        earlier=[0.0],
+    )
+    PRIOR: Number = key(
+        0.0,
+        "exponent of p(class | depth) / p(class), learnt on the source, on the teacher's probabilities",
+        ge=0.0,
+        earlier=[0.0],
+    )
+    MASKED: Number = key(
+        0.0, "weight of the depth loss of the masked pass against the teacher's depth", ge=0.0, earlier=[0.0]
+    )
+    TARGET: Literal["predicted", "permuted", "mean", "constant", "file"] = key(
+        "predicted",
+        """the target's depth: the teacher's; or controls: that of another target image (drawn by seed), the mean map, a
+        constant; or files of the data set (Cityscapes' disparity, another network's maps)""",
+        earlier=["predicted"],
+    )
+
+
 class TestConfig(Section):
     """Evaluation."""
 
@@ -348,4 +442,6 @@ class Config(Section):
     TRAIN: TrainConfig = Field(default_factory=TrainConfig)
     ISL: IslConfig = Field(default_factory=IslConfig)
     RANK: RankConfig = Field(default_factory=RankConfig)
+    SELF_TRAINING: SelfTrainingConfig = Field(default_factory=SelfTrainingConfig)
+    DEPTH: DepthConfig = Field(default_factory=DepthConfig)
     TEST: TestConfig = Field(default_factory=TestConfig, json_schema_extra={"affects_training": False})

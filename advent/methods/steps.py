@@ -77,6 +77,21 @@ class GlobalMaxLoss:
         return self.losses(prediction, batch)
 
 
+class MethodState(nn.Module):
+    """What a method keeps beside the network: parameters and buffers, saved with the run's resume state.
+
+    Its buffers are averaged over micro-batches and processes as batch-norm statistics are, and restored when an
+    iteration is skipped.
+    """
+
+    def begin(self, net: nn.Module, iteration: int) -> None:
+        """Called once before an iteration's step, with the network under training."""
+
+    def scored(self, net: nn.Module) -> nn.Module:
+        """The network that checkpoints hold and evaluations score."""
+        return net
+
+
 @dataclass(frozen=True)
 class Method:
     """An adaptation method: its step and the settings that the step reads.
@@ -85,6 +100,7 @@ class Method:
     `half_disc_loss`: each domain's discriminator loss is halved (AdvEnt, IDA) or not (DADA, DAF).
     `include_last_iter`: iterations run 0..EARLY_STOP instead of 0..EARLY_STOP-1.
     `needs_depth`: requires a network with a depth head. `multi_level`: trains the auxiliary output.
+    `state`: makes what the method keeps beside the network (a teacher), from the network under training.
     """
 
     name: str
@@ -95,6 +111,7 @@ class Method:
     include_last_iter: bool = False
     needs_depth: bool = False
     multi_level: bool = False
+    state: Callable[[nn.Module], MethodState] | None = None
 
     @property
     def adversarial(self) -> bool:
@@ -112,7 +129,8 @@ class StepContext:
     """Networks, loss weights and precision of a training step.
 
     `weights`: loss name -> lambda; a loss without an entry has weight 1. `scale` is applied to every loss before
-    `backward` (float16 loss scaling). `amp_dtype`: autocast type, None for full precision.
+    `backward` (float16 loss scaling). `amp_dtype`: autocast type, None for full precision. `state`: what the method
+    keeps beside the network, if anything. `iteration`: the current one.
     """
 
     net: nn.Module
@@ -122,11 +140,17 @@ class StepContext:
     weights: Mapping[str, float] = field(default_factory=dict)
     amp_dtype: torch.dtype | None = None
     scale: Callable[[Tensor], Tensor] = lambda loss: loss
+    state: MethodState | None = None
+    iteration: int = 0
 
     def predict(self, images: Tensor) -> Prediction:
         """Forward pass under autocast (`amp_dtype`); outputs are resized to the images and cast to their precision."""
+        return self.predict_with(self.net, images)
+
+    def predict_with(self, net: nn.Module, images: Tensor) -> Prediction:
+        """`predict` with another network, such as a teacher."""
         with autocast(images.device, self.amp_dtype):
-            outputs = self.net(images)
+            outputs = net(images)
         return Prediction(*outputs).each(lambda x: self._at_size(x, images))
 
     def discriminate(self, level: str, domain_map: Tensor) -> Tensor:
@@ -182,8 +206,13 @@ def adversarial_step(context: StepContext, source: Batch, target: Batch | None) 
     losses, on_source = supervised_backward(context, source)
     source_maps = domain_maps(on_source, context.method.source_map)
     del on_source  # frees the logits before the target's pass; only the maps are needed
-    on_target = context.predict(target["image"])
-    target_maps = domain_maps(on_target, context.method.target_map)
+    return losses | align(context, source_maps, target["image"])
+
+
+def align(context: StepContext, source_maps: Mapping[str, Tensor], target_images: Tensor) -> Losses:
+    """The adversarial losses of both domains' maps, and their gradients on network and discriminators."""
+    losses: Losses = {}
+    target_maps = domain_maps(context.predict(target_images), context.method.target_map)
     gradients = []
     for level, target_map in target_maps.items():
         suffix = "" if level == "main" else f"_{level}"

@@ -25,7 +25,7 @@ from advent.utils.loss import valid_pixels
 
 def accumulated_step(
     context: StepContext,
-    net: nn.Module,
+    networks: Sequence[nn.Module],
     optimizers: Mapping[str, torch.optim.Optimizer],
     sources: Sequence[Batch],
     targets: Sequence[Batch | None],
@@ -33,17 +33,18 @@ def accumulated_step(
     """Run the method's step on this process's micro-batches, then average over the micro-batches of all processes.
 
     Every process must pass the same number of micro-batches, all of one size. Returns the averaged losses; leaves the
-    averaged gradients on the parameters.
+    averaged gradients on the parameters, and the averaged changes of the buffers on `networks`.
     """
     count = len(sources) * distributed.world_size()
-    before = [buffer.clone() for buffer in net.buffers()]
+    buffers = [buffer for net in networks for buffer in net.buffers()]
+    before = [buffer.clone() for buffer in buffers]
     sources = _global_maxima(context, _with_global_counts(sources, count))
-    statistics = [buffer for buffer in net.buffers() if buffer.is_floating_point()]
+    statistics = [buffer for buffer in buffers if buffer.is_floating_point()]
     old = [buffer for buffer in before if buffer.is_floating_point()]
     changes = [torch.zeros_like(buffer) for buffer in old]
     losses: Losses = {}
     for source, target in zip(sources, targets, strict=True):
-        _restore_buffers(net, before)  # every part updates the same initial statistics, as every process does
+        _restore(buffers, before)  # every part updates the same initial statistics, as every process does
         for name, loss in context.method.step(context, source, target).items():
             losses[name] = losses[name] + loss if name in losses else loss
         for total, buffer, kept in zip(changes, statistics, old, strict=True):
@@ -92,6 +93,6 @@ def _global_maxima(context: StepContext, sources: Sequence[Batch]) -> Sequence[B
 
 
 @torch.no_grad()
-def _restore_buffers(net: nn.Module, before: Sequence[Tensor]) -> None:
-    for buffer, kept in zip(net.buffers(), before, strict=True):
+def _restore(buffers: Sequence[Tensor], before: Sequence[Tensor]) -> None:
+    for buffer, kept in zip(buffers, before, strict=True):
         buffer.copy_(kept)

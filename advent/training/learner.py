@@ -63,12 +63,13 @@ class Learner:
             weights,
             AMP_DTYPES[train.AMP],
             self.scale,
+            method.state(net) if method.state else None,
         )
         self.optimizers: dict[str, torch.optim.Optimizer] = {"net": network_optimizer(net, train)}
         for level, discriminator in discriminators.items():
             self.optimizers[f"discriminator_{level}"] = discriminator_optimizer(discriminator, train)
         self._guard = Guard(
-            net, {GRADIENTS[name]: optimizer for name, optimizer in self.optimizers.items()}, self.scale
+            [*self._networks], {GRADIENTS[name]: optimizer for name, optimizer in self.optimizers.items()}, self.scale
         )
 
     def rates(self, iteration: int) -> dict[str, float]:
@@ -91,6 +92,9 @@ class Learner:
         self.rates(iteration)
         for optimizer in self.optimizers.values():
             optimizer.zero_grad(set_to_none=True)
+        self.context.iteration = iteration
+        if self.context.state is not None:
+            self.context.state.begin(self.net, iteration)
         self._guard.snapshot_buffers()
         values = self._guard.unscale_and_check(self._step(_listed(source), _listed(target)))
         self._guard.step_if_finite(values)
@@ -99,11 +103,23 @@ class Learner:
     def _step(self, sources: Sequence[Batch], targets: Sequence[Batch]) -> Losses:
         if len(sources) == distributed.world_size() == 1:
             return self.method.step(self.context, sources[0], targets[0] if targets else None)
-        return accumulated_step(self.context, self.net, self.optimizers, sources, targets or [None] * len(sources))
+        return accumulated_step(
+            self.context, self._networks, self.optimizers, sources, targets or [None] * len(sources)
+        )
+
+    @property
+    def scored(self) -> nn.Module:
+        """The network that checkpoints hold and evaluations score."""
+        return self.net if self.context.state is None else self.context.state.scored(self.net)
+
+    @property
+    def _networks(self) -> list[nn.Module]:
+        """The modules whose buffers an iteration changes."""
+        return [self.net] if self.context.state is None else [self.net, self.context.state]
 
     def broadcast_weights(self) -> None:
-        """Copy rank 0's network and discriminator weights to every process."""
-        networks = (self.net, self.context.discriminators)
+        """Copy rank 0's weights to every process."""
+        networks = (*self._networks, self.context.discriminators)
         distributed.broadcast([tensor for network in networks for tensor in network.state_dict().values()])
 
     def state_dict(self) -> dict[str, Any]:
@@ -113,6 +129,7 @@ class Learner:
             "discriminators": self.context.discriminators.state_dict(),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scale": self.scale.state_dict(),
+            **({"method": self.context.state.state_dict()} if self.context.state is not None else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -122,6 +139,8 @@ class Learner:
         for name, optimizer in self.optimizers.items():
             optimizer.load_state_dict(state["optimizers"][name])
         self.scale.load_state_dict(state.get("scale", {}))
+        if self.context.state is not None:
+            self.context.state.load_state_dict(state["method"])
 
 
 def _listed(batches: Batch | Sequence[Batch] | None) -> Sequence[Batch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,15 +19,18 @@ class Guard:
     """
 
     def __init__(
-        self, net: nn.Module, optimizers: Mapping[str, torch.optim.Optimizer], scale: LossScale | None = None
+        self,
+        networks: Sequence[nn.Module],
+        optimizers: Mapping[str, torch.optim.Optimizer],
+        scale: LossScale | None = None,
     ) -> None:
-        self.net, self.optimizers, self.scale = net, optimizers, scale
+        self.networks, self.optimizers, self.scale = networks, optimizers, scale
         self._statistics: list[tuple[Tensor, Tensor]] = []
 
     @torch.no_grad()
     def snapshot_buffers(self) -> None:
-        """Save the batch-norm statistics, which the forward pass updates."""
-        self._statistics = [(buffer, buffer.clone()) for buffer in self.net.buffers()]
+        """Save the batch-norm statistics and the method's own, which the forward passes update."""
+        self._statistics = [(buffer, buffer.clone()) for net in self.networks for buffer in net.buffers()]
 
     @torch.no_grad()
     def unscale_and_check(self, losses: Mapping[str, Tensor]) -> dict[str, Tensor]:

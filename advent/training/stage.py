@@ -49,7 +49,7 @@ def run_to_end(trainer: Trainer, source: Any, target: Any | None, until: int | N
     config, train, device = trainer.config, trainer.config.TRAIN, trainer.learner.device
     started = time.monotonic()
     if train.EVAL_EVERY and not trainer.hooks:
-        trainer.hooks.append(evaluation_hook(config, trainer.learner.net, device))
+        trainer.hooks.append(evaluation_hook(config, trainer.learner.scored, device))
     if train.TENSORBOARD and train.PICTURES_EVERY:
         trainer.image_loggers = [image_logger(config, trainer.learner, source, target)]
     where = (config.NUM_WORKERS, device, trainer.iteration, train.ACCUMULATE)

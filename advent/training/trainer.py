@@ -211,7 +211,7 @@ class Trainer:
         if not distributed.is_main():
             return
         if self._saved and self._saved[-1] == self.iteration - 1:
-            self.run_dir.save_snapshot(self._saved[-1], self.learner.net)
+            self.run_dir.save_snapshot(self._saved[-1], self.learner.scored)
         keep = self.config.TRAIN.KEEP
         for iteration in self._saved[:-keep] if keep else []:
             (self.run_dir.path / f"model_{iteration}.pth").unlink(missing_ok=True)

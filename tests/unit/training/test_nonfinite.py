@@ -62,7 +62,7 @@ def test_nonfinite_gradient_with_finite_loss_is_skipped():
 
 def test_nonfinite_step_is_skipped_without_fused_kernels():
     layer = torch.nn.Linear(2, 1)
-    guard = Guard(layer, {"gradient": torch.optim.SGD(layer.parameters(), lr=1.0)})
+    guard = Guard([layer], {"gradient": torch.optim.SGD(layer.parameters(), lr=1.0)})
     for loss, moves in ((layer(torch.full((1, 2), math.nan)).sum(), False), (layer(torch.ones(1, 2)).sum(), True)):
         layer.zero_grad()
         before = layer.weight.detach().clone()
