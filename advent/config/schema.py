@@ -254,6 +254,38 @@ class TrainConfig(Section):
     )
 
 
+class AugmentConfig(Section):
+    """Augmentation of training images, with their labels, pseudo labels and depth.
+
+    Off by default: the authors' code has none.
+    """
+
+    FLIP: bool = key(False, "mirror half of the images horizontally", earlier=[False])
+    SCALE: Annotated[list[Number], Field(min_length=2, max_length=2)] = key(
+        [1.0, 1.0],
+        """smallest and largest zoom, drawn log-uniformly: a region of CROP / zoom is cut from the image at its input
+        size and resized to CROP. The region stays inside the image, so the zoom is at least CROP / INPUT_SIZE""",
+        earlier=[[1.0, 1.0]],
+    )
+    CROP: InputSize | None = key(
+        None, "size of the crops, in both domains; null: the domain's input size", earlier=[None]
+    )
+    JITTER: Number = key(
+        0.0,
+        """colour jitter of labelled images with probability 0.8: largest change of brightness, contrast and saturation
+        (factors) and of the hue (share of a full turn)""",
+        ge=0.0,
+        le=0.5,
+        earlier=[0.0],
+    )
+    BLUR: bool = key(False, "blur half of the labelled images by a Gaussian of 0.15 to 1.15 pixels", earlier=[False])
+    DOMAINS: Literal["both", "source"] = key(
+        "both",
+        "domains whose images are mirrored, zoomed and cropped; JITTER and BLUR change labelled images only",
+        earlier=["both"],
+    )
+
+
 class IslConfig(Section):
     """Stage 1, iterative self-learning."""
 
@@ -346,6 +378,7 @@ class Config(Section):
     STAGE: StageConfig = Field(default_factory=StageConfig)
     MODEL: ModelConfig = Field(default_factory=ModelConfig)
     TRAIN: TrainConfig = Field(default_factory=TrainConfig)
+    AUGMENT: AugmentConfig = Field(default_factory=AugmentConfig)
     ISL: IslConfig = Field(default_factory=IslConfig)
     RANK: RankConfig = Field(default_factory=RankConfig)
     TEST: TestConfig = Field(default_factory=TestConfig, json_schema_extra={"affects_training": False})
