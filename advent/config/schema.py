@@ -209,6 +209,22 @@ class TrainConfig(Section):
     DEPTH_POWER: Annotated[list[Annotated[int, Field(ge=0, lt=2**16)]], Field(min_length=2, max_length=2)] = key(
         [1, 1], "power of the depth in the source's and the target's map; the authors' code: [1, 2]"
     )
+    RARE_CLASS_TEMPERATURE: Number = key(
+        0.0,
+        """above 0: rare class sampling of the source. A class is drawn, by softmax((1 - its share of the labelled
+        pixels) / RARE_CLASS_TEMPERATURE), then an image that shows it. DAFormer: 0.01. Not for pseudo labels: ISL and
+        IDA ignore it""",
+        ge=0.0,
+        earlier=[0.0],
+    )
+    RARE_CLASS_SHARE: Number = key(
+        0.003,
+        """share of an image that a drawn class must exceed (where no image has it, any pixel). A crop must exceed twice
+        the share, or is the best of ten""",
+        ge=0.0,
+        le=1.0,
+        earlier=[0.003],
+    )
     MAX_ITERS: int = key(90000, "length of the learning-rate schedule", ge=1)
     EARLY_STOP: int = key(90000, "iteration at which training ends", ge=1)
     SAVE_PRED_EVERY: int = key(2000, "iterations between checkpoints", ge=1)

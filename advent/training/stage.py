@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from advent.build.data import source_data, target_data
+from advent.build.data import rare_class_sampler, source_data, target_data
 from advent.build.network import build_encoder, build_network
 from advent.checkpoints.loading import TORCHVISION_WEIGHTS, load_pretrained
 from advent.checkpoints.provenance import names_digest, provenance, read_provenance
@@ -67,7 +67,8 @@ def training_batches(
 ) -> Iterator[dict[str, Any]]:
     """Infinite augmented batches of a domain, from iteration `start` on. `source` is a stage's labelled images."""
     train, is_source = config.TRAIN, domain == "source"
-    augment = Augmentation(config.AUGMENT, train.RANDOM_SEED, domain)
+    # DAFormer wants 3000 pixels of an image of 1280x760 (0.31 %) and 1500 of a crop of 512x512 (0.57 %).
+    augment = Augmentation(config.AUGMENT, train.RANDOM_SEED, domain, 2 * train.RARE_CLASS_SHARE)
     return infinite_batches(
         dataset,
         train.BATCH_SIZE_SOURCE if is_source else train.BATCH_SIZE_TARGET,
@@ -78,6 +79,7 @@ def training_batches(
         start,
         train.ACCUMULATE,
         augment=augment if augment.used else None,
+        choose=rare_class_sampler(config, dataset) if is_source else None,
     )
 
 
