@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
 from advent.config.class_set import class_set, target_spec
 from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.class_counts import class_counts
 from advent.dataset.resolved_layout import resolve_root
+from advent.dataset.sampling import RareClassSampler
 from advent.dataset.spec import load_spec
+from advent.errors import DataError
 from advent.methods.registry import find_network
+from advent.runtime import distributed
 from advent.utils.paths import CONFIGS
+
+log = logging.getLogger(__name__)
 
 
 def source_data(config: Config) -> StreetDataset:
@@ -75,6 +82,27 @@ def evaluation_data(config: Config, labelled: bool = True) -> StreetDataset:
         with_labels=labelled,
         cache_dir=cache_folder(config),
     )
+
+
+def rare_class_sampler(config: Config, dataset: StreetDataset) -> RareClassSampler | None:
+    """The sampler of TRAIN.RARE_CLASS_TEMPERATURE; None if that is 0, or for pseudo labels, which have no statistics.
+
+    Rank 0 counts the labels' pixels for all processes. Raises DataError if the labels show no class.
+    """
+    train = config.TRAIN
+    if train.RARE_CLASS_TEMPERATURE == 0 or dataset.label_files is None:
+        return None
+    counts = distributed.broadcast_object(lambda: class_counts(dataset, cache_folder(config)))
+    if not counts.any():
+        raise DataError(f"{dataset.spec.name}: its labels show none of the classes of {dataset.classes.name}")
+    width, height = train.INPUT_SIZE_SOURCE
+    sampler = RareClassSampler(
+        counts, width * height, train.RARE_CLASS_TEMPERATURE, train.RARE_CLASS_SHARE, train.RANDOM_SEED
+    )
+    rates = zip(sampler.classes, sampler.probabilities, strict=True)
+    shown = ", ".join(f"{dataset.classes.names[train_id]} {100 * rate:.1f} %" for train_id, rate in rates)
+    log.info("rare class sampling of %s: %s", dataset.spec.name, shown)
+    return sampler
 
 
 def cache_folder(config: Config) -> Path | None:

@@ -247,6 +247,7 @@ def check(config: Config, where: str) -> None:
             f"{where}: TRAIN.EARLY_STOP: {train.EARLY_STOP} is after the end of the schedule, TRAIN.MAX_ITERS: "
             f"{train.MAX_ITERS}; lower one or raise the other"
         )
+    _check_augmentation(config, where)
     if test.MODE == "single" and not (test.RESTORE_FROM or test.ENSEMBLE):
         raise ConfigError(f"{where}: TEST.MODE: single needs a checkpoint: TEST.RESTORE_FROM=FILE")
     if test.WEIGHTS and len(test.WEIGHTS) != len(test.ENSEMBLE):
@@ -255,3 +256,24 @@ def check(config: Config, where: str) -> None:
         )
     if not test.SCALES or min(test.SCALES) < 0.1 or max(test.SCALES) > 4:
         raise ConfigError(f"{where}: TEST.SCALES: {test.SCALES}: want at least one scale, each between 0.1 and 4")
+
+
+def _check_augmentation(config: Config, where: str) -> None:
+    """Crops fit into the images of both domains at some zoom. Raises ConfigError."""
+    (low, high), crop = config.AUGMENT.SCALE, config.AUGMENT.CROP
+    if not 0.1 <= low <= high <= 10:
+        raise ConfigError(f"{where}: AUGMENT.SCALE: {[low, high]}: want the smaller zoom first, both from 0.1 to 10")
+    for name in ("INPUT_SIZE_SOURCE", "INPUT_SIZE_TARGET"):
+        width, height = getattr(config.TRAIN, name)
+        crop_width, crop_height = crop or (width, height)
+        if crop_width > width or crop_height > height:
+            raise ConfigError(
+                f"{where}: AUGMENT.CROP: {crop} is larger than TRAIN.{name}: {[width, height]}; lower CROP or raise "
+                f"{name}"
+            )
+        smallest = max(crop_width / width, crop_height / height)
+        if high < smallest:
+            raise ConfigError(
+                f"{where}: AUGMENT.SCALE: {[low, high]}: a crop of {crop_width}x{crop_height} from TRAIN.{name} "
+                f"{[width, height]} needs a zoom of at least {smallest:.3g}; raise SCALE or lower CROP"
+            )

@@ -211,6 +211,22 @@ class TrainConfig(Section):
     DEPTH_POWER: Annotated[list[Annotated[int, Field(ge=0, lt=2**16)]], Field(min_length=2, max_length=2)] = key(
         [1, 1], "power of the depth in the source's and the target's map; the authors' code: [1, 2]"
     )
+    RARE_CLASS_TEMPERATURE: Number = key(
+        0.0,
+        """above 0: rare class sampling of the source. A class is drawn, by softmax((1 - its share of the labelled
+        pixels) / RARE_CLASS_TEMPERATURE), then an image that shows it. DAFormer: 0.01. Not for pseudo labels: ISL and
+        IDA ignore it""",
+        ge=0.0,
+        earlier=[0.0],
+    )
+    RARE_CLASS_SHARE: Number = key(
+        0.003,
+        """share of an image that a drawn class must exceed (where no image has it, any pixel). A crop must exceed twice
+        the share, or is the best of ten""",
+        ge=0.0,
+        le=1.0,
+        earlier=[0.003],
+    )
     MAX_ITERS: int = key(90000, "length of the learning-rate schedule", ge=1)
     EARLY_STOP: int = key(90000, "iteration at which training ends", ge=1)
     SAVE_PRED_EVERY: int = key(2000, "iterations between checkpoints", ge=1)
@@ -253,6 +269,38 @@ class TrainConfig(Section):
         "steps with non-finite losses or gradients that are skipped before the run ends",
         ge=0,
         affects_training=False,
+    )
+
+
+class AugmentConfig(Section):
+    """Augmentation of training images, with their labels, pseudo labels and depth.
+
+    Off by default: the authors' code has none.
+    """
+
+    FLIP: bool = key(False, "mirror half of the images horizontally", earlier=[False])
+    SCALE: Annotated[list[Number], Field(min_length=2, max_length=2)] = key(
+        [1.0, 1.0],
+        """smallest and largest zoom, drawn log-uniformly: a region of CROP / zoom is cut from the image at its input
+        size and resized to CROP. The region stays inside the image, so the zoom is at least CROP / INPUT_SIZE""",
+        earlier=[[1.0, 1.0]],
+    )
+    CROP: InputSize | None = key(
+        None, "size of the crops, in both domains; null: the domain's input size", earlier=[None]
+    )
+    JITTER: Number = key(
+        0.0,
+        """colour jitter of labelled images with probability 0.8: largest change of brightness, contrast and saturation
+        (factors) and of the hue (share of a full turn)""",
+        ge=0.0,
+        le=0.5,
+        earlier=[0.0],
+    )
+    BLUR: bool = key(False, "blur half of the labelled images by a Gaussian of 0.15 to 1.15 pixels", earlier=[False])
+    DOMAINS: Literal["both", "source"] = key(
+        "both",
+        "domains whose images are mirrored, zoomed and cropped; JITTER and BLUR change labelled images only",
+        earlier=["both"],
     )
 
 
@@ -440,6 +488,7 @@ class Config(Section):
     STAGE: StageConfig = Field(default_factory=StageConfig)
     MODEL: ModelConfig = Field(default_factory=ModelConfig)
     TRAIN: TrainConfig = Field(default_factory=TrainConfig)
+    AUGMENT: AugmentConfig = Field(default_factory=AugmentConfig)
     ISL: IslConfig = Field(default_factory=IslConfig)
     RANK: RankConfig = Field(default_factory=RankConfig)
     SELF_TRAINING: SelfTrainingConfig = Field(default_factory=SelfTrainingConfig)

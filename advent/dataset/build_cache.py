@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +11,7 @@ from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.cache import Cache
 from advent.errors import ConfigError, DataError
 from advent.runtime.lock import FolderLock
-from advent.runtime.progress import Progress
+from advent.runtime.progress import in_threads
 from advent.utils.serialization import is_temporary
 
 log = logging.getLogger(__name__)
@@ -49,7 +46,7 @@ def fill_cache(dataset: StreetDataset, workers: int = 0) -> Filled:
         missing = _missing(dataset, cache, workers)
         _check_room(dataset, cache, missing)
         cache.begin()
-        _each(lambda index: _make(dataset, cache, index), missing, f"cache {cache.folder.name}", workers)
+        in_threads(lambda index: _make(dataset, cache, index), missing, f"cache {cache.folder.name}", workers)
     finally:
         lock.release()
     size = sum(cache.path(name).stat().st_size for name in dataset.names)
@@ -69,7 +66,7 @@ def _missing(dataset: StreetDataset, cache: Cache, workers: int) -> list[int]:
     def is_valid(index: int) -> bool:
         return cache.read(dataset.names[index], dataset.files(index)) is not None
 
-    checked = _each(is_valid, cached, f"check {cache.folder.name}", workers)
+    checked = in_threads(is_valid, cached, f"check {cache.folder.name}", workers)
     return sorted(set(range(len(dataset))) - {index for index, valid in checked.items() if valid})
 
 
@@ -89,18 +86,3 @@ def _check_room(dataset: StreetDataset, cache: Cache, missing: list[int]) -> Non
 
 def _parent(path: Path) -> Path:
     return next(parent for parent in path.absolute().parents if parent.is_dir())
-
-
-def _each(work: Callable[[int], bool], indices: list[int], title: str, workers: int) -> dict[int, bool]:
-    """Run `work` on every index in threads, with a progress bar; the first error stops it."""
-    done: dict[int, bool] = {}
-    pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
-    try:
-        with Progress(title, len(indices)) as progress:
-            jobs = {pool.submit(work, index): index for index in indices}
-            for job in as_completed(jobs):
-                done[jobs[job]] = job.result()
-                progress.step()
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return done

@@ -5,78 +5,56 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import chain, islice
 from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, Subset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, Subset, default_collate, get_worker_info
 
+from advent.dataset.augment import Augmentation, zoomed_depth
 from advent.dataset.base_dataset import StreetDataset, network_depth, network_images
+from advent.dataset.sampling import Draw, InfiniteBatchSampler
 from advent.errors import DataError, UserError
 from advent.runtime import distributed
 from advent.runtime.signals import ignore_in_worker
 
+__all__ = ["InfiniteBatchSampler", "batch_to_device", "infinite_batches", "load_batches", "sequential_batches"]
+
 log = logging.getLogger(__name__)
+Indices = Sequence[int] | Sequence[Draw]  # of one batch
 THREADS = 4  # reading threads per worker
 warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # `_check_workers` names the key
 SHARED_MEMORY = "the shared memory (/dev/shm) used by data workers is full"
 MORE_SHARED_MEMORY = "in Docker start with --shm-size=1g or --ipc=host; else lower NUM_WORKERS (0 needs none)"
 
 
-class InfiniteBatchSampler(Sampler[list[int]]):
-    """Infinite batches of indices: one seeded permutation per epoch; batches may span two epochs.
+class _CollectErrors(Dataset):
+    """Reads batches of compact items. Returns user errors as values: raised in a worker, they would print a page.
 
-    The order depends only on (length, batch size, seed), so a run resumed at iteration i gets the same batches as an
-    uninterrupted one. An iteration's batch consists of `parts` micro-batches of `batch_size`; the sampler yields
-    `count` of them, starting with number `first`: those of one process. All parts together equal the batch of a single
-    process.
+    The items of draws are augmented and carry their `position`.
     """
 
-    def __init__(
-        self, length: int, batch_size: int, seed: int, start: int = 0, *, parts: int = 1, first: int = 0, count: int = 1
-    ) -> None:
-        self.length, self.batch_size, self.seed, self.start = length, batch_size, seed, start
-        self.parts, self.first, self.count = parts, first, count
-
-    def order(self, epoch: int) -> list[int]:
-        """The permutation of one epoch."""
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
-        return torch.randperm(self.length, generator=generator).tolist()
-
-    def __iter__(self) -> Iterator[list[int]]:
-        part = self.start * self.parts + self.first
-        epoch, order = -1, []
-        while True:
-            for micro_batch in range(part, part + self.count):
-                batch = []
-                for position in range(micro_batch * self.batch_size, (micro_batch + 1) * self.batch_size):
-                    if position // self.length != epoch:
-                        epoch = position // self.length
-                        order = self.order(epoch)
-                    batch.append(order[position % self.length])
-                yield batch
-            part += self.parts
-
-
-class _CollectErrors(Dataset):
-    """Reads batches of compact items. Returns user errors as values: raised in a worker, they would print a page."""
-
-    def __init__(self, dataset: Any, threads: int) -> None:
-        self.dataset, self.threads = dataset, threads
+    def __init__(self, dataset: Any, threads: int, augment: Augmentation | None) -> None:
+        self.dataset, self.threads, self.augment = dataset, threads, augment
         self._pool: ThreadPoolExecutor | None = None  # created in the worker: threads do not survive a fork
 
-    def __getitems__(self, batches: Sequence[Sequence[int]]) -> list[list[Any]]:
+    def __getitems__(self, batches: Sequence[Indices]) -> list[list[Any]]:
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.threads)
         items = self._pool.map(self._item, [index for batch in batches for index in batch])
         return [list(islice(items, len(batch))) for batch in batches]
 
-    def _item(self, index: int) -> Any:
+    def _item(self, index: int | Draw) -> Any:
         try:
-            return _get_uint8(self.dataset, index)
+            if not isinstance(index, Draw):
+                return _get_uint8(self.dataset, index)
+            item = _get_uint8(self.dataset, index.index)
+            if self.augment is not None:
+                item = self.augment(item, index)
+            return {**item, "position": index.position}
         except UserError as error:
             return error
 
@@ -120,18 +98,23 @@ def lost_worker(error: RuntimeError) -> str | None:
 
 
 def load_batches(
-    dataset: Any, workers: int, device: torch.device, batches: Iterable[Sequence[int]]
+    dataset: Any,
+    workers: int,
+    device: torch.device,
+    batches: Iterable[Indices],
+    augment: Augmentation | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Load batches of a StreetDataset, or a Subset of one, onto a device, with images as network input.
 
-    `batches`: the indices of each. Every worker reads with THREADS threads (PNG decoding releases the GIL) and
-    prefetches one group of batches, so shared memory contains at most `workers` + 1 groups. Images are transferred as
+    `batches`: the indices or draws of each. Batches of draws have `position`, (B,) int64 on the CPU; `augment` changes
+    their items. Every worker reads with THREADS threads (PNG decoding releases the GIL) and prefetches one group of
+    batches, so shared memory contains at most `workers` + 1 groups. Images are transferred as
     uint8, depth as the file's 16 bits; both become float32 on the device. On CUDA the copy is asynchronous. A user
     error in a worker is raised here as a one-line DataError.
     """
     _check_workers(workers)
     groups = DataLoader(
-        _CollectErrors(dataset, THREADS if workers else 1),
+        _CollectErrors(dataset, THREADS if workers else 1, augment),
         num_workers=workers,
         collate_fn=_collate_each,
         batch_sampler=_Groups(batches, THREADS if workers else 1),
@@ -153,6 +136,8 @@ def load_batches(
             moved["depth"] = network_depth(moved["depth"], table)
         if "depth" in moved and base.depth_has_gaps:
             moved["depth_known"] = moved["depth"] > 0
+        if "zoom" in moved:
+            moved["depth"] = zoomed_depth(moved["depth"], moved.pop("zoom"))
         yield moved
 
 
@@ -175,11 +160,11 @@ def sequential_batches(length: int, batch_size: int) -> list[range]:
 class _Groups:
     """Groups of batches that a worker reads together: about `images` images, at least one batch."""
 
-    def __init__(self, batches: Iterable[Sequence[int]], images: int) -> None:
+    def __init__(self, batches: Iterable[Indices], images: int) -> None:
         self.batches, self.images = batches, images
 
-    def __iter__(self) -> Iterator[list[Sequence[int]]]:
-        group: list[Sequence[int]] = []
+    def __iter__(self) -> Iterator[list[Indices]]:
+        group: list[Indices] = []
         for batch in self.batches:
             group.append(batch)
             if len(batch) * (len(group) + 1) > self.images:
@@ -201,19 +186,35 @@ def _base_dataset(dataset: StreetDataset | Subset[Any]) -> StreetDataset:
 
 
 def batch_to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Move a batch's tensors to the device, asynchronously on CUDA. Other values stay unchanged."""
+    """Move a batch's tensors to the device, asynchronously on CUDA. Other values stay unchanged.
+
+    So does `position`: it seeds random numbers on the CPU, and reading it from a device would wait for the device.
+    """
     # On other devices the source may be freed before it is copied (MPS from pageable memory).
     non_blocking = device.type == "cuda"
-    return {k: v.to(device, non_blocking=non_blocking) if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
+    tensors = {k: v for k, v in batch.items() if isinstance(v, torch.Tensor) and k != "position"}
+    return {**batch, **{k: v.to(device, non_blocking=non_blocking) for k, v in tensors.items()}}
 
 
 def infinite_batches(
-    dataset: Any, batch_size: int, seed: int, workers: int, device: torch.device, start: int = 0, accumulate: int = 1
+    dataset: Any,
+    batch_size: int,
+    seed: int,
+    workers: int,
+    device: torch.device,
+    start: int = 0,
+    accumulate: int = 1,
+    *,
+    augment: Augmentation | None = None,
+    choose: Callable[[int], Draw] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Infinite batches of this process on `device`: `accumulate` per iteration, starting at iteration `start`.
 
-    The workers run as long as the iterator exists.
+    `choose`: position -> draw, instead of a permutation of all images per epoch. The workers run as long as the
+    iterator exists.
     """
     parts, first = accumulate * distributed.world_size(), accumulate * distributed.rank()
-    sampler = InfiniteBatchSampler(len(dataset), batch_size, seed, start, parts=parts, first=first, count=accumulate)
-    return load_batches(dataset, workers, device, sampler)
+    sampler = InfiniteBatchSampler(
+        len(dataset), batch_size, seed, start, parts=parts, first=first, count=accumulate, choose=choose
+    )
+    return load_batches(dataset, workers, device, sampler, augment)

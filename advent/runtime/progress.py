@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -57,3 +59,21 @@ def with_progress(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         for item in items:
             yield item
             progress.step()
+
+
+def in_threads(work: Callable[[int], T], indices: Sequence[int], what: str, threads: int = 0) -> dict[int, T]:
+    """index -> result of `work` on every index, in threads, with progress; the first error stops it.
+
+    `threads`: 0 for one per core.
+    """
+    done: dict[int, T] = {}
+    pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
+    try:
+        with Progress(what, len(indices)) as progress:
+            jobs = {pool.submit(work, index): index for index in indices}
+            for job in as_completed(jobs):
+                done[jobs[job]] = job.result()
+                progress.step()
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return done

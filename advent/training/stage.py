@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from advent.build.data import source_data, target_data
+import torch
+
+from advent.build.data import rare_class_sampler, source_data, target_data
 from advent.build.network import build_encoder, build_network
 from advent.checkpoints.loading import TORCHVISION_WEIGHTS, load_pretrained
 from advent.checkpoints.provenance import names_digest, provenance, read_provenance
 from advent.checkpoints.run_dir import RunDir
 from advent.config.loading import config_digest, dump_config
 from advent.config.schema import Config
+from advent.dataset.augment import Augmentation
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.loader import infinite_batches
 from advent.doctor.check import sanity_check
@@ -52,15 +55,32 @@ def run_to_end(trainer: Trainer, source: Any, target: Any | None, until: int | N
         trainer.hooks.append(evaluation_hook(config, trainer.learner.scored, device))
     if train.TENSORBOARD and train.PICTURES_EVERY:
         trainer.image_loggers = [image_logger(config, trainer.learner, source, target)]
-    where = (config.NUM_WORKERS, device, trainer.iteration, train.ACCUMULATE)
-    batches_src = infinite_batches(source, train.BATCH_SIZE_SOURCE, train.RANDOM_SEED, *where)
-    batches_trg = None
-    if target is not None:
-        seed_trg = train.RANDOM_SEED + 1  # else two data sets of one size would be read in the same order
-        batches_trg = infinite_batches(target, train.BATCH_SIZE_TARGET, seed_trg, *where)
+    batches_src = training_batches(config, source, "source", device, trainer.iteration)
+    batches_trg = training_batches(config, target, "target", device, trainer.iteration) if target is not None else None
     trainer.run(batches_src, batches_trg, until)
     if final:
         finish(trainer, time.monotonic() - started)
+
+
+def training_batches(
+    config: Config, dataset: StreetDataset, domain: str, device: torch.device, start: int
+) -> Iterator[dict[str, Any]]:
+    """Infinite augmented batches of a domain, from iteration `start` on. `source` is a stage's labelled images."""
+    train, is_source = config.TRAIN, domain == "source"
+    # DAFormer wants 3000 pixels of an image of 1280x760 (0.31 %) and 1500 of a crop of 512x512 (0.57 %).
+    augment = Augmentation(config.AUGMENT, train.RANDOM_SEED, domain, 2 * train.RARE_CLASS_SHARE)
+    return infinite_batches(
+        dataset,
+        train.BATCH_SIZE_SOURCE if is_source else train.BATCH_SIZE_TARGET,
+        # Another seed for the target: else two data sets of one size would be read in the same order.
+        train.RANDOM_SEED if is_source else train.RANDOM_SEED + 1,
+        config.NUM_WORKERS,
+        device,
+        start,
+        train.ACCUMULATE,
+        augment=augment if augment.used else None,
+        choose=rare_class_sampler(config, dataset) if is_source else None,
+    )
 
 
 def finish(trainer: Trainer, seconds: float) -> None:

@@ -149,9 +149,9 @@ def test_an_iteration_has_the_images_of_one_process(images, batch, processes, ac
     ]
     seen = []
     for _ in range(4):
-        indices = [index for sampler in samplers for _ in range(accumulate) for index in next(sampler)]
-        assert indices == next(whole)
-        seen += indices
+        draws = [draw for sampler in samplers for _ in range(accumulate) for draw in next(sampler)]
+        assert draws == next(whole)
+        seen += [draw.index for draw in draws]
     if start == 0:
         assert all(
             sorted(seen[at : at + images]) == list(range(images)) for at in range(0, len(seen) - images + 1, images)

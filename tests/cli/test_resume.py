@@ -19,10 +19,13 @@ STAGE_0 = [
     (train, "quick:daf", "daf", [f"TRAIN.DA_METHOD={m}", f"MODEL.NAME={NETWORKS.get(m, 'DeepLabv2')}"])
     for m in ("DAF", "DADA", "AdvEnt", "MinEnt", "SourceOnly")
 ]
+AUGMENTED = ["AUGMENT.FLIP=true", "AUGMENT.SCALE=[0.8,2]", "AUGMENT.CROP=[40,40]"]
 RUNS = [
     *STAGE_0,
     (train, "quick:daf", "daf", ["NUM_WORKERS=2"]),
     (train, "quick:daf", "daf", ["TRAIN.EVAL_EVERY=2"]),
+    (train, "quick:daf", "daf", ["TRAIN.RARE_CLASS_TEMPERATURE=0.01", *AUGMENTED, "AUGMENT.JITTER=0.2"]),
+    (train_isl, "quick:isl", "isl", AUGMENTED),
     (train_isl, "quick:isl", "isl", ["ISL.REFRESH_EVERY=4"]),
     (train_intra, "quick:ida", "ida", []),
 ]

@@ -164,6 +164,7 @@ def test_home_folder_is_expanded_in_every_path_key(tmp_path, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     texts = {key for key, value in module.flat(module.default_config()) if value is None or isinstance(value, str)}
     names = {  # string keys that are not paths; all others expand ~
+        "AUGMENT.CROP",
         "DEVICE", "EXP_NAME", "EXP_SUFFIX", "STAGE.NAME", "STAGE.AFTER", "STAGE.PROTOCOL", "STAGE.RANKING",
         "MODEL.NAME", "MODEL.ENCODER", "TRAIN.DA_METHOD", "TRAIN.SET_SOURCE",
         "TRAIN.SET_TARGET", "TEST.SET_TARGET", *CHOICES,
