@@ -247,6 +247,9 @@ def check(config: Config, where: str) -> None:
             f"{where}: TRAIN.EARLY_STOP: {train.EARLY_STOP} is after the end of the schedule, TRAIN.MAX_ITERS: "
             f"{train.MAX_ITERS}; lower one or raise the other"
         )
+    if train.DEPTH_LOSS == "log_l1" and config.MODEL.DEPTH_OUTPUT != "log":
+        # A linear output starts near 0, below the smallest inverse depth, where log_l1 has no gradient.
+        raise ConfigError(f"{where}: TRAIN.DEPTH_LOSS: log_l1 needs a positive depth; set MODEL.DEPTH_OUTPUT=log")
     if test.MODE == "single" and not (test.RESTORE_FROM or test.ENSEMBLE):
         raise ConfigError(f"{where}: TEST.MODE: single needs a checkpoint: TEST.RESTORE_FROM=FILE")
     if test.WEIGHTS and len(test.WEIGHTS) != len(test.ENSEMBLE):
