@@ -7,6 +7,7 @@ from functools import partial
 from torch import Tensor
 
 from advent.config.schema import Config
+from advent.errors import ConfigError
 from advent.methods.registry import NetworkEntry, register_method, register_network
 from advent.methods.steps import (
     Batch,
@@ -15,13 +16,18 @@ from advent.methods.steps import (
     MapFunction,
     Method,
     Prediction,
+    Supervised,
     adversarial_step,
     segmentation_losses,
 )
+from advent.model.deeplabv2 import SegmentationNetwork
+from advent.model.encoder import Encoder
+from advent.model.heads import build_head
 from daf.interaction import depth_aware_map
-from daf.loss import berhu, greatest_error
+from daf.loss import berhu, greatest_error, log_l1
 from daf.model.dada import DeeplabV2DADA
 from daf.model.deeplabv2_depth import DeeplabV2Depth
+from daf.model.fusion_depth import FusionDepth
 from daf.self_training import self_training_method
 
 
@@ -49,6 +55,46 @@ def _greatest_error(prediction: Prediction, batch: Batch) -> Tensor:
 
 
 segmentation_and_depth_losses = GlobalMaxLoss(_losses, _greatest_error, key="depth", global_key="depth_greatest")
+
+
+def segmentation_and_log_depth_losses(prediction: Prediction, batch: Batch) -> Losses:
+    """Cross entropy, and the smooth L1 loss of the logarithm against `batch["depth"]` if the batch has it."""
+    losses = segmentation_losses(prediction, batch)
+    if "depth" in batch:
+        assert prediction.depth is not None
+        known, count = batch.get("depth_known"), batch.get("depth_count")
+        losses["depth"] = log_l1(prediction.depth, batch["depth"], known, count=count)
+    return losses
+
+
+def _depth_losses(config: Config) -> Supervised:
+    """The losses of TRAIN.DEPTH_LOSS."""
+    return segmentation_and_log_depth_losses if config.TRAIN.DEPTH_LOSS == "log_l1" else segmentation_and_depth_losses
+
+
+def _build_daf(config: Config, encoder: Encoder) -> SegmentationNetwork:
+    model, log_depth = config.MODEL, config.MODEL.DEPTH_OUTPUT == "log"
+    head = build_head(model, config.NUM_CLASSES, encoder)
+    if head is not None:
+        return FusionDepth(config.NUM_CLASSES, encoder, head, model.DEPTH_SIZE, model.ATTENTION, log_depth)
+    return DeeplabV2Depth(
+        config.NUM_CLASSES,
+        encoder,
+        model.MULTI_LEVEL,
+        model.DEPTH_SIZE,
+        model.ATTENTION,
+        model.DILATIONS,
+        log_depth,
+    )
+
+
+def _build_dada(config: Config, encoder: Encoder) -> SegmentationNetwork:
+    """DADA's network. Raises ConfigError for a head or a depth output that it does not have."""
+    model = config.MODEL
+    for key, value, only in (("HEAD", model.HEAD, "aspp"), ("DEPTH_OUTPUT", model.DEPTH_OUTPUT, "linear")):
+        if value != only:
+            raise ConfigError(f"MODEL.{key}: {value}: DADA's network has {only} only; set MODEL.NAME=DeepLabv2_depth")
+    return DeeplabV2DADA(config.NUM_CLASSES, encoder, model.MULTI_LEVEL, model.DILATIONS)
 
 
 def _map_of_power(power: int) -> MapFunction:
@@ -81,23 +127,18 @@ def register_methods() -> None:
     register_network(
         "DeepLabv2_depth",
         NetworkEntry(
-            lambda cfg, encoder: DeeplabV2Depth(
-                cfg.NUM_CLASSES,
-                encoder,
-                cfg.MODEL.MULTI_LEVEL,
-                cfg.MODEL.DEPTH_SIZE,
-                cfg.MODEL.ATTENTION,
-                cfg.MODEL.DILATIONS,
-            ),
+            _build_daf,
             supervised=segmentation_and_depth_losses,
             gives_depth=True,
             signature=("layer6.conv2d_list.0.weight", "up1.conv1.weight", "mff_conv.weight"),
+            fusion_signature=("head.classifier.weight", "depth_head.output.weight"),
+            losses=_depth_losses,
         ),
     )
     register_network(
         "DeepLabv2_depth_DADA",
         NetworkEntry(
-            lambda cfg, encoder: DeeplabV2DADA(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DILATIONS),
+            _build_dada,
             supervised=segmentation_and_depth_losses,
             gives_depth=True,
             signature=("layer6.conv2d_list.0.weight", "enc4_1.weight"),

@@ -98,8 +98,11 @@ def _settings(config: Config) -> dict[str, str]:
         "MODEL.NAME": model.NAME,
         "MODEL.MULTI_LEVEL": str(model.MULTI_LEVEL).lower(),
         "NUM_CLASSES": str(config.NUM_CLASSES),
+        "MODEL.HEAD": model.HEAD,
         "MODEL.ENCODER": model.ENCODER,
     }
+    if model.HEAD == "fusion":
+        keys["MODEL.HEAD_WIDTH"] = listed(model.HEAD_WIDTH)
     if model.ENCODER == "resnet101":
         keys |= {"MODEL.LAYERS": listed(model.LAYERS), "MODEL.WIDTH": str(model.WIDTH)}
     return keys
@@ -143,13 +146,16 @@ def _command(path: Path, info: CheckpointInfo, beside: Path | None, encoders: Se
         keys = {
             key: value
             for key, value in info.settings.items()
-            if key not in ("MODEL.LAYERS", "MODEL.WIDTH") or value != usual[key]
+            if key not in ("MODEL.LAYERS", "MODEL.WIDTH", "MODEL.HEAD") or value != usual[key]
         }
-        strides = ""
+        hidden = []  # keys that the weights do not tell
         if info.encoder == "timm":
             keys["MODEL.ENCODER"] = encoders[0] if encoders[0].startswith("timm:") else "timm:NAME"
-            strides = ", and MODEL.OUTPUT_STRIDE and MODEL.FEATURE_SCALE as in its training"
-        return f"a config with {' '.join(f'{key}={value}' for key, value in keys.items())}{dilations}{strides}"
+            hidden += ["MODEL.OUTPUT_STRIDE", "MODEL.FEATURE_SCALE"]
+        if info.head == "fusion":
+            hidden += ["MODEL.HEAD_DILATIONS", "MODEL.DEPTH_OUTPUT"]
+        as_trained = f", and {' and '.join(hidden)} as in its training" if hidden else ""
+        return f"a config with {' '.join(f'{key}={value}' for key, value in keys.items())}{dilations}{as_trained}"
     others = f"   (or: {', '.join(fitting[1:])})" if fitting[1:] else ""
     return f"python test.py --cfg {fitting[0]} {single}{others}"
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from advent.checkpoints.io import read
 from advent.errors import CheckpointError
-from advent.methods.registry import NETWORKS, NetworkEntry
+from advent.methods.registry import NETWORKS
 from advent.model.deeplabv2 import ASPP_DILATIONS
 
 log = logging.getLogger(__name__)
 CLASSIFIER, AUXILIARY = "layer6.conv2d_list.0.weight", "layer5.conv2d_list.0.weight"
+FUSION_CLASSIFIER, FUSION_EMBEDDING = "head.classifier.weight", "head.embed.0.weight"
 PLAIN, WRAPPED, RESUME, IMAGENET, TORCHVISION = (
     "state dict",
     "model_state_dict wrapper",
@@ -48,10 +49,21 @@ class CheckpointInfo:
     @property
     def network(self) -> str | None:
         """MODEL.NAME of the network with these weights; None for ImageNet starts and for unknown networks."""
-        if CLASSIFIER not in self.weights or self.format in (IMAGENET, TORCHVISION):
+        if self.head is None or self.format in (IMAGENET, TORCHVISION):
             return None
-        matching = [name for name, entry in NETWORKS.items() if _has_signature(entry, self.weights)]
-        return max(matching, key=lambda name: len(NETWORKS[name].signature), default=None)
+        signatures = {
+            name: entry.fusion_signature if self.head == "fusion" else entry.signature
+            for name, entry in NETWORKS.items()
+        }
+        matching = [name for name, names in signatures.items() if names and all(part in self.weights for part in names)]
+        return max(matching, key=lambda name: len(signatures[name]), default=None)
+
+    @property
+    def head(self) -> str | None:
+        """MODEL.HEAD of the network with these weights; None without a classifier of this project."""
+        if FUSION_CLASSIFIER in self.weights:
+            return "fusion"
+        return "aspp" if CLASSIFIER in self.weights else None
 
     @property
     def multi_level(self) -> bool:
@@ -60,8 +72,8 @@ class CheckpointInfo:
 
     @property
     def classes(self) -> int | None:
-        """Number of classes; None without a classifier of the ADVENT family."""
-        return _channels(self.weights, CLASSIFIER)
+        """Number of classes; None without a classifier of the ADVENT family or a fusion head."""
+        return _channels(self.weights, FUSION_CLASSIFIER if self.head == "fusion" else CLASSIFIER)
 
     @property
     def encoder(self) -> str:
@@ -81,7 +93,10 @@ class CheckpointInfo:
             "MODEL.NAME": self.network,
             "MODEL.MULTI_LEVEL": str(self.multi_level).lower(),
             "NUM_CLASSES": str(self.classes),
+            "MODEL.HEAD": str(self.head),
         }
+        if self.head == "fusion":
+            settings["MODEL.HEAD_WIDTH"] = listed(self._head_width())
         if self.encoder.startswith("resnet101"):
             blocks, width = self._resnet()
             return {**settings, "MODEL.ENCODER": "resnet101", "MODEL.LAYERS": listed(blocks), "MODEL.WIDTH": str(width)}
@@ -109,11 +124,17 @@ class CheckpointInfo:
         blocks = [_count_blocks(self.weights, f"layer{stage}.") for stage in (1, 2, 3, 4)]
         return blocks, _channels(self.weights, "conv1.weight") or 0
 
+    def _head_width(self) -> tuple[int, int]:
+        """Channels of the fusion head's embeddings and of its fused features."""
+        classifier = self.weights[FUSION_CLASSIFIER].shape
+        return _channels(self.weights, FUSION_EMBEDDING) or 0, classifier[1] if len(classifier) > 1 else 0
+
     def __str__(self) -> str:
         """Short description, such as `DeepLabv2_depth (16 classes)`."""
         if self.network is None:
             return self.format if self.format in (IMAGENET, TORCHVISION) else "no network of the ADVENT family"
-        return f"{self.network}{' multi-level' if self.multi_level else ''} ({self.classes} classes)"
+        fusion = f" with a fusion head of width {listed(self._head_width())}" if self.head == "fusion" else ""
+        return f"{self.network}{' multi-level' if self.multi_level else ''}{fusion} ({self.classes} classes)"
 
 
 def open_checkpoint(path: str | Path) -> CheckpointInfo:
@@ -146,10 +167,6 @@ def _unwrapped(content: Mapping[Any, Any]) -> tuple[Any, str, tuple[str, ...]]:
     if isinstance(inner, Mapping):
         return inner, WRAPPED, tuple(sorted(str(key) for key in content if key != "model_state_dict"))
     return content, PLAIN, ()
-
-
-def _has_signature(entry: NetworkEntry, weights: Mapping[str, Tensor]) -> bool:
-    return all(name in weights for name in entry.signature)
 
 
 def _channels(weights: Mapping[str, Tensor], name: str) -> int | None:

@@ -46,7 +46,7 @@ def load_network(net: nn.Module, path: str | Path) -> None:
         name = wrong[0]
         raise CheckpointError(
             f"{path}: holds {info} on {info.encoder}; {summarize_keys('other shapes', wrong)}: {name} is "
-            f"{tuple(weights[name].shape)}, expected {tuple(expected[name].shape)}; check MODEL.LAYERS and MODEL.WIDTH"
+            f"{tuple(weights[name].shape)}, expected {tuple(expected[name].shape)}; {_shape_fix(info, own)}"
         )
     net.load_state_dict(weights)
     _warn(net, path, info)
@@ -91,6 +91,11 @@ def _warn(net: nn.Module, path: str | Path, info: CheckpointInfo) -> None:
     classifier = getattr(net, "layer6", None)
     if isinstance(classifier, ASPP):
         warn_of_dilations(path, info, classifier.dilations)
+
+
+def _shape_fix(info: CheckpointInfo, own: CheckpointInfo) -> str:
+    changes = [f"{key}={value}" for key, value in info.settings.items() if own.settings.get(key) != value]
+    return f"to load it, set {' '.join(changes)}" if changes else "check MODEL.LAYERS and MODEL.WIDTH"
 
 
 def _suggested_fix(info: CheckpointInfo, own: CheckpointInfo) -> str:

@@ -248,6 +248,9 @@ def check(config: Config, where: str) -> None:
             f"{train.MAX_ITERS}; lower one or raise the other"
         )
     _check_augmentation(config, where)
+    if train.DEPTH_LOSS == "log_l1" and config.MODEL.DEPTH_OUTPUT != "log":
+        # A linear output starts near 0, below the smallest inverse depth, where log_l1 has no gradient.
+        raise ConfigError(f"{where}: TRAIN.DEPTH_LOSS: log_l1 needs a positive depth; set MODEL.DEPTH_OUTPUT=log")
     if test.MODE == "single" and not (test.RESTORE_FROM or test.ENSEMBLE):
         raise ConfigError(f"{where}: TEST.MODE: single needs a checkpoint: TEST.RESTORE_FROM=FILE")
     if test.WEIGHTS and len(test.WEIGHTS) != len(test.ENSEMBLE):

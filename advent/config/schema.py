@@ -133,6 +133,29 @@ class ModelConfig(Section):
         names and shapes but returns inside its loop""",
         earlier=[[6, 12, 18, 24]],
     )
+    HEAD: Literal["aspp", "fusion"] = key(
+        "aspp",
+        """aspp: the dilated classifier of the authors' code on the last map; fusion: DAFormer's head, which reads all
+        four maps and predicts at the first map's stride (DeepLabv2 and DeepLabv2_depth)""",
+        earlier=["aspp"],
+    )
+    HEAD_WIDTH: Annotated[list[Side], Field(min_length=2, max_length=2)] = key(
+        [256, 256],
+        "channels of the fusion head: of each map's embedding, of the fused features; small runs: [64, 128]",
+        earlier=[[256, 256]],
+    )
+    HEAD_DILATIONS: Annotated[list[Side], Field(min_length=1)] = key(
+        [1, 6, 12, 18],
+        "dilations of the fusion head's branches: 1 is a 1x1 convolution, the others are depthwise separable",
+        earlier=[[1, 6, 12, 18]],
+    )
+    DROPOUT: Number = key(
+        0.1,
+        "share of the fused channels that the fusion head drops before its classifier",
+        ge=0.0,
+        le=0.9,
+        earlier=[0.1],
+    )
     STRIDE_IN: Literal["conv1", "conv2"] = key(
         "conv1", "stride of a ResNet block in its first 1x1 convolution (the authors' code) or its 3x3 (torchvision)"
     )
@@ -140,8 +163,16 @@ class ModelConfig(Section):
     DEPTH_SIZE: Size | None = key(
         [304, 228], "size that the depth head's output is resized to first (the authors' code); null: its own size"
     )
+    DEPTH_OUTPUT: Literal["linear", "log"] = key(
+        "linear",
+        """output of DeepLabv2_depth's depth head: linear is unconstrained (the authors' code); log is positive,
+        65536 / 8001 * exp(softplus(r)), at most 65536: the inverse depth of at most 80 m""",
+        earlier=["linear"],
+    )
     INIT: Literal["release", "he"] = key(
-        "release", "weights of a new network: release draws from N(0, 0.01); he is for training from scratch"
+        "release",
+        """weights of a new network: release draws from N(0, 0.01); he is for training from scratch. The fusion head is
+        always he""",
     )
     OUTPUT_STRIDE: int = key(
         8, "of timm encoders; 16 and 32 are several times faster than the 8 of the authors' code", ge=8, le=32
@@ -191,11 +222,28 @@ class TrainConfig(Section):
         """stage 0: initial weights, a file or torchvision (downloads its ImageNet ResNet-101). Later stages: the
         checkpoint to start from""",
     )
+    OPTIMIZER: Literal["sgd", "adamw"] = key(
+        "sgd",
+        """optimizer of the network. adamw: betas 0.9 and 0.999, no weight decay of norms, biases and position embeddings;
+        needs BACKBONE_UPDATES: once""",
+        earlier=["sgd"],
+    )
     LEARNING_RATE: Number = key(2.5e-4, "of the backbone", ge=0.0)
     HEAD_RATE: Number = key(10.0, "factor of the heads' learning rate", ge=0.0)
+    LAYER_DECAY: Number = key(
+        1.0,
+        """factor of the learning rate from each block of a timm encoder to the block before it; the stem has the lowest
+        rate. For encoders with blocks in order: plain ViTs, ConvNeXt, Swin, PVT, EfficientNet""",
+        ge=0.0,
+        le=1.0,
+        earlier=[1.0],
+    )
     MOMENTUM: Number = key(0.9, "of SGD", ge=0.0, le=1.0)
-    WEIGHT_DECAY: Number = key(5.0e-4, "of SGD", ge=0.0)
-    POWER: Number = key(0.9, "of the poly schedule", ge=0.0)
+    WEIGHT_DECAY: Number = key(5.0e-4, "of the network's optimizer; usual with adamw: 0.01", ge=0.0)
+    POWER: Number = key(0.9, "of the poly schedule; 1: linear", ge=0.0)
+    WARMUP: int = key(
+        0, "iterations over which the network's learning rate rises linearly, on top of the schedule", ge=0, earlier=[0]
+    )
     LEARNING_RATE_D: Number = key(1.0e-4, "of the discriminator (Adam)", ge=0.0)
     BACKBONE_UPDATES: Literal["release", "once"] = key(
         "release",
@@ -204,6 +252,12 @@ class TrainConfig(Section):
     LAMBDA_SEG_MAIN: Number = key(1.0, "weight of the cross entropy")
     LAMBDA_SEG_AUX: Number = key(0.1, "weight of the auxiliary classifier's cross entropy")
     LAMBDA_DEPTH_MAIN: Number = key(0.001, "weight of the depth loss")
+    DEPTH_LOSS: Literal["berhu", "log_l1"] = key(
+        "berhu",
+        """berhu: reverse Huber loss of the inverse depth (the authors' code), values in the hundreds; log_l1: smooth L1
+        loss (beta 0.1) of its logarithm, values around 1, needs MODEL.DEPTH_OUTPUT: log""",
+        earlier=["berhu"],
+    )
     LAMBDA_ADV_MAIN: Number = key(0.001, "weight of the adversarial loss")
     LAMBDA_ADV_AUX: Number = key(0.0002, "weight of the auxiliary classifier's adversarial loss")
     LAMBDA_ENT_MAIN: Number = key(0.001, "weight of the entropy loss (MinEnt)")

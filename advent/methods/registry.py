@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from advent.config.schema import Config
@@ -19,25 +19,36 @@ from advent.methods.steps import (
 )
 from advent.model.deeplabv2 import DeeplabV2, SegmentationNetwork
 from advent.model.encoder import Encoder
+from advent.model.heads import build_head
 
 
 @dataclass(frozen=True)
 class NetworkEntry:
     """A registered network: its constructor `build(config, encoder)` and its losses on labelled data.
 
-    `signature`: parameter names by which its checkpoints are recognised. If several networks match, the one with the
-    longest signature is taken.
+    `signature`, `fusion_signature`: parameter names by which its checkpoints with MODEL.HEAD `aspp` or `fusion` are
+    recognised; empty if it has no such head. If several networks match, the one with the longest signature is taken.
+    `losses`: chooses `supervised` by config (`find_network` applies it).
     """
 
     build: Callable[[Config, Encoder], SegmentationNetwork]
     supervised: Supervised = segmentation_losses
     gives_depth: bool = False
     signature: tuple[str, ...] = ("layer6.conv2d_list.0.weight",)
+    fusion_signature: tuple[str, ...] = ()
+    losses: Callable[[Config], Supervised] | None = None
 
 
 NETWORKS: dict[str, NetworkEntry] = {
     "DeepLabv2": NetworkEntry(
-        lambda cfg, encoder: DeeplabV2(cfg.NUM_CLASSES, encoder, cfg.MODEL.MULTI_LEVEL, cfg.MODEL.DILATIONS)
+        lambda cfg, encoder: DeeplabV2(
+            cfg.NUM_CLASSES,
+            encoder,
+            cfg.MODEL.MULTI_LEVEL,
+            cfg.MODEL.DILATIONS,
+            head=build_head(cfg.MODEL, cfg.NUM_CLASSES, encoder),
+        ),
+        fusion_signature=("head.classifier.weight",),
     ),
 }
 METHODS: dict[str, Callable[[Config], Method]] = {
@@ -60,8 +71,9 @@ def register_method(name: str, build: Callable[[Config], Method]) -> None:
 
 
 def find_network(config: Config) -> NetworkEntry:
-    """The entry of MODEL.NAME. Raises ConfigError, with the nearest known name, if there is none."""
-    return _look_up(NETWORKS, config.MODEL.NAME, "MODEL.NAME")
+    """The entry of MODEL.NAME, with the config's losses. Raises ConfigError, with the nearest known name."""
+    entry: NetworkEntry = _look_up(NETWORKS, config.MODEL.NAME, "MODEL.NAME")
+    return replace(entry, supervised=entry.losses(config)) if entry.losses else entry
 
 
 def find_method(config: Config) -> Method:

@@ -1,4 +1,4 @@
-"""DeepLabv2 as in ADVENT: encoder, ASPP classifier, optional auxiliary classifier on x3."""
+"""DeepLabv2 as in ADVENT: encoder, ASPP classifier, optional auxiliary classifier on x3. Or another head (heads.py)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from advent.model.encoder import Encoder, Maps, ResNetEncoder
+from advent.model.heads import FusionHead
 
 ASPP_DILATIONS = (6, 12, 18, 24)
-CLASSIFIERS = ("layer5", "layer6")
+CLASSIFIERS = ("layer5", "layer6", "head.classifier")
 
 
 class ASPP(nn.Module):
@@ -44,8 +45,14 @@ class SegmentationNetwork(nn.Module):
 
     `forward` takes (B, 3, H, W) float images, BGR 0..255 minus the mean, and returns `(aux, main)` logits at the
     encoder's stride; aux is None unless multi-level. Networks with a depth head return `(aux, main, depth)`.
-    `dilations`: dilations of the classifiers' convolutions that are used.
+    `dilations`: dilations of the classifiers' convolutions that are used. `head`: replaces the ASPP classifier.
+
+    `small_weights`: modules whose convolutions start from N(0, 0.01) in every scheme of `initialise`. `he_weights`:
+    modules whose other convolutions start as in `he` in every scheme.
     """
+
+    small_weights: tuple[str, ...] = CLASSIFIERS
+    he_weights: tuple[str, ...] = ("head", "depth_head")
 
     def __init__(
         self,
@@ -53,10 +60,14 @@ class SegmentationNetwork(nn.Module):
         encoder: Encoder,
         multi_level: bool = False,
         dilations: Sequence[int] = ASPP_DILATIONS,
+        head: FusionHead | None = None,
     ) -> None:
         super().__init__()
         self.num_classes, self.multi_level, self.blueprint = num_classes, multi_level, encoder
         encoder.install(self)
+        self.head = head
+        if head is not None:
+            return
         if multi_level:
             self.layer5 = ASPP(encoder.channels[2], num_classes, dilations)
         self.layer6 = ASPP(encoder.channels[3], num_classes, dilations)
@@ -78,11 +89,14 @@ class SegmentationNetwork(nn.Module):
 
 
 class DeeplabV2(SegmentationNetwork):
-    """DeepLabv2 of ADVENT, without a depth head."""
+    """DeepLabv2 of ADVENT, or its encoder with a fusion head; without a depth head."""
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, Tensor]:
         """Images (B, 3, H, W) -> (aux or None, main), logits (B, num_classes, h, w)."""
-        _, _, x3, x4 = self.encode(images)
+        maps = self.encode(images)
+        if self.head is not None:
+            return None, self.head(maps)
+        _, _, x3, x4 = maps
         aux = self.layer5(x3) if self.multi_level else None
         return aux, self.layer6(x4)
 
@@ -92,14 +106,16 @@ def initialise(net: SegmentationNetwork, scheme: str = "release", backbone: bool
 
     All are normal with mean 0. scheme: `release` (the authors' code) has standard deviation 0.01, for weights that
     ImageNet weights overwrite. `he`, for training from scratch, has sqrt(2 / fan_out) for the backbone and the depth
-    head, and 0.01 for the classifiers. `backbone=False` skips the encoder, which already has its own weights.
+    head, and 0.01 for the classifiers. The network names modules that are alike in both (`small_weights`,
+    `he_weights`). `backbone=False` skips the encoder, which already has its own weights.
     """
     skipped = () if backbone else net.blueprint.names
     for name, module in net.named_modules():
         top = name.split(".", 1)[0]
         if not isinstance(module, nn.Conv2d) or top in skipped:
             continue
-        he = scheme == "he" and top not in CLASSIFIERS
+        small = name in net.small_weights or top in net.small_weights
+        he = not small and (scheme == "he" or top in net.he_weights)
         fan_out = module.out_channels * math.prod(module.kernel_size) / module.groups
         nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out) if he else 0.01)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,8 +13,10 @@ from advent.errors import ConfigError
 from advent.model.deeplabv2 import ASPP_DILATIONS, SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, Maps, ResNetEncoder
 from advent.model.precision import autocast
+from daf.loss import LARGEST_INVERSE, LEAST_INVERSE
 
 BRANCH_CHANNELS = 16  # of each u_i; four of them are concatenated
+FIRST_INVERSE = 500.0  # initial output of `positive_depth`
 RELEASED_DEPTH_SIZE = (304, 228)  # (width, height); the depth head's fixed output size in the authors' code
 
 
@@ -28,6 +31,18 @@ def full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """layer(x) in its weights' precision, under autocast too: inverse depth reaches 65536, float16 only 65504."""
     with autocast(x.device, None):
         return layer(x.to(layer.weight.dtype))
+
+
+def positive_depth(output: Tensor) -> Tensor:
+    """Inverse depth 65536 / 8001 * exp(softplus(output)), at most 65536 (MODEL.DEPTH_OUTPUT: log); same shape."""
+    # exp(softplus(r)) = 1 + exp(r). The bound is on r: exp of a large r would be infinite, and its gradient NaN.
+    return LEAST_INVERSE * (1 + output.clamp(max=math.log(LARGEST_INVERSE / LEAST_INVERSE - 1)).exp())
+
+
+def start_near(layer: nn.Conv2d, inverse: float = FIRST_INVERSE) -> None:
+    """Set the bias of a layer before `positive_depth` so that a zero input gives this inverse depth."""
+    assert layer.bias is not None
+    nn.init.constant_(layer.bias, math.log(inverse / LEAST_INVERSE - 1))
 
 
 def channel_attention(channels: int) -> nn.Sequential:
@@ -66,12 +81,14 @@ class DeeplabV2Depth(SegmentationNetwork):
         depth_size: Sequence[int] | None = RELEASED_DEPTH_SIZE,
         attention: bool = True,
         dilations: Sequence[int] = ASPP_DILATIONS,
+        log_depth: bool = False,
     ) -> None:
         if multi_level:
             # The multi-level path of this network crashes in the authors' code; there is no reference behaviour.
             raise ConfigError("MODEL.MULTI_LEVEL: DAF's network has no auxiliary classifier; set it to false")
         super().__init__(num_classes, encoder, dilations=dilations)
         self.depth_size = tuple(depth_size) if depth_size else None
+        self.log_depth = log_depth
         fused = 4 * BRANCH_CHANNELS
         self.dec4 = nn.Conv2d(fused, encoder.channels[3], 1)
         for index, channels in enumerate(encoder.channels, start=1):
@@ -83,6 +100,9 @@ class DeeplabV2Depth(SegmentationNetwork):
         self.convR0 = nn.Conv2d(fused, fused, 5, padding=2, bias=False)
         self.bnR0 = nn.BatchNorm2d(fused)
         self.convR2 = nn.Conv2d(fused, 1, 5, padding=2)
+        if log_depth:
+            start_near(self.convR2)
+            self.small_weights = (*self.small_weights, "convR2")
 
     def fuse(self, maps: Maps) -> Tensor:
         """Attention-weighted fusion F of the four maps, (B, 64, h2, w2) at the size of x2."""
@@ -96,11 +116,13 @@ class DeeplabV2Depth(SegmentationNetwork):
     def forward(self, images: Tensor) -> tuple[None, Tensor, Tensor]:
         """Images (B, 3, H, W) -> (None, logits (B, C, h, w), inverse depth (B, 1, depth height, depth width)).
 
-        The depth has no output activation: its sign is not constrained.
+        The depth has no output activation, so its sign is not constrained, unless `log_depth` (see `positive_depth`).
         """
         maps = self.encode(images)
         fused = self.fuse(maps)
         depth = full_precision(self.convR2, functional.relu(self.bnR0(self.convR0(fused))))
+        if self.log_depth:
+            depth = positive_depth(depth)
         if self.depth_size:
             depth = resize(depth, self.depth_size[::-1])
         x4 = maps[3]

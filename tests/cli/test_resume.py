@@ -26,6 +26,12 @@ RUNS = [
     (train, "quick:daf", "daf", ["TRAIN.EVAL_EVERY=2"]),
     (train, "quick:daf", "daf", ["TRAIN.RARE_CLASS_TEMPERATURE=0.01", *AUGMENTED, "AUGMENT.JITTER=0.2"]),
     (train_isl, "quick:isl", "isl", AUGMENTED),
+    (
+        train,
+        "quick:daf",
+        "daf",
+        ["MODEL.HEAD=fusion", "MODEL.HEAD_WIDTH=[8,16]", "TRAIN.OPTIMIZER=adamw", "TRAIN.WARMUP=5"],
+    ),
     (train_isl, "quick:isl", "isl", ["ISL.REFRESH_EVERY=4"]),
     (train_intra, "quick:ida", "ida", []),
 ]

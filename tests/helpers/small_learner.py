@@ -12,9 +12,12 @@ from advent.model.encoder import ResNetEncoder
 from advent.training.learner import Learner
 
 
-def small_learner(method="AdvEnt", network="DeepLabv2", device="cpu", **train):
+def small_learner(method="AdvEnt", network="DeepLabv2", device="cpu", model=None, **train):
+    """Learner of a tiny network. `model`: keys of the MODEL section; `train`: keys of the TRAIN section."""
     config = default_config()
     config.TRAIN.DA_METHOD, config.MODEL.NAME = method, network
+    for key, value in (model or {}).items():
+        setattr(config.MODEL, key, value)
     for key, value in train.items():
         setattr(config.TRAIN, key, value)
     torch.manual_seed(0)

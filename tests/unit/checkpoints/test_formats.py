@@ -6,6 +6,7 @@ import torch
 import daf.methods  # noqa: F401
 from advent.checkpoints.formats import open_checkpoint
 from advent.checkpoints.loading import load_network, load_pretrained
+from advent.config.schema import ModelConfig
 from advent.errors import CheckpointError
 from advent.methods.registry import NETWORKS
 from advent.model.deeplabv2 import ASPP_DILATIONS, initialise
@@ -18,10 +19,10 @@ KINDS = [("DeepLabv2", False), ("DeepLabv2", True), ("DeepLabv2_depth", False), 
 class Config:
     """The part of a config that builds a network."""
 
-    def __init__(self, classes, multi_level, dilations=ASPP_DILATIONS):
+    def __init__(self, classes, multi_level, dilations=ASPP_DILATIONS, head="aspp"):
         self.NUM_CLASSES = classes
-        model = {"MULTI_LEVEL": multi_level, "DEPTH_SIZE": None, "ATTENTION": True, "DILATIONS": list(dilations)}
-        self.MODEL = type("Model", (), model)
+        dilations = list(dilations)
+        self.MODEL = ModelConfig(MULTI_LEVEL=multi_level, DEPTH_SIZE=None, DILATIONS=dilations, HEAD=head)
 
 
 def network(kind=("DeepLabv2", False), classes=7, seed=0, width=8, dilations=ASPP_DILATIONS):
