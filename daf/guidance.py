@@ -1,7 +1,6 @@
 """Depth that guides self-training: depth-ordered mixing, a depth prior of the classes, and depth losses (DEPTH keys).
 
-All compare logarithms of inverse depth. Inverse depth has no upper bound on distance, so it is cut at the farthest value
-that the source's depth files can hold.
+All compare logarithms of inverse depth, cut to the range of the source's depth files: no depth is farther than 80 m.
 """
 
 from __future__ import annotations
@@ -10,10 +9,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-FARTHEST = 65536 / 8001  # smallest inverse depth of SYNTHIA's files: 80 m
-NEAREST = 65536.0
+from daf.loss import LARGEST_INVERSE, LEAST_INVERSE, log_l1
+
 ONE_METRE = 65536 / 101  # the bins of the prior end here
 BINS = 32
 FEWEST = 0.1  # of the drawn pixels: if ordering would paste fewer, the mix is not ordered
@@ -21,13 +19,14 @@ FEWEST = 0.1  # of the drawn pixels: if ordering would paste fewer, the mix is n
 
 def log_depth(inverse: Tensor) -> Tensor:
     """Logarithm of inverse depth, cut to the range of depth files; any shape, any sign."""
-    return inverse.clamp(FARTHEST, NEAREST).log()
+    return inverse.clamp(LEAST_INVERSE, LARGEST_INVERSE).log()
 
 
 def depth_loss(predicted: Tensor, wanted: Tensor, known: Tensor | None = None) -> Tensor:
     """Mean smooth L1 distance of log inverse depths (B, H, W); unknown pixels count as 0 in the mean."""
-    losses = functional.smooth_l1_loss(log_depth(predicted), log_depth(wanted), reduction="none")
-    return losses.mean() if known is None else (losses * known).mean()
+    if known is None:
+        return log_l1(predicted, wanted)
+    return log_l1(predicted, wanted, known, count=torch.tensor(known.numel(), device=known.device))
 
 
 def masked_median(values: Tensor, mask: Tensor) -> Tensor:
@@ -55,7 +54,7 @@ def ordered(mask: Tensor, source: Tensor, target: Tensor, margin: float) -> Tens
 
 def bin_of(log_inverse: Tensor) -> Tensor:
     """Number of the depth bin, 0 (farthest) to BINS - 1 (a metre or less), int64 of the same shape."""
-    low, high = math.log(FARTHEST), math.log(ONE_METRE)
+    low, high = math.log(LEAST_INVERSE), math.log(ONE_METRE)
     return ((log_inverse - low) / (high - low) * BINS).long().clamp(0, BINS - 1)
 
 

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from advent.dataset.sampling import sample_rng
 from advent.utils.loss import IGNORE_LABEL
 
-# Each use of a sample's random numbers has its own stream.
-CLASSES, MASK, OTHER_DEPTH = 1, 2, 3
 
+def uniform(seed: int, positions: Tensor, stream: str, shape: Sequence[int], device: torch.device) -> Tensor:
+    """Uniform float32 numbers in [0, 1) of each sample, (B, *shape) on `device`.
 
-def sample_generator(seed: int, position: int, use: int) -> torch.Generator:
-    """Random numbers of one sample: they depend on the seed, its position in the stream and their use alone."""
-    return torch.Generator().manual_seed(((seed * 1_000_003 + position) * 31 + use) % 2**63)
-
-
-def uniform(seed: int, positions: Sequence[int], use: int, shape: Sequence[int], device: torch.device) -> Tensor:
-    """Uniform numbers in [0, 1) of each sample, (B, *shape) on `device`. They are drawn on the CPU: no device waits."""
-    drawn = [torch.rand(tuple(shape), generator=sample_generator(seed, position, use)) for position in positions]
-    return torch.stack(drawn).to(device, non_blocking=device.type == "cuda")
+    positions: (B,) int64 on the CPU. The numbers depend on (seed, stream, position) only; `stream` is one of
+    `sampling.STREAMS`. They are drawn on the CPU, so that the host does not wait for the device.
+    """
+    drawn = [sample_rng(seed, stream, at).random(tuple(shape), np.float32) for at in positions.tolist()]
+    numbers = torch.from_numpy(np.stack(drawn))
+    if device.type == "cuda":  # copies from pinned memory do not wait
+        numbers = numbers.pin_memory()
+    return numbers.to(device, non_blocking=device.type == "cuda")
 
 
 def pseudo_weight(probability: Tensor, label: Tensor, threshold: float, kind: str, num_classes: int) -> Tensor:

@@ -1,14 +1,14 @@
 """Self-training with an EMA teacher (DACS, DAFormer, MIC), guided by depth where the DEPTH keys ask for it.
 
-One iteration: the teacher follows the student; the student learns from source labels; the teacher labels the target; the
-student learns from a mix of both images, and from the masked target. All random numbers of a sample depend on the seed
+One iteration: the teacher follows the student; the student learns from source labels; the teacher labels the target;
+the student learns from a mix of both images, and from the masked target. All random numbers of a sample depend on the seed
 and on its position in the data stream, so neither resuming nor the number of processes changes them.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
@@ -35,6 +35,7 @@ from advent.methods.steps import (
 )
 from daf import guidance, mixing
 from daf.interaction import depth_aware_map
+from daf.loss import LEAST_INVERSE
 
 WARM_UP = 40  # passes over target batches before the first label, where the teacher has the target's statistics
 GROUND = ("road", "flat")  # class on which the depths of both domains are aligned
@@ -50,7 +51,7 @@ class SelfTraining(MethodState):
     def __init__(self, config: Config, net: nn.Module) -> None:
         super().__init__()
         self.settings, self.depth, self.seed = config.SELF_TRAINING, config.DEPTH, config.TRAIN.RANDOM_SEED
-        self.num_classes = config.NUM_CLASSES
+        self.num_classes, self.mean = config.NUM_CLASSES, config.TRAIN.IMG_MEAN
         names = getattr(config.CLASSES, "names", [])
         self.ground = next((names.index(name) for name in GROUND if name in names), None)
         own_statistics = self.settings.TEACHER_STATISTICS == "target"
@@ -61,7 +62,7 @@ class SelfTraining(MethodState):
             self.register_buffer("class_counts", torch.zeros(guidance.BINS, self.num_classes))
         if self.depth.TARGET in ("mean", "permuted"):
             count = BANK if self.depth.TARGET == "permuted" else 1
-            self.register_buffer("depth_maps", torch.full((count, *BANK_SIZE), guidance.FARTHEST).log())
+            self.register_buffer("depth_maps", torch.full((count, *BANK_SIZE), LEAST_INVERSE).log())
 
     def begin(self, net: nn.Module, iteration: int) -> None:
         """The teacher takes the student's weights up to the first label, then follows it by the moving average."""
@@ -102,14 +103,14 @@ class SelfTraining(MethodState):
         context.predict_with(self.teacher, images)
         self.teacher.eval()
 
-    def target_depth(self, predicted: Tensor, target: Batch, positions: Sequence[int]) -> Tensor:
+    def target_depth(self, predicted: Tensor, target: Batch, positions: Tensor) -> Tensor:
         """Log inverse depth (B, H, W) of the target images, as DEPTH.TARGET says; `predicted`: (B, 1, H, W)."""
         own = guidance.log_depth(predicted[:, 0])
         kind = self.depth.TARGET
         if kind == "predicted":
             return own
         if kind == "constant":
-            return torch.full_like(own, guidance.FARTHEST).log()
+            return torch.full_like(own, LEAST_INVERSE).log()
         if kind == "file":
             return torch.where(target["depth"] > 0, guidance.log_depth(target["depth"]), own)
         maps = self.get_buffer("depth_maps")
@@ -118,7 +119,7 @@ class SelfTraining(MethodState):
             chosen = maps.expand(len(own), -1, -1)
             maps.lerp_(small.mean(0, keepdim=True), 1 - MEAN_DECAY)
         else:
-            draws = mixing.uniform(self.seed, positions, mixing.OTHER_DEPTH, (), own.device)
+            draws = mixing.uniform(self.seed, positions, "other_depth", (), own.device)
             chosen = maps[(draws * BANK).long()]
             maps.copy_(torch.cat([small, maps])[:BANK])
         return nn.functional.interpolate(chosen[:, None], size=own.shape[1:], mode="bilinear")[:, 0]
@@ -157,7 +158,7 @@ def kept_statistics(net: nn.Module) -> Iterator[None]:
 
 
 def self_training_step(context: StepContext, source: Batch, target: Batch | None) -> Losses:
-    """One step of self-training; see the module's text. Losses: `mix`, `mask`, `mix_depth`, `mask_depth`, and shares."""
+    """One step of self-training (above). It adds the mean weight `pseudo`, `mix`, `mask`, `mix_depth`, `mask_depth`."""
     assert target is not None
     assert isinstance(context.state, SelfTraining)
     state = context.state
@@ -188,7 +189,7 @@ class PseudoLabels:
 
 
 @torch.no_grad()
-def label_target(context: StepContext, target: Batch, positions: Sequence[int]) -> PseudoLabels:
+def label_target(context: StepContext, target: Batch, positions: Tensor) -> PseudoLabels:
     """The teacher's labels of a target batch, their weights, and the target's depth."""
     state = context.state
     assert isinstance(state, SelfTraining)
@@ -203,9 +204,7 @@ def label_target(context: StepContext, target: Batch, positions: Sequence[int]) 
     return PseudoLabels(label, mixing.ignored_rows(weight, settings.IGNORE_TOP, settings.IGNORE_BOTTOM), depth)
 
 
-def _mixed(
-    context: StepContext, source: Batch, target: Batch, labels: PseudoLabels, positions: Sequence[int]
-) -> Losses:
+def _mixed(context: StepContext, source: Batch, target: Batch, labels: PseudoLabels, positions: Tensor) -> Losses:
     """The student's pass on the mixed images."""
     state = context.state
     assert isinstance(state, SelfTraining)
@@ -215,7 +214,7 @@ def _mixed(
     label = torch.where(pasted, source["label"].long(), labels.label)
     weight = torch.where(pasted, 1.0, labels.weight)
     if settings.STRONG:
-        image = strong_augmentation(image, positions, state.seed)
+        image = strong_augmentation(image, positions, state.seed, state.mean)
     if settings.LAMBDA_MIX == 0:
         with torch.no_grad():
             context.predict(image)
@@ -235,12 +234,12 @@ def _mixed(
 
 
 @torch.no_grad()
-def paste_mask(state: SelfTraining, source: Batch, labels: PseudoLabels, positions: Sequence[int]) -> Tensor:
+def paste_mask(state: SelfTraining, source: Batch, labels: PseudoLabels, positions: Tensor) -> Tensor:
     """Pixels (B, H, W) bool of the source images that are pasted into the target images."""
     label = source["label"]
     if not state.settings.MIX:
         return torch.zeros_like(label, dtype=torch.bool)
-    draws = mixing.uniform(state.seed, positions, mixing.CLASSES, (state.num_classes,), label.device)
+    draws = mixing.uniform(state.seed, positions, "pasted_classes", (state.num_classes,), label.device)
     mask = mixing.class_mask(label, mixing.drawn_classes(label, draws))
     if not state.depth.ORDER:
         return mask
@@ -255,16 +254,16 @@ def paste_mask(state: SelfTraining, source: Batch, labels: PseudoLabels, positio
     return guidance.ordered(mask, from_source, from_target, state.depth.MARGIN)
 
 
-def _masked(context: StepContext, target: Batch, labels: PseudoLabels, positions: Sequence[int]) -> Losses:
+def _masked(context: StepContext, target: Batch, labels: PseudoLabels, positions: Tensor) -> Losses:
     """The student's pass on the masked target (masked image consistency). Running statistics do not move."""
     state = context.state
     assert isinstance(state, SelfTraining)
     settings, image = state.settings, target["image"]
     size_hw = image.shape[-2:]
     if settings.STRONG:
-        image = strong_augmentation(image, positions, state.seed + 1)
+        image = strong_augmentation(image, positions, state.seed, state.mean, "masked")
     grid = mixing.grid_size(size_hw, settings.MASK_BLOCK)
-    draws = mixing.uniform(state.seed, positions, mixing.MASK, grid, image.device)
+    draws = mixing.uniform(state.seed, positions, "visible_blocks", grid, image.device)
     visible = mixing.block_mask(draws, settings.MASK_RATIO, settings.MASK_BLOCK, size_hw)
     with kept_statistics(context.net):
         prediction = context.predict(image * visible)
@@ -279,10 +278,10 @@ def _masked(context: StepContext, target: Batch, labels: PseudoLabels, positions
     return losses
 
 
-def positions_of(context: StepContext, batch: Batch) -> Sequence[int]:
-    """Each sample's position in its data stream; without one (a batch made by hand), by iteration and index."""
+def positions_of(context: StepContext, batch: Batch) -> Tensor:
+    """Each sample's position in its data stream, (B,) on the CPU; without one (a batch made by hand), by its index."""
     count = len(batch["image"])
-    return batch.get("position") or range(context.iteration * count, (context.iteration + 1) * count)
+    return batch["position"] if "position" in batch else context.iteration * count + torch.arange(count)
 
 
 def _names(state: SelfTraining) -> list[str]:

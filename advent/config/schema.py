@@ -224,8 +224,8 @@ class TrainConfig(Section):
     )
     OPTIMIZER: Literal["sgd", "adamw"] = key(
         "sgd",
-        """optimizer of the network. adamw: betas 0.9 and 0.999, no weight decay of norms, biases and position embeddings;
-        needs BACKBONE_UPDATES: once""",
+        """optimizer of the network. adamw: betas 0.9 and 0.999, no weight decay of norms, biases and position
+        embeddings; needs BACKBONE_UPDATES: once""",
         earlier=["sgd"],
     )
     LEARNING_RATE: Number = key(2.5e-4, "of the backbone", ge=0.0)
@@ -402,8 +402,9 @@ class SelfTrainingConfig(Section):
     )
     WEIGHT: Literal["share", "confidence", "class"] = key(
         "share",
-        """weight of a pseudo label. share: the image's share of confident pixels, for all its pixels (DACS); confidence:
-        1 for confident pixels, else 0; class: the share of confident pixels among the image's pixels of that class""",
+        """weight of a pseudo label. share: the image's share of confident pixels, for all its pixels (DACS);
+        confidence: 1 for confident pixels, else 0; class: the share of confident pixels among the image's pixels of
+        that class""",
         earlier=["share"],
     )
     TEACHER_STATISTICS: Literal["batch", "target"] = key(
@@ -438,7 +439,7 @@ class SelfTrainingConfig(Section):
     SCORED: Literal["student", "teacher"] = key("student", "which network the checkpoints hold", earlier=["student"])
     ADVERSARY: bool = key(
         False,
-        "also align the domains by a discriminator (depth-aware maps where the network has a depth head), one more pass",
+        "also align the domains by a discriminator, on depth-aware maps if there is a depth head; one more pass",
         earlier=[False],
     )
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Sampler
 
 # Independent sequences of random numbers. Append only: the numbers depend on the place in this tuple.
-STREAMS = ("source", "target", "rare_class", "mixed", "masked")
+STREAMS = ("source", "target", "rare_class", "mixed", "masked", "pasted_classes", "visible_blocks", "other_depth")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import math
 import torch
 
 from daf import guidance
+from daf.loss import LEAST_INVERSE
 
 
 def logs(*metres):
@@ -42,8 +43,8 @@ def test_depths_are_aligned_on_the_road():
 
 def test_a_constant_far_depth_is_plain_mixing():
     mask = torch.rand(1, 8, 8, generator=torch.manual_seed(0)) > 0.5
-    source = torch.rand(1, 8, 8) * 4 + math.log(guidance.FARTHEST)
-    constant = torch.full((1, 8, 8), math.log(guidance.FARTHEST))
+    source = torch.rand(1, 8, 8) * 4 + math.log(LEAST_INVERSE)
+    constant = torch.full((1, 8, 8), math.log(LEAST_INVERSE))
     assert torch.equal(guidance.ordered(mask, source, constant, 0.0), mask)
 
 
@@ -71,6 +72,6 @@ def test_unknown_depth_and_255_are_not_counted():
 
 def test_depth_loss_of_a_factor():
     depth = torch.full((1, 2, 2), 100.0)
-    torch.testing.assert_close(guidance.depth_loss(depth, depth * math.e**2), torch.tensor(1.5))  # |2| - 0.5
+    torch.testing.assert_close(guidance.depth_loss(depth, depth * math.e**2), torch.tensor(1.95))  # |2| - beta / 2
     known = torch.tensor([[[True, False], [False, False]]])
-    torch.testing.assert_close(guidance.depth_loss(depth, depth * math.e**2, known), torch.tensor(1.5 / 4))
+    torch.testing.assert_close(guidance.depth_loss(depth, depth * math.e**2, known), torch.tensor(1.95 / 4))

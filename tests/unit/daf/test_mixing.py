@@ -29,7 +29,7 @@ def test_half_of_the_classes_are_drawn_and_255_is_none(present, count):
     for row, index in enumerate(present):
         label[0, row] = index
     for seed in range(20):
-        draws = mixing.uniform(seed, [7], mixing.CLASSES, (4,), torch.device("cpu"))
+        draws = mixing.uniform(seed, torch.tensor([7]), "pasted_classes", (4,), torch.device("cpu"))
         chosen = mixing.drawn_classes(label, draws)[0]
         assert int(chosen.sum()) == count
         assert set(torch.nonzero(chosen).flatten().tolist()) <= set(present)
@@ -37,7 +37,9 @@ def test_half_of_the_classes_are_drawn_and_255_is_none(present, count):
 
 def test_every_class_is_drawn_as_often():
     label = torch.arange(4).repeat(4, 1)[None]
-    draws = torch.cat([mixing.uniform(3, [p], mixing.CLASSES, (4,), torch.device("cpu")) for p in range(400)])
+    draws = torch.cat(
+        [mixing.uniform(3, torch.tensor([p]), "pasted_classes", (4,), torch.device("cpu")) for p in range(400)]
+    )
     share = mixing.drawn_classes(label.expand(400, -1, -1), draws).float().mean(0)
     torch.testing.assert_close(share, torch.full((4,), 0.5), atol=0.08, rtol=0)
 
@@ -63,8 +65,12 @@ def test_the_loss_is_a_mean_over_all_pixels():
 
 
 def test_random_numbers_belong_to_the_sample():
-    both = mixing.uniform(5, [3, 4], mixing.MASK, (2,), torch.device("cpu"))
-    assert torch.equal(both[1], mixing.uniform(5, [4], mixing.MASK, (2,), torch.device("cpu"))[0])
+    both = mixing.uniform(5, torch.tensor([3, 4]), "visible_blocks", (2,), torch.device("cpu"))
+    assert torch.equal(both[1], mixing.uniform(5, torch.tensor([4]), "visible_blocks", (2,), torch.device("cpu"))[0])
     assert not torch.equal(both[0], both[1])
-    assert not torch.equal(both[0], mixing.uniform(5, [3], mixing.CLASSES, (2,), torch.device("cpu"))[0])
-    assert not torch.equal(both[0], mixing.uniform(6, [3], mixing.MASK, (2,), torch.device("cpu"))[0])
+    assert not torch.equal(
+        both[0], mixing.uniform(5, torch.tensor([3]), "pasted_classes", (2,), torch.device("cpu"))[0]
+    )
+    assert not torch.equal(
+        both[0], mixing.uniform(6, torch.tensor([3]), "visible_blocks", (2,), torch.device("cpu"))[0]
+    )

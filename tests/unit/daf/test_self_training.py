@@ -116,14 +116,15 @@ def test_every_idea_about_depth_trains(kind):
 def test_depth_order_pastes_less_and_a_constant_depth_changes_nothing():
     source, target = pair(depth=True)
     pasted = {}
-    for name, depth in {"plain": {}, "order": {"ORDER": True}, "constant": {"ORDER": True, "TARGET": "constant"}}.items():
+    kinds = {"plain": {}, "order": {"ORDER": True}, "constant": {"ORDER": True, "TARGET": "constant"}}
+    for name, depth in kinds.items():
         learner = learner_of("DeepLabv2_depth", depth)
         learner.context.state.begin(learner.net, 0)
         near = source["depth"].clone()
         near[:, :24] = 1.0  # far
-        labels = label_target(learner.context, target, [0, 1])
+        labels = label_target(learner.context, target, torch.arange(2))
         labels.depth = torch.full_like(near, 3.0) if name == "order" else labels.depth
-        pasted[name] = paste_mask(learner.context.state, {**source, "depth": near}, labels, [0, 1])
+        pasted[name] = paste_mask(learner.context.state, {**source, "depth": near}, labels, torch.arange(2))
     assert torch.equal(pasted["plain"], pasted["constant"])
     assert 0 < pasted["order"].sum() < pasted["plain"].sum()
     assert not (pasted["order"] & ~pasted["plain"]).any()
