@@ -79,6 +79,7 @@ def evaluation_data(config: Config, labelled: bool = True) -> StreetDataset:
         size=config.TEST.INPUT_SIZE_TARGET,
         label_size=None,
         mean=tuple(config.TRAIN.IMG_MEAN),
+        list_file=_list_file(config.TEST.LIST),
         with_labels=labelled,
         cache_dir=cache_folder(config),
     )

@@ -499,6 +499,9 @@ class TestConfig(Section):
         None, "folder for predictions as label ids and colours; of MODE best, the best checkpoint's"
     )
     SET_TARGET: Text = key("val", "split of the target that is scored")
+    LIST: PathText | None = key(
+        None, "list file of the scored images of that split (also relative to this project); null: all"
+    )
     BATCH_SIZE_TARGET: int = key(1, "images of a batch", ge=1)
     INPUT_SIZE_TARGET: InputSize = key([1024, 512], "size of the images")
     RESTORE_FROM: PathText | None = key(None, "the checkpoint of MODE single")
