@@ -72,4 +72,5 @@ def explained(error: ErrorDetails) -> str:
         return f"{shown!r} is none of {', '.join(choices)}" + (f"; did you mean {nearest}?" if nearest else "")
     if kind in BOUNDS:
         return printable(shown) + BOUNDS[kind].format(**context)
-    return f"{shown!r} {error['msg'].removeprefix('Input ')}"
+    message = error["msg"].removeprefix("Input ").replace("tuple", "list").replace("dictionary", "mapping")
+    return f"{shown!r} {message}"  # in YAML's words
