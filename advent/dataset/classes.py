@@ -41,8 +41,8 @@ Color = Annotated[tuple[int, int, int], Strict(False), BeforeValidator(_color)]
 class ClassEntry(YamlModel):
     """One class of a class set."""
 
-    name: Name = key(..., "name")
-    color: Color = key(..., "colour, [r, g, b]")
+    name: Name = key(..., "name of the class")
+    color: Color = key(..., "`[r, g, b]`, 0..255")
 
 
 E = TypeVar("E", bound=ClassEntry)
@@ -52,8 +52,8 @@ ClassList = Annotated[tuple[E, ...], Strict(False), AfterValidator(_different)]
 class ClassSet(YamlModel):
     """Classes of train ids 0..n-1."""
 
-    name: Name = key(..., "name; by default the file's")
-    classes: ClassList[ClassEntry] = key(..., "classes in the order of their train ids")
+    name: Name = key(..., "name; without: that of the file")
+    classes: ClassList[ClassEntry] = key(..., "entries `{name, color}` in the order of their train ids")
     rare_names: Many[Name] = key((), "classes that the ranking normalises by", alias="rare")
     subset_names: dict[Name, Many[Name]] = key({}, "name -> classes whose mean IoU is reported, too", alias="subset")
 

@@ -140,7 +140,7 @@ class DatasetSpec(YamlModel):
         """another file whose keys are inherited, except those given here and `versions`; `null` removes an inherited
         key""",
     )
-    name: str = key(..., "name")
+    name: str = key(..., "name of the data set, and of the class set that it defines, if any")
     folder: str = key(..., "folder, under the data root or absolute")
     layouts: Annotated[Many[Annotated[Layout, AfterValidator(_patterns)]], Field(min_length=1)] = key(
         ..., "path patterns with the fields `{split}`, `{folder}` and `{name}`; entries are tried in order"
@@ -151,7 +151,7 @@ class DatasetSpec(YamlModel):
     lists: dict[str, str] = key({}, "split -> list file, relative to the folder; without: the folder is scanned")
     label_names: Many[str] = key((), "names of the label ids in order")
     own_classes: ClassList[OwnClass] | None = key(
-        None, "own classes; without: those of the protocol's class set", alias="classes"
+        None, "classes that the data set defines; without: those of the protocol's class set", alias="classes"
     )
     ids: dict[Name, dict[Name, Ids]] = key(
         {},
