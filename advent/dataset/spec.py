@@ -47,13 +47,13 @@ def _ids(value: Any, info: ValidationInfo) -> list[int]:
         elif first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first) <= MAX_ID:
             ids.extend(range(int(first), int(last or first) + 1))
         else:
-            advice = f"; {hint(str(entry), names)}" if names else ""
-            raise ValueError(f"{entry!r} is not an id or a range of ids{advice}")
+            advice = hint(str(entry), names) if names else "for example [7, 12-15]"
+            raise ValueError(f"{entry!r} is not an id or a range of ids; {advice}")
     return ids
 
 
-def _range_of_names(value: Any) -> frozenset[str]:
-    """`0998-1001` -> 0998, 0999, 1000, 1001; anything else is one name."""
+def _expanded_names(value: Any) -> frozenset[str]:
+    """[0998-1001, clip/a] -> 0998, 0999, 1000, 1001, clip/a: a range, or one name."""
     names: set[str] = set()
     for entry in _entries(value):
         first, _, last = str(entry).partition("-")
@@ -175,7 +175,7 @@ class DatasetSpec(YamlModel):
     score_size: Annotated[tuple[Side, Side], Strict(False)] | None = key(
         None, "`[width, height]` at which labels are scored; without: their own size"
     )
-    unequal: Annotated[frozenset[str], BeforeValidator(_range_of_names)] = key(
+    unequal: Annotated[frozenset[str], BeforeValidator(_expanded_names)] = key(
         frozenset(),
         """images (names without suffix, `0998-1001` for a range) whose published label has another size; the doctor
         notes them""",

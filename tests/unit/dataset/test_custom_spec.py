@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,11 @@ def test_an_unlabelled_folder_needs_three_keys(tmp_path: Path) -> None:
         ("mistakes: [{path: x}]", "the key 'say' is missing"),
         ("mistakes: [{say: x, if_missing: label}]", "did you mean labels"),
         ("ids: {mine: {background: [Rood]}}\nlabel_names: [Road]", "did you mean Road"),
+        ("depth: distance", "depth: 'distance' is not a mapping with the keys kind, unit, scale, unknown"),
+        ("depth: {kind: distance, unknown: 0}", "depth.unknown: '0' should be a valid list; see configs/datasets/"),
+        ("score_size: [5]", "score_size: value 2 is missing; see"),
+        ("score_size: [5, 6, 7]", "score_size: [5, 6, 7] has too many values; at most 2"),
+        ("bas: synthia", "unknown key 'bas'; did you mean base"),
         ("base: nowhere", "nowhere"),
     ],
 )
@@ -264,6 +270,12 @@ def _new(folder: Path) -> Path:
     new = folder / str(len(list(folder.iterdir())))
     new.mkdir()
     return new
+
+
+def test_classes_without_ids_have_no_colour_in_the_palette(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, BINARY % ("png", ", ids: []", ", ids: [4]") + "palette: classes\n")
+    assert spec.palette == {4: (128, 64, 128)}
+    assert pickle.loads(pickle.dumps(spec)) == spec
 
 
 PLAIN = 'name: mine\nfolder: mine\nlayouts: [{images: "{name}.png"}]\n'

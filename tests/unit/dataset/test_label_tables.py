@@ -151,6 +151,29 @@ def test_a_wrong_spec_is_one_line_naming_the_file(tmp_path: Path, change: tuple[
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("rare:", "rar:"), "unknown key 'rar'; did you mean rare"),
+        (("name: sky", "nam: sky"), "classes[1]: unknown key 'nam'; did you mean name"),
+        (("rare: [sky]", "rare: [ski]"), "'ski' is not one of its classes; did you mean sky"),
+        (("rare: [sky]", "rare: sky"), "rare: 'sky' should be a valid list; see configs/classes/street16.yml"),
+        (("rare: [sky]", "layouts: []"), "is a data set spec, not a class set; set SOURCE or TARGET to use it"),
+    ],
+)
+def test_a_wrong_class_set_is_one_line_naming_the_file(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    file = tmp_path / "mine.yml"
+    text = "classes: [{name: road, color: [0, 0, 0]}, {name: sky, color: [1, 1, 1]}]\nrare: [sky]\n"
+    file.write_text(text)
+    assert (load_classes(file).name, load_classes(file).rare) == ("mine", (1,))
+    other = tmp_path / "other.yml"
+    other.write_text(text.replace(*change))
+    with pytest.raises(ConfigError) as error:
+        load_classes(other)
+    assert str(error.value).startswith(f"{other}: ")
+    assert message in str(error.value)
+
+
 def test_a_users_own_spec_needs_no_code(tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text(GOOD)
     table = load_spec(tmp_path / "mine.yml").table(load_classes("street7"))
