@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from advent.dataset.image_io import (
     warn_if_damaged,
 )
 from advent.dataset.resolved_layout import ResolvedLayout, resolve_layout
-from advent.dataset.spec_types import DatasetSpec
+from advent.dataset.spec import DatasetSpec
 from advent.dataset.versions import detect_version
 from advent.errors import DataError
 
@@ -243,7 +242,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return {
             "images": spec.name,
             "split": self.resolved.split_folder,
-            "layout": asdict(self.resolved.layout),
+            "layout": self.resolved.layout.model_dump(),
             "size": self.size,
             "label_size": self.label_size,
             "score_size": spec.score_size,

@@ -12,8 +12,7 @@ from advent.dataset.file_lists import scan
 from advent.dataset.image_io import read_ids
 from advent.dataset.layout import Layout
 from advent.dataset.resolved_layout import ResolvedLayout, resolve_layout
-from advent.dataset.spec import load_spec
-from advent.dataset.spec_types import DatasetSpec
+from advent.dataset.spec import DatasetSpec, load_spec
 from advent.errors import DataError
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from advent.dataset.classes import ClassSet
 from advent.dataset.file_lists import checked_names, read_list, scan
 from advent.dataset.layout import Layout, NamePattern
 from advent.dataset.resolved_layout import ResolvedLayout, existing_root, resolve_layout
-from advent.dataset.spec_types import DatasetSpec
+from advent.dataset.spec import DatasetSpec
 from advent.dataset.versions import detect_version
 from advent.doctor.common_mistakes import locate_misplaced, match_paths
 from advent.doctor.inspect_files import Facts, Files, inspect_files

@@ -10,7 +10,7 @@ import numpy as np
 
 from advent.dataset.classes import IGNORE, ClassSet
 from advent.dataset.depth_formats import depth_kind
-from advent.dataset.spec_types import DatasetSpec
+from advent.dataset.spec import DatasetSpec
 from advent.doctor.common_mistakes import match_ids
 from advent.doctor.inspect_files import Facts
 from advent.errors import ConfigError

@@ -130,7 +130,7 @@ BLOCKS: dict[str, Callable[[Benchmark, Table], str]] = {
 
 def fill_page(benchmark: Benchmark, page: Path) -> Path:
     """Update the text between `<!-- BLOCK: TABLE -->` and `<!-- end -->`. Raises ConfigError on an unknown marker."""
-    tables = {table.name: table for table in benchmark.tables} | {"all": Table("all", ())}
+    tables = {table.name: table for table in benchmark.tables} | {"all": Table(name="all")}
 
     def renewed(match: re.Match[str]) -> str:
         opening, block, name, closing = match.groups()

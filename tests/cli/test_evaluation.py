@@ -3,7 +3,6 @@
 import csv
 import json
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -191,7 +190,7 @@ def test_labels_without_any_class_are_refused(copy, capsys):
 def test_label_ids_above_255_are_written_with_16_bits(copy):
     spec = load_spec("camvid")
     table = {name: (300 + 7 * ids[0],) for name, ids in spec.ids["street7"].items()}
-    spec = replace(spec, ids={"street7": table}, max_label_id=1000)
+    spec = spec.model_copy(update={"ids": {"street7": table}, "max_label_id": 1000})
     dataset = StreetDataset(spec, copy / "CamVid", "val", load_classes("street7"), size=None)
     classes = np.arange(7, dtype=np.uint8).repeat(8).reshape(7, 8)
     PredictionFolder(copy / "preds", dataset).write("0000.png", classes, (6, 8))
