@@ -11,7 +11,7 @@ from typing import Any
 from advent.errors import ConfigError
 from advent.utils.serialization import write_atomically, write_text
 from advent.utils.tables import markdown_table
-from benchmarking.runs import Benchmark, Run, Table
+from benchmarking.runs import Benchmark, Run, TableSpec
 
 MARK = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -24,7 +24,7 @@ def spread(values: Sequence[float], sign: bool = False) -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def scores_table(benchmark: Benchmark, table: Table) -> str:
+def scores_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per row: mIoU of the last and of the best (oracle) snapshot, then IoU per class (last snapshot)."""
     rows, classes = [], []
     for name in table.rows:
@@ -50,7 +50,7 @@ def _mean_iou(results: dict[int, dict[str, Any]], name: str) -> str:
     return f"{statistics.mean(values):.1f}" if values else "-"
 
 
-def differences_table(benchmark: Benchmark, table: Table) -> str:
+def differences_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per pair: difference of the last snapshots' mIoU for every seed, its mean and standard deviation."""
     rows = []
     for a, b in table.differences:
@@ -67,7 +67,7 @@ def differences(benchmark: Benchmark, a: str, b: str) -> dict[int, float]:
     return {seed: left[seed]["last"]["miou"] - right[seed]["last"]["miou"] for seed in left if seed in right}
 
 
-def rankings_table(benchmark: Benchmark, table: Table) -> str:
+def rankings_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per ranking: mIoU and error of both halves, and Spearman's correlation of score and error."""
     columns = {
         "mIoU, easy half": "miou_easy",
@@ -85,7 +85,7 @@ def rankings_table(benchmark: Benchmark, table: Table) -> str:
     return markdown_table(["ranking", "seeds", *columns, "Spearman"], rows)
 
 
-def labels_table(benchmark: Benchmark, table: Table) -> str:
+def labels_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per self-learning cell: coverage / precision of its newest pseudo labels for every class."""
     rows, classes = [], []
     for name in table.rows:
@@ -104,7 +104,7 @@ def _mean(qualities: Sequence[dict[str, Any]], key: str, name: str) -> str:
     return f"{statistics.mean(values):.0f}" if values else "-"
 
 
-def hours_table(benchmark: Benchmark, table: Table) -> str:
+def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Wall-clock and core minutes of each cell, and total hours."""
     names = {*table.rows}
     cells: list[Run] = [run for run in benchmark.cells if run.name in names or not names]
@@ -119,7 +119,7 @@ def hours_table(benchmark: Benchmark, table: Table) -> str:
     return f"{markdown_table(['cell', 'seeds', *columns], rows)}\n\n{total}"
 
 
-BLOCKS: dict[str, Callable[[Benchmark, Table], str]] = {
+BLOCKS: dict[str, Callable[[Benchmark, TableSpec], str]] = {
     "scores": scores_table,
     "differences": differences_table,
     "rankings": rankings_table,
@@ -130,7 +130,7 @@ BLOCKS: dict[str, Callable[[Benchmark, Table], str]] = {
 
 def fill_page(benchmark: Benchmark, page: Path) -> Path:
     """Update the text between `<!-- BLOCK: TABLE -->` and `<!-- end -->`. Raises ConfigError on an unknown marker."""
-    tables = {table.name: table for table in benchmark.tables} | {"all": Table(name="all")}
+    tables = {table.name: table for table in benchmark.tables} | {"all": TableSpec(name="all")}
 
     def renewed(match: re.Match[str]) -> str:
         opening, block, name, closing = match.groups()
@@ -145,7 +145,7 @@ def fill_page(benchmark: Benchmark, page: Path) -> Path:
     return page
 
 
-def plot(benchmark: Benchmark, table: Table, out: Path) -> Path:
+def plot(benchmark: Benchmark, table: TableSpec, out: Path) -> Path:
     """Plot mIoU as PNG: a dot per seed, a line for the mean, hollow dots for the oracle. Needs matplotlib."""
     try:
         import matplotlib

@@ -53,7 +53,7 @@ class Run(YamlModel):
     set: Many[str] = ()
 
 
-class Table(YamlModel):
+class TableSpec(YamlModel):
     """Table of the page: its rows (cells), and pairs of cells (a, b) whose difference a - b is reported per seed."""
 
     name: str
@@ -68,7 +68,7 @@ class Benchmark(YamlModel):
     seeds: Annotated[Many[int], Field(min_length=1)]
     development: dict[str, str]
     cells: Annotated[Many[Run], Field(min_length=1)]
-    tables: Annotated[Many[Table], Field(min_length=1)]
+    tables: Annotated[Many[TableSpec], Field(min_length=1)]
 
     @model_validator(mode="after")
     def _known_cells(self) -> Benchmark:
