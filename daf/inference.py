@@ -6,11 +6,12 @@ from daf import load_model, predict
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 
-from advent.build.network import build_network
+from advent.build import build_network
 from advent.config.class_set import class_set
 from advent.config.loading import load_config
 from advent.config.schema import Config
@@ -35,10 +36,9 @@ from advent.evaluation.predictor import not_finite, outputs, refuse_not_finite
 from advent.methods.registry import find_network
 from advent.model.precision import AMP_DTYPES, to_device
 from advent.runtime.device import pick_device, set_tf32
-from advent.utils.deprecation import deprecated_names
 from advent.utils.loss import self_information
 from advent.utils.viz_segmask import colorize_mask
-from daf.registration import register
+from daf.methods import register
 
 log = logging.getLogger(__name__)
 CONFIG = "config.yml"  # written by every stage beside its snapshots
@@ -267,4 +267,9 @@ def _known_geometry(name: str) -> str:
     return name
 
 
-__getattr__ = deprecated_names(__name__, {"upright": "load_rgb"})
+def __getattr__(name: str) -> Any:
+    """Old names of this module, with a DeprecationWarning."""
+    if name != "upright":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warnings.warn(f"{__name__}.upright is now {__name__}.load_rgb", DeprecationWarning, stacklevel=2)
+    return load_rgb

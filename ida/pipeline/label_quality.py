@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from advent.build.data import target_data
+from advent.build import target_data
 from advent.config.class_set import class_set, target_spec
 from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset, collect_pseudo_labels

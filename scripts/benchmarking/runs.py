@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from advent.build.data import evaluation_data
+from advent.build import evaluation_data
 from advent.checkpoints.provenance import environment
 from advent.config.loading import default_config, flat, load_config, plain, without_effect
 from advent.config.schema import Config

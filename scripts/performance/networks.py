@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode  # documented; PyTorch has no other name for it
 from torch.utils.flop_counter import FlopCounterMode
 
-from advent.build.network import build_encoder
+from advent.build import build_encoder
 from advent.config.loading import load_config
 from advent.config.schema import Config
 from advent.methods.registry import find_method, find_network

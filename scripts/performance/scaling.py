@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from advent.runtime import distributed
-from daf.registration import register
+from daf.methods import register
 from performance.networks import bench
 from performance.timing import Timing, timing_of
 

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from advent.build.network import build_encoder
+from advent.build import build_encoder
 from advent.config.class_set import class_set
 from advent.config.loading import load_config
 from advent.evaluation.evaluate import upsample_argmax
@@ -32,7 +32,7 @@ from performance.networks import Bench, bench, count_bytes, count_flops, tensors
 from performance.scaling import scaling
 from performance.straightforward import Straightforward
 from performance.timing import Timing, alternate, peak_memory
-from streets.render import render
+from streets.pictures import render
 
 Row = dict[str, Any]
 LOW, FULL = "ep2_low_dg", "dg"

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from advent.build.data import evaluation_data, source_data, target_data
-from advent.build.network import build_encoder
+from advent.build import build_encoder, evaluation_data, source_data, target_data
 from advent.checkpoints.loading import TORCHVISION_WEIGHTS
 from advent.config.class_set import class_set
 from advent.config.schema import Config

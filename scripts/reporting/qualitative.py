@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advent.build.data import evaluation_data, source_data
-from advent.build.network import build_network
+from advent.build import build_network, evaluation_data, source_data
 from advent.config.class_set import class_set
 from advent.config.schema import Config
 from advent.dataset.loader import load_batches, sequential_batches

@@ -20,7 +20,7 @@ import test as test_script
 import test_intra
 import train
 import train_isl
-from advent.build.network import build_network
+from advent.build import build_network
 from advent.config.loading import default_config, load_config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import load_classes
