@@ -68,27 +68,25 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
 def plot(results: Path, out: Path) -> Path:
     """Write the plot as PNG. Raises ConfigError without matplotlib, or if the JSON is not from scripts/bench.py."""
     try:
-        import matplotlib
+        from matplotlib.figure import Figure  # an optional extra
     except ImportError:
-        raise ConfigError("--plot: needs matplotlib; pip install matplotlib") from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+        raise ConfigError("--plot: needs matplotlib; pip install -e '.[report]'") from None
 
     record = read_json(results)
     if "results" not in record:
         raise ConfigError(f"{results}: no results of scripts/bench.py")
     sections = {section: {row["what"].strip(): row for row in rows} for section, rows in record["results"].items()}
-    figure, axes = plt.subplots(1, 3, figsize=(13, 3.6), constrained_layout=True)
-    _step(axes[0], sections.get("step", {}))
-    _evaluation(axes[1], sections.get("evaluation", {}))
-    _data(axes[2], sections.get("data", {}))
+    figure = Figure((13, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    _plot_step(axes[0], sections.get("step", {}))
+    _plot_evaluation(axes[1], sections.get("evaluation", {}))
+    _plot_data(axes[2], sections.get("data", {}))
     figure.suptitle(f"{record['processor']}, {record['threads']} threads", fontsize=9)
     write_atomically(out, lambda handle: figure.savefig(handle, format="png", dpi=110))
-    plt.close(figure)
     return out
 
 
-def _step(axes: Any, rows: dict[str, Any]) -> None:
+def _plot_step(axes: Any, rows: dict[str, Any]) -> None:
     """Stacked bars: the network's passes, the discriminator, everything else."""
     parts = ("network's two passes", "discriminator", "everything else")
     kinds = [kind for kind in ("fp32", "bf16", "fp16") if f"step, {kind}" in rows]
@@ -102,7 +100,7 @@ def _step(axes: Any, rows: dict[str, Any]) -> None:
         axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, frameon=False)
 
 
-def _evaluation(axes: Any, rows: dict[str, Any]) -> None:
+def _plot_evaluation(axes: Any, rows: dict[str, Any]) -> None:
     names = [name for name in rows if not name.startswith("forward")]
     axes.barh(names, [1000 * rows[name]["seconds"] for name in names], color=COLORS[0])
     axes.set(xlabel="milliseconds", title="after the forward pass")
@@ -110,7 +108,7 @@ def _evaluation(axes: Any, rows: dict[str, Any]) -> None:
     axes.invert_yaxis()
 
 
-def _data(axes: Any, rows: dict[str, Any]) -> None:
+def _plot_data(axes: Any, rows: dict[str, Any]) -> None:
     names = list(rows)
     axes.barh(names, [rows[name]["per_second"] for name in names], color=COLORS[1])
     axes.set(xlabel="images per second", title="one worker")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,14 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> 
     return tabulate(
         rows, header, style, colalign=aligned if rows else None, disable_numparse=True, preserve_whitespace=True
     )
+
+
+def mean_std(values: Sequence[float], sign: bool = False) -> str:
+    """Mean and sample standard deviation: "41.2 ± 0.8"; a single value without deviation; "-" if empty."""
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):{'+' if sign else ''}.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def results_table(rows: Mapping[str, Mapping[str, Any]], accuracy: bool = False) -> str:

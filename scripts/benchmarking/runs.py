@@ -100,7 +100,7 @@ class Benchmark:
         """A cell's results file."""
         return self.results / f"seed{seed}" / f"{run.name}.json"
 
-    def found(self, name: str) -> dict[int, dict[str, Any]]:
+    def results_of(self, name: str) -> dict[int, dict[str, Any]]:
         """The available results of a cell, by seed."""
         files = {seed: self.file(self.by_name[name], seed) for seed in self.seeds}
         return {seed: read_json(file) for seed, file in files.items() if file.is_file()}

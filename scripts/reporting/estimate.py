@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from advent.training.learner import Learner
 from advent.utils.tables import markdown_table
 from ida.intra import intra_method
 from ida.pipeline.stage import Stage
+from performance.timing import alternate
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def _measure(stage: Stage, steps: int) -> Needs:
     device = pick_device(config.DEVICE)
     net = find_network(config).build(config, build_encoder(config, weights=False))
     initialise(net, "he")
-    forward = _time(lambda: _predict(to_device(net, device).eval(), config, device), device, steps)
+    forward = _time(lambda: _predict(to_device(net, device).eval(), config, device), steps)
     labelled = _count(target_data, config)
     if not stage.trains:
         return Needs(stage.name, 0, 0, 0, None if labelled is None else labelled * forward, _memory(device))
@@ -93,7 +93,7 @@ def _measure(stage: Stage, steps: int) -> Needs:
         _batch(config, labelled_size, train.BATCH_SIZE_SOURCE, device),
         _batch(config, train.INPUT_SIZE_TARGET, train.BATCH_SIZE_TARGET, device),
     )
-    step = _time(lambda: learner.update(0, *batches), device, steps)
+    step = _time(lambda: learner.update(0, *batches), steps)
     iterations = train.EARLY_STOP + (1 if method.include_last_iter else 0)
     snapshots = (iterations - 1) // train.SAVE_PRED_EVERY + (1 if train.SAVE_LAST else 0)
     kept = min(snapshots, train.KEEP) if train.KEEP else snapshots
@@ -131,18 +131,9 @@ def _predict(net: torch.nn.Module, config: Config, device: torch.device) -> None
     net(torch.zeros(1, 3, height, width, device=device))
 
 
-def _time(work: Any, device: torch.device, steps: int) -> float:
+def _time(work: Callable[[], object], steps: int) -> float:
     """Median seconds of `work` over `steps` runs, after one warm-up run."""
-    seconds = []
-    for _ in range(steps + 1):
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return sorted(seconds[1:])[len(seconds[1:]) // 2]
+    return alternate({"work": work}, steps)["work"].seconds
 
 
 def _count(load: Any, config: Config) -> int | None:
