@@ -15,12 +15,9 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from advent.build import build_encoder
 from advent.config.class_set import class_set
 from advent.config.loading import load_config
 from advent.evaluation.evaluate import upsample_argmax
-from advent.methods.registry import find_network
-from advent.model.deeplabv2 import initialise
 from advent.model.precision import AMP_DTYPES, to_device
 from advent.utils.loss import cross_entropy_2d
 from advent.utils.metrics import confusion_counts
@@ -28,7 +25,7 @@ from daf.inference import Model, predict_batch
 from ida.pseudo_labels import pseudo_label, write_label
 from ida.ranking import score
 from performance.data_loading import reading
-from performance.networks import Bench, bench, count_bytes, count_flops, tensors_bytes
+from performance.networks import Bench, bench, count_bytes, count_flops, random_network, tensors_bytes
 from performance.scaling import scaling
 from performance.straightforward import Straightforward
 from performance.timing import Row, alternate, peak_memory, row
@@ -177,9 +174,7 @@ def _forward(setup: Bench) -> None:
 def evaluation(device: torch.device, rounds: int) -> list[Row]:
     """One Cityscapes image, 1024x512 in, 2048x1024 out: forward pass and post-processing."""
     config = load_config(FULL, ["TRAIN.RESTORE_FROM=null"])
-    net = find_network(config).build(config, build_encoder(config, weights=False))
-    initialise(net, "he")
-    to_device(net, device).eval()
+    net = to_device(random_network(config), device).eval()
     image = 50 * torch.randn(1, 3, 512, 1024, device=device).contiguous(memory_format=torch.channels_last)
     label = torch.randint(0, 16, (1024, 2048), device=device).to(torch.uint8)
     logits = torch.randn(1, 16, 65, 129, device=device)
@@ -248,10 +243,8 @@ def prediction(device: torch.device, rounds: int) -> list[Row]:
     rows = []
     for cfg, name in (("quick:daf", "quick"), (FULL, "full ResNet-101")):
         config = load_config(cfg, ["TRAIN.RESTORE_FROM=null", "MODEL.ENCODER_WEIGHTS=null"])
-        net = find_network(config).build(config, build_encoder(config, weights=False))
-        initialise(net, "he", backbone=config.MODEL.ENCODER == "resnet101")
         plain = Model(
-            to_device(net, device).eval(),
+            to_device(random_network(config), device).eval(),
             config,
             class_set(config),
             (1024, 512),
