@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from advent.build.network import build_network
+from advent.build import build_network
 from advent.checkpoints.io import digest
 from advent.checkpoints.provenance import environment
 from advent.checkpoints.run_dir import RunDir

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from advent.build.network import build_network
+from advent.build import build_network
 from advent.config.class_set import class_set
 from advent.config.loading import load_config
 from advent.config.schema import Config
@@ -38,7 +38,7 @@ from advent.runtime.device import pick_device, set_tf32
 from advent.utils.deprecation import deprecated_names
 from advent.utils.loss import self_information
 from advent.utils.viz_segmask import colorize_mask
-from daf.registration import register
+from daf.methods import register
 
 log = logging.getLogger(__name__)
 CONFIG = "config.yml"  # written by every stage beside its snapshots

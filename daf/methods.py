@@ -18,6 +18,7 @@ from advent.methods.steps import (
     adversarial_step,
     segmentation_losses,
 )
+from daf.dataset.depth import register_depth_formats
 from daf.interaction import depth_aware_map
 from daf.loss import berhu, greatest_error
 from daf.model.dada import DeeplabV2DADA
@@ -104,3 +105,9 @@ def register_methods() -> None:
     )
     register_method("DAF", partial(depth_aware_method, "DAF"))
     register_method("DADA", partial(depth_aware_method, "DADA"))
+
+
+def register() -> None:
+    """Register DAF's and DADA's networks and methods, and the readers of depth files. Repeated calls are harmless."""
+    register_methods()
+    register_depth_formats()

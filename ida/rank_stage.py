@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from advent.build.data import target_data
-from advent.build.network import build_network
+from advent.build import build_network, target_data
 from advent.checkpoints.io import digest
 from advent.checkpoints.provenance import names_digest, provenance
 from advent.checkpoints.run_dir import RunDir, initial_checkpoint

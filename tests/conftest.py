@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from daf.registration import register
+from daf.methods import register
 from helpers import tiny_data
 
 register()

@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from advent.build.data import evaluation_data, target_data
-from advent.build.network import build_network
+from advent.build import build_network, evaluation_data, target_data
 from advent.checkpoints.formats import open_checkpoint, warn_of_dilations
 from advent.checkpoints.io import digest
 from advent.checkpoints.provenance import environment, names_digest

@@ -18,8 +18,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from advent.build.data import evaluation_data, target_data
-from advent.build.network import build_network
+from advent.build import build_network, evaluation_data, target_data
 from advent.checkpoints.io import digest
 from advent.checkpoints.provenance import read_provenance
 from advent.checkpoints.run_dir import experiment_folder

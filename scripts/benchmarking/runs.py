@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, Strict, model_validator
 
-from advent.build.data import evaluation_data
+from advent.build import evaluation_data
 from advent.checkpoints.provenance import environment
 from advent.config.loading import default_config, flat, load_config, plain, without_effect
 from advent.config.schema import Config
@@ -97,7 +97,7 @@ class Benchmark(YamlModel):
         """A cell's results file."""
         return self.results / f"seed{seed}" / f"{run.name}.json"
 
-    def found(self, name: str) -> dict[int, dict[str, Any]]:
+    def results_of(self, name: str) -> dict[int, dict[str, Any]]:
         """The available results of a cell, by seed."""
         files = {seed: self.file(self.by_name[name], seed) for seed in self.seeds}
         return {seed: read_json(file) for seed, file in files.items() if file.is_file()}

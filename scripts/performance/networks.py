@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode  # documented; PyTorch has no other name for it
 from torch.utils.flop_counter import FlopCounterMode
 
-from advent.build.network import build_encoder
+from advent.build import build_encoder
 from advent.config.loading import load_config
 from advent.config.schema import Config
 from advent.methods.registry import find_method, find_network
 from advent.methods.steps import Batch
-from advent.model.deeplabv2 import initialise
+from advent.model.deeplabv2 import SegmentationNetwork, initialise
 from advent.model.outputs import forward
 from advent.training.learner import Learner
 
@@ -109,13 +109,19 @@ def bench(cfg: str, device: torch.device, overrides: Sequence[str] = ()) -> Benc
     """A randomly initialised network of a shipped config, and random batches of its sizes."""
     config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", *overrides])
     torch.manual_seed(0)
-    net = find_network(config).build(config, build_encoder(config, weights=False))
-    initialise(net, "he")
+    net = random_network(config)
     learner = Learner(net, find_method(config), find_network(config).supervised, config.TRAIN, device)
     train = config.TRAIN
     source = batch(config, train.INPUT_SIZE_SOURCE, train.BATCH_SIZE_SOURCE, device)
     target = batch(config, train.INPUT_SIZE_TARGET, train.BATCH_SIZE_TARGET, device)
     return Bench(config, learner, source, target, device)
+
+
+def random_network(config: Config) -> SegmentationNetwork:
+    """The network of a config with random weights."""
+    net = find_network(config).build(config, build_encoder(config, weights=False))
+    initialise(net, "he", backbone=config.MODEL.ENCODER == "resnet101")
+    return net
 
 
 def batch(config: Config, size: Sequence[int], count: int, device: torch.device) -> Batch:

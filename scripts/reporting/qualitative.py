@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from advent.build.data import evaluation_data, source_data
+from advent.build import evaluation_data, source_data
 from advent.config.class_set import class_set
 from advent.config.schema import Config
 from advent.dataset.loader import load_batches, sequential_batches

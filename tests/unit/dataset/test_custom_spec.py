@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from advent.build.data import evaluation_data, target_data
+from advent.build import evaluation_data, target_data
 from advent.config.class_set import class_set
 from advent.config.loading import config_digest, dump_config, load_config
 from advent.dataset.classes import classes_from_mapping, load_classes

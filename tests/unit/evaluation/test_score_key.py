@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from advent.build.data import evaluation_data, target_data
+from advent.build import evaluation_data, target_data
 from advent.checkpoints import provenance
 from advent.config.loading import flat, load_config
 from advent.errors import ConfigError
