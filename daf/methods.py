@@ -15,7 +15,7 @@ from advent.methods.steps import (
     Losses,
     MapFunction,
     Method,
-    Prediction,
+    NetworkOutputs,
     Supervised,
     adversarial_step,
     segmentation_losses,
@@ -23,6 +23,7 @@ from advent.methods.steps import (
 from advent.model.deeplabv2 import SegmentationNetwork
 from advent.model.encoder import Encoder
 from advent.model.heads import build_head
+from daf.dataset.depth import register_depth_formats
 from daf.interaction import depth_aware_map
 from daf.loss import berhu, greatest_error, log_l1
 from daf.model.dada import DeeplabV2DADA
@@ -31,7 +32,7 @@ from daf.model.fusion_depth import FusionDepth
 from daf.self_training import self_training_method
 
 
-def _losses(prediction: Prediction, batch: Batch) -> Losses:
+def _losses(prediction: NetworkOutputs, batch: Batch) -> Losses:
     """Cross entropy, and BerHu against `batch["depth"]` (B, H, W inverse depth) if the batch has it.
 
     `batch["depth_known"]` (B, H, W) bool masks the known pixels if the source's depth has gaps.
@@ -49,7 +50,7 @@ def _losses(prediction: Prediction, batch: Batch) -> Losses:
     return losses
 
 
-def _greatest_error(prediction: Prediction, batch: Batch) -> Tensor:
+def _greatest_error(prediction: NetworkOutputs, batch: Batch) -> Tensor:
     assert prediction.depth is not None
     return greatest_error(prediction.depth, batch["depth"], batch.get("depth_known"))
 
@@ -57,7 +58,7 @@ def _greatest_error(prediction: Prediction, batch: Batch) -> Tensor:
 segmentation_and_depth_losses = GlobalMaxLoss(_losses, _greatest_error, key="depth", global_key="depth_greatest")
 
 
-def segmentation_and_log_depth_losses(prediction: Prediction, batch: Batch) -> Losses:
+def segmentation_and_log_depth_losses(prediction: NetworkOutputs, batch: Batch) -> Losses:
     """Cross entropy, and the smooth L1 loss of the logarithm against `batch["depth"]` if the batch has it."""
     losses = segmentation_losses(prediction, batch)
     if "depth" in batch:
@@ -147,3 +148,9 @@ def register_methods() -> None:
     register_method("DAF", partial(depth_aware_method, "DAF"))
     register_method("DADA", partial(depth_aware_method, "DADA"))
     register_method("SelfTraining", self_training_method)
+
+
+def register() -> None:
+    """Register DAF's and DADA's networks and methods, and the readers of depth files. Repeated calls are harmless."""
+    register_methods()
+    register_depth_formats()

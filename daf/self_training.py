@@ -1,8 +1,8 @@
 """Self-training with an EMA teacher (DACS, DAFormer, MIC), guided by depth where the DEPTH keys ask for it.
 
 One iteration: the teacher follows the student; the student learns from source labels; the teacher labels the target;
-the student learns from a mix of both images, and from the masked target. All random numbers of a sample depend on the seed
-and on its position in the data stream, so neither resuming nor the number of processes changes them.
+the student learns from a mix of both images, and from the masked target. All random numbers of a sample depend on the
+seed and on its position in the data stream, so neither resuming nor the number of processes changes them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from advent.methods.steps import (
     Losses,
     Method,
     MethodState,
-    Prediction,
+    NetworkOutputs,
     StepContext,
     align,
     detached,
@@ -82,7 +82,7 @@ class SelfTraining(MethodState):
         return self.teacher if self.settings.SCORED == "teacher" else net
 
     @torch.no_grad()
-    def predict(self, context: StepContext, images: Tensor) -> Prediction:
+    def predict(self, context: StepContext, images: Tensor) -> NetworkOutputs:
         """The teacher's outputs on clean images. Dropout is off; batch norms use what TEACHER_STATISTICS says."""
         self.teacher.eval()
         if self.settings.TEACHER_STATISTICS == "batch":

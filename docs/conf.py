@@ -26,7 +26,12 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-autodoc_default_options = {"members": True, "undoc-members": False, "show-inheritance": False}
+autodoc_default_options = {
+    "members": True,
+    "undoc-members": False,
+    "show-inheritance": False,
+    "exclude-members": "model_config",
+}
 python_maximum_signature_line_length = 100
 
 html_theme = "furo"
@@ -61,6 +66,12 @@ def _as_rst(line: str) -> str:
     return "".join(part for pair in zip(plain, [*code, ""], strict=True) for part in pair)
 
 
+def no_signature_of_models(app: Any, what: str, name: str, obj: Any, *rest: Any) -> tuple[str, str] | None:
+    """A pydantic model is made from a mapping: its fields are listed below its name."""
+    return ("", "") if what == "class" and hasattr(obj, "model_fields") else None
+
+
 def setup(app: Any) -> None:
     """Called by Sphinx."""
     app.connect("autodoc-process-docstring", literal_docstrings)
+    app.connect("autodoc-process-signature", no_signature_of_models)

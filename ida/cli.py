@@ -14,7 +14,7 @@ from advent.runtime import distributed
 from advent.training.stage import train_stage
 from advent.utils.tables import markdown_table, results_table
 from daf.depth_metrics import evaluate_depth
-from daf.registration import register
+from daf.methods import register
 from ida.intra import intra_stage
 from ida.isl import isl_stage
 from ida.pipeline.stage import Stage, stages_of

@@ -6,7 +6,7 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from advent.build.data import target_data
+from advent.build import target_data
 from advent.checkpoints.io import digest
 from advent.checkpoints.provenance import FILE as PROVENANCE
 from advent.checkpoints.provenance import names_digest, read_provenance, require_match

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from advent.build.data import target_data
+from advent.build import target_data
 from advent.checkpoints.io import state_digest
 from advent.checkpoints.provenance import environment, names_digest, require_match
 from advent.checkpoints.run_dir import RunDir, initial_checkpoint

@@ -26,12 +26,12 @@ from advent.checkpoints.provenance import environment
 from advent.cli import OneLineParser
 from advent.errors import ConfigError, hint
 from advent.runtime.device import pick_device
-from advent.utils.serialization import write_json
+from advent.utils.serialization import read_json, write_atomically, write_json
 from advent.utils.tables import markdown_table
 from ida import cli
-from performance.plot import plot
 from performance.sections import SECTIONS
 
+COLORS = ("#4477aa", "#66ccee", "#ccbb44", "#ee6677")  # colour-blind safe
 UNITS = {
     "share": ("", 100, "%"),
     "more_time": ("+", 100, "% time"),
@@ -63,6 +63,57 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
                 [section, entry["what"], "" if median is None else f"{median:.3g} s", spread, ", ".join(extras)]
             )
     return markdown_table(["section", "what", "median", "quartiles", ""], rows)
+
+
+def plot(results: Path, out: Path) -> Path:
+    """Write the plot as PNG. Raises ConfigError without matplotlib, or if the JSON is not from scripts/bench.py."""
+    try:
+        from matplotlib.figure import Figure  # an optional extra
+    except ImportError:
+        raise ConfigError("--plot: needs matplotlib; pip install -e '.[report]'") from None
+
+    record = read_json(results)
+    if "results" not in record:
+        raise ConfigError(f"{results}: no results of scripts/bench.py")
+    sections = {section: {row["what"].strip(): row for row in rows} for section, rows in record["results"].items()}
+    figure = Figure((13, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    _plot_step(axes[0], sections.get("step", {}))
+    _plot_evaluation(axes[1], sections.get("evaluation", {}))
+    _plot_data(axes[2], sections.get("data", {}))
+    figure.suptitle(f"{record['processor']}, {record['threads']} threads", fontsize=9)
+    write_atomically(out, lambda handle: figure.savefig(handle, format="png", dpi=110))
+    return out
+
+
+def _plot_step(axes: Any, rows: dict[str, Any]) -> None:
+    """Stacked bars: the network's passes, the discriminator, everything else."""
+    parts = ("network's two passes", "discriminator", "everything else")
+    kinds = [kind for kind in ("fp32", "bf16", "fp16") if f"step, {kind}" in rows]
+    left = [0.0] * len(kinds)
+    for part, color in zip(parts, COLORS, strict=False):
+        seconds = [max(0.0, rows[f"{part}, {kind}"]["seconds"]) for kind in kinds]
+        axes.barh(kinds, seconds, left=left, color=color, label=part)
+        left = [a + b for a, b in zip(left, seconds, strict=True)]
+    axes.set(xlabel="seconds", title="DAF step, 640x320, ResNet-101")
+    if kinds:
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3, frameon=False)
+
+
+def _plot_evaluation(axes: Any, rows: dict[str, Any]) -> None:
+    names = [name for name in rows if not name.startswith("forward")]
+    axes.barh(names, [1000 * rows[name]["seconds"] for name in names], color=COLORS[0])
+    axes.set(xlabel="milliseconds", title="after the forward pass")
+    axes.tick_params(axis="y", labelsize=8)
+    axes.invert_yaxis()
+
+
+def _plot_data(axes: Any, rows: dict[str, Any]) -> None:
+    names = list(rows)
+    axes.barh(names, [rows[name]["per_second"] for name in names], color=COLORS[1])
+    axes.set(xlabel="images per second", title="one worker")
+    axes.tick_params(axis="y", labelsize=8)
+    axes.invert_yaxis()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

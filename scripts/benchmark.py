@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         benchmark = load_benchmark(args.benchmark)
         if args.results is not None:
-            benchmark = replace(benchmark, results=args.results)
+            benchmark = benchmark.model_copy(update={"results": args.results})
         main_table = benchmark.tables[0]
         for out, make in (
             (args.page, lambda: fill_page(benchmark, args.page)),
@@ -61,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if out is not None:
                 print(make())
         if args.status:
-            print(hours_table(benchmark, replace(main_table, rows=())))
+            print(hours_table(benchmark, main_table.model_copy(update={"rows": ()})))
         if args.page or args.plot or args.status:
             return
         for name in args.only or ():

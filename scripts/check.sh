@@ -14,7 +14,7 @@ mypy
 echo "== pytest"
 if [ "${1:-}" = "--slow" ]; then
     shift
-    python -m pytest "$@"
+    python -m pytest -n auto --maxprocesses=8 --dist worksteal "$@"
 else
-    python -m pytest -m "not slow" "$@"
+    python -m pytest -n auto --maxprocesses=8 --dist worksteal -m "not slow" "$@"
 fi

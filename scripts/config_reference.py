@@ -1,4 +1,4 @@
-"""Write docs/config.md: every config key with its type, default, bounds and meaning.
+"""Write docs/config.md and docs/dataset-spec.md: every key of a config and of a data set spec, with its meaning.
 
 python scripts/config_reference.py
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from advent.config.reference import config_reference
+from advent.config.reference import config_reference, spec_reference
 from advent.utils.serialization import write_text
 
-FILE = Path(__file__).parents[1] / "docs" / "config.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 if __name__ == "__main__":
-    write_text(FILE, config_reference())
-    print(FILE)
+    print(write_text(DOCS / "config.md", config_reference()))
+    print(write_text(DOCS / "dataset-spec.md", spec_reference()))

@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be i
 
 from advent.dataset.spec import load_spec
 from advent.doctor.check import check_split
-from advent.doctor.report import shared, text
+from advent.doctor.summarize import shared, text
 from advent.doctor.targets import targets_of_config, targets_of_dataset
 from advent.errors import ConfigError, DataError
 from ida import cli

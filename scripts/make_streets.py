@@ -24,8 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages nee
 from advent.cli import OneLineParser, run_cli
 from advent.errors import ConfigError, DataError
 from advent.utils.serialization import write_json
-from streets.layouts import paths, write_picture
-from streets.render import render
+from streets.pictures import paths, render, write_picture
 
 VERSION = 2
 VAL_OFFSET = 1_000_000  # validation images have their own seeds, independent of the count

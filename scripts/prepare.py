@@ -17,7 +17,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from advent.build.data import evaluation_data, source_data, target_data
+from advent.build import evaluation_data, source_data, target_data
 from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.build_cache import fill_cache

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from advent.config.schema import Config
 from advent.errors import ConfigError, closest
 from advent.utils.serialization import parse_value
+from advent.utils.validation import BOUNDS, explained
 
 DIGITS = re.compile(r"[-+]?[0-9][0-9_:.]*")
 NULLS = ("", "~", "null", "Null", "NULL")  # YAML's spellings of nothing
@@ -101,15 +102,11 @@ def checked_value(name: str, value: Any, where: str) -> Any:
 def _explained(name: str, value: Any, error: ValidationError) -> str:
     """What is wrong with a value, what is allowed, and how to fix it."""
     first = error.errors(include_url=False, include_context=True, include_input=True)[0]
-    kind, context, shown = first["type"], first.get("ctx", {}), str(value)[:80]
+    kind, shown = first["type"], str(value)[:80]
     if value is None:
         return "must not be null"
-    if kind == "literal_error":
-        return f"{shown!r} is none of {', '.join(CHOICES[name])}"
-    if kind == "greater_than_equal" and not isinstance(value, list):
-        return f"{shown} is too small; at least {context['ge']:g}"
-    if kind == "less_than_equal" and not isinstance(value, list):
-        return f"{shown} is too large; at most {context['le']:g}"
+    if kind == "literal_error" or (kind in BOUNDS and not isinstance(value, list)):
+        return explained(first)
     if kind in ("folder_name", "input_size", "text"):
         return f"{shown} {first['msg']}" if kind == "input_size" else f"{shown!r} {first['msg']}"
     default = FIELDS[name].get_default(call_default_factory=True)

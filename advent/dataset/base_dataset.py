@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from advent.dataset.image_io import (
     warn_if_damaged,
 )
 from advent.dataset.resolved_layout import ResolvedLayout, resolve_layout
-from advent.dataset.spec_types import DatasetSpec
+from advent.dataset.spec import DatasetSpec
 from advent.dataset.versions import detect_version
 from advent.errors import DataError
 
@@ -243,7 +242,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return {
             "images": spec.name,
             "split": self.resolved.split_folder,
-            "layout": asdict(self.resolved.layout),
+            "layout": self.resolved.layout.model_dump(),
             "size": self.size,
             "label_size": self.label_size,
             "score_size": spec.score_size,
@@ -281,7 +280,11 @@ class StreetDataset(Dataset[dict[str, Any]]):
 
 
 def network_images(bgr: torch.Tensor, mean_bgr: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) uint8 BGR -> (B, 3, H, W) float32 BGR minus the mean (3,), on the tensors' device, channels last."""
+    """(B, H, W, 3) uint8 BGR -> (B, 3, H, W) float32 BGR minus the mean (3,), on the tensors' device, channels last.
+
+    Same values as `image_io.network_input`, bit for bit. Both exist because a batch is transferred as uint8 and kept
+    channels last, while an item (ADVENT's interface) is contiguous NumPy planes, in RGB before the conversion.
+    """
     count, height, width, channels = bgr.shape
     # Row by row: a subtraction over a last axis of three is many times slower on a CPU.
     rows = bgr.to(torch.float32).view(count, height, width * channels).sub_(mean_bgr.repeat(width))

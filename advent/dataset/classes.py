@@ -3,36 +3,92 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+from pydantic import AfterValidator, BeforeValidator, Strict, model_validator
+
+from advent.config.schema import ClassSetConfig, key
 from advent.errors import ConfigError, hint
 from advent.utils.paths import find_yaml
 from advent.utils.serialization import read_yaml
-from advent.utils.yaml_schema import fits
+from advent.utils.validation import Many, YamlModel, validated
 
 IGNORE = 255  # train id of pixels that are ignored in training and scoring
+EXAMPLE = "configs/classes/street16.yml"
 _BY_COUNT = {7: "street7", 16: "street16", 19: "cityscapes19"}
-_KEYS = ("name", "classes", "rare", "subset")
-_INLINE = {"name": str, "names": [str], "colors": [[int]], "rare": [str], "subset": {str: [str]}}
-
-Color = tuple[int, int, int]
 
 
-@dataclass(frozen=True)
-class ClassSet:
-    """Classes of train ids 0..n-1. `rare` and the values of `subset` are train ids; colours are RGB, 0..255."""
+def _color(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)) or len(value) != 3 or any(part not in range(256) for part in value):
+        raise ValueError(f"{str(value)[:80]} is not a colour: three values 0..255, such as [128, 64, 128]")
+    return value
 
-    name: str
-    names: tuple[str, ...]
-    colors: tuple[Color, ...]
-    rare: tuple[int, ...] = ()
-    subset: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+def _different(entries: tuple[E, ...]) -> tuple[E, ...]:
+    names = [entry.name for entry in entries]
+    if not 1 < len(names) < IGNORE or len(set(names)) != len(names):
+        raise ValueError("a class set has 2..254 classes with different names")
+    return entries
+
+
+# YAML reads the names 12 and 0998 as a number and as text.
+Name = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+Color = Annotated[tuple[int, int, int], Strict(False), BeforeValidator(_color)]
+
+
+class ClassEntry(YamlModel):
+    """One class of a class set."""
+
+    name: Name = key(..., "name of the class")
+    color: Color = key(..., "`[r, g, b]`, 0..255")
+
+
+E = TypeVar("E", bound=ClassEntry)
+ClassList = Annotated[tuple[E, ...], Strict(False), AfterValidator(_different)]
+
+
+class ClassSet(YamlModel):
+    """Classes of train ids 0..n-1."""
+
+    name: Name = key(..., "name; without: that of the file")
+    classes: ClassList[ClassEntry] = key(..., "entries `{name, color}` in the order of their train ids")
+    rare_names: Many[Name] = key((), "classes that the ranking normalises by", alias="rare")
+    subset_names: dict[Name, Many[Name]] = key({}, "name -> classes whose mean IoU is reported, too", alias="subset")
+
+    @model_validator(mode="after")
+    def _known_members(self) -> ClassSet:
+        for member in (*self.rare_names, *(name for members in self.subset_names.values() for name in members)):
+            if member not in self.names:
+                raise ValueError(f"{member!r} is not one of its classes; {hint(member, self.names)}")
+        return self
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.classes)
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Name of each train id."""
+        return tuple(entry.name for entry in self.classes)
+
+    @cached_property
+    def colors(self) -> tuple[Color, ...]:
+        """RGB colour of each train id, 0..255."""
+        return tuple(entry.color for entry in self.classes)
+
+    @cached_property
+    def rare(self) -> tuple[int, ...]:
+        """Train ids of the rare classes."""
+        return self._train_ids(self.rare_names)
+
+    @cached_property
+    def subset(self) -> dict[str, tuple[int, ...]]:
+        """Name of a subset -> its train ids."""
+        return {name: self._train_ids(members) for name, members in self.subset_names.items()}
+
+    def _train_ids(self, members: Sequence[str]) -> tuple[int, ...]:
+        return tuple(self.names.index(member) for member in members)
 
     def as_mapping(self) -> dict[str, Any]:
         """The class set as a mapping, as stored in a config and so in every checkpoint's config.yml."""
@@ -40,8 +96,8 @@ class ClassSet:
             "name": self.name,
             "names": list(self.names),
             "colors": [list(color) for color in self.colors],
-            "rare": [self.names[i] for i in self.rare],
-            "subset": {key: [self.names[i] for i in members] for key, members in self.subset.items()},
+            "rare": list(self.rare_names),
+            "subset": {name: list(members) for name, members in self.subset_names.items()},
         }
 
 
@@ -60,45 +116,17 @@ def load_classes(name_or_path: str | Path) -> ClassSet:
 
 def classes_from_mapping(value: Mapping[str, Any]) -> ClassSet:
     """Inverse of `ClassSet.as_mapping`. Raises ConfigError."""
-    if set(value) != set(_INLINE) or not all(fits(value[key], shape) for key, shape in _INLINE.items()):
-        raise ConfigError(f"CLASSES: a class set in a config has the keys {', '.join(_INLINE)}, as in config.yml")
-    entries = [{"name": n, "color": c} for n, c in zip(value["names"], value["colors"], strict=False)]
-    if len(entries) != len(value["names"]) or len(entries) != len(value["colors"]):
+    given = validated(ClassSetConfig, value, "CLASSES", "the run's config.yml")
+    if len(given.names) != len(given.colors):
         raise ConfigError("CLASSES: names and colors differ in number")
-    return class_set("CLASSES", value["name"], entries, value["rare"], value["subset"])
+    entries = [{"name": name, "color": color} for name, color in zip(given.names, given.colors, strict=True)]
+    raw = {"name": given.name, "classes": entries, "rare": given.rare, "subset": given.subset}
+    return validated(ClassSet, raw, "CLASSES")
 
 
 @cache
 def _load(path: Path) -> ClassSet:
     raw = read_yaml(path)
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a class set is a mapping with the keys {', '.join(_KEYS)}")
-    for key in raw:
-        if key not in _KEYS:
-            advice = "; set SOURCE or TARGET to use a data set spec" if key == "layouts" else ""
-            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), _KEYS)}{advice}")
-    return class_set(str(path), str(raw.get("name", path.stem)), raw.get("classes"), raw.get("rare"), raw.get("subset"))
-
-
-def class_set(where: str, name: str, entries: Any, rare: Any = None, subset: Any = None) -> ClassSet:
-    """Build a class set from parsed YAML values. `where` prefixes the error messages. Raises ConfigError."""
-    if not (fits(rare, ([str], None)) and fits(subset, ({str: [str]}, None))):
-        raise ConfigError(f"{where}: 'rare' is a list of class names, 'subset' a mapping of such lists")
-    try:
-        names = tuple(str(entry["name"]) for entry in entries)
-        colors = tuple((int(r), int(g), int(b)) for r, g, b in (entry["color"] for entry in entries))
-    except (KeyError, TypeError, ValueError):
-        raise ConfigError(f"{where}: 'classes' is a list of {{name: ..., color: [r, g, b]}}") from None
-    if not 1 < len(names) < IGNORE or len(set(names)) != len(names):
-        raise ConfigError(f"{where}: a class set has 2..254 classes with different names")
-    if any(not 0 <= value <= 255 for color in colors for value in color):
-        raise ConfigError(f"{where}: a colour is three values 0..255")
-    groups = {str(key): _train_ids(where, names, members) for key, members in (subset or {}).items()}
-    return ClassSet(name, names, colors, _train_ids(where, names, rare), groups)
-
-
-def _train_ids(where: str, names: tuple[str, ...], members: Sequence[str] | None) -> tuple[int, ...]:
-    for member in members or []:
-        if member not in names:
-            raise ConfigError(f"{where}: {member!r} is not one of its classes; {hint(str(member), names)}")
-    return tuple(names.index(member) for member in members or [])
+    if isinstance(raw, dict) and "layouts" in raw:
+        raise ConfigError(f"{path}: is a data set spec, not a class set; set SOURCE or TARGET to use it")
+    return validated(ClassSet, {"name": path.stem, **raw} if isinstance(raw, dict) else raw, path, EXAMPLE)

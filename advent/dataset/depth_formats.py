@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from advent.dataset.spec_types import DepthFormat
+from advent.dataset.spec import DepthFormat
 from advent.errors import DataError, hint
 
 # (depth file, camera file or None) -> (H, W) float32 inverse depth at the file's own size, 0 where unknown

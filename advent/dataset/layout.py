@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal, get_args
 
-ROLES = ("images", "labels", "depth", "camera")
+from advent.config.schema import key
+from advent.utils.validation import YamlModel
+
+Role = Literal["images", "labels", "depth", "camera"]
+ROLES: tuple[Role, ...] = get_args(Role)
 FIELDS = ("split", "folder", "name")
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(YamlModel):
     """Path patterns of the roles, relative to the data set's root, with the same fields in each.
 
     {split}: the split's folder. {name}: the part that the files of one image share; it may contain subfolders.
     {folder}: one or more parent folders, for layouts such as `clip/images/x.jpg` and `clip/labels/x.png`.
     """
 
-    images: str
-    labels: str | None = None
-    depth: str | None = None
-    camera: str | None = None
+    images: str = key(..., "pattern of the images, with `{name}` in it once, such as `{split}/rgb/{name}.png`")
+    labels: str | None = key(None, "pattern of the label images")
+    depth: str | None = key(None, "pattern of the depth files")
+    camera: str | None = key(None, "pattern of the camera files, which `kind: disparity` needs")
 
     def base(self, role: str, split_folder: str) -> Path | None:
         """Folder of one role: the pattern up to the path component with {folder} or {name}; None without a pattern."""

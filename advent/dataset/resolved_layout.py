@@ -8,7 +8,7 @@ from pathlib import Path
 
 from advent.dataset.file_lists import with_existing_suffix
 from advent.dataset.layout import Layout
-from advent.dataset.spec_types import DatasetSpec
+from advent.dataset.spec import DatasetSpec
 from advent.errors import DataError, hint
 
 

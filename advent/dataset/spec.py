@@ -1,55 +1,270 @@
-"""Data set specs from YAML (configs/datasets/, or any path): a new data set needs one new file and no code."""
+"""Data set specs from YAML (configs/datasets/, or any path): a new data set needs one new file and no code.
+
+`docs/dataset-spec.md` is generated from the models in this module.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from string import Formatter
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from advent.dataset.classes import IGNORE, class_set
-from advent.dataset.layout import FIELDS, ROLES, Layout
-from advent.dataset.resize import GEOMETRIES
-from advent.dataset.spec_types import UNITS_CM, DatasetSpec, DepthFormat, KnownMistake
-from advent.errors import ConfigError, first_line, hint
+import numpy as np
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
+
+from advent.config.schema import Geometry, Number, Side, key
+from advent.dataset.classes import IGNORE, ClassEntry, ClassList, ClassSet, Color, Name
+from advent.dataset.layout import FIELDS, ROLES, Layout, Role
+from advent.errors import ConfigError, hint
 from advent.utils.paths import find_yaml
 from advent.utils.serialization import read_yaml
-from advent.utils.yaml_schema import fits
-
-__all__ = ["DatasetSpec", "load_spec"]
+from advent.utils.validation import Many, YamlModel, validated
 
 MAX_ID = 65535  # label files are 8 or 16 bits deep
-EXAMPLE = "configs/datasets/synthia.yml and docs/own-data.md"
-# YAML shape of each key; null is the same as an absent key.
-SHAPES: dict[str, Any] = {
-    "name": str,
-    "folder": str,
-    "layouts": [{str: str}],
-    "splits": ({(str, int): [(str, int)]}, None),
-    "classes": ([dict], None),
-    "ids": ({str: {(str, int): [(int, str)]}}, None),
-    "palette": (str, {int: [int]}, None),
-    "label_names": ([str], None),
-    "max_label_id": (int, None),
-    "label_hint": (str, None),
-    "geometry": str,
-    "fill_label": (int, None),
-    "depth": ({str: (str, int, float, [(int, float)])}, None),
-    "score_size": ([int], None),
-    "unequal": ([(int, str)], None),
-    "counts": ({str: int}, None),
-    "lists": ({str: str}, None),
-    "mistakes": ([dict], None),
-    "versions": ([str], None),
-    "catalogue": ([str], None),
-    "credit": (str, None),
-}
-REQUIRED = ("name", "folder", "layouts")
-# YAML shapes of nested mappings.
-DEPTH = {"kind": str, "unit": str, "scale": (int, float), "unknown": [(int, float)]}
-MISTAKE = {"say": str, "path": str, "ids": [(int, str)], "with_ids": [int], "if_missing": str, "unless": str}
+EXAMPLE = "configs/datasets/synthia.yml and docs/dataset-spec.md"
+UNITS_CM = {"mm": 0.1, "cm": 1.0, "m": 100.0, "km": 100_000.0}
+
+
+def _entries(value: Any) -> list[int | str]:
+    if not isinstance(value, list) or any(type(entry) not in (int, str) for entry in value):
+        raise ValueError(f"{str(value)[:80]!r} is not a list such as [7, 12-15]; see {EXAMPLE}")
+    return value
+
+
+def _ids(value: Any, info: ValidationInfo) -> list[int]:
+    """[7-9, 12, Road] -> [7, 8, 9, 12, the position of Road in the label names]."""
+    given = (info.context or {}).get("label_names")
+    names = [str(name) for name in given] if isinstance(given, list) else []
+    positions = {name: position for position, name in reversed(list(enumerate(names)))}
+    ids: list[int] = []
+    for entry in _entries(value):
+        first, _, last = str(entry).partition("-")
+        if entry in positions:
+            ids.append(positions[str(entry)])
+        elif first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first) <= MAX_ID:
+            ids.extend(range(int(first), int(last or first) + 1))
+        else:
+            advice = hint(str(entry), names) if names else "for example [7, 12-15]"
+            raise ValueError(f"{entry!r} is not an id or a range of ids; {advice}")
+    return ids
+
+
+def _expanded_names(value: Any) -> frozenset[str]:
+    """[0998-1001, clip/a] -> 0998, 0999, 1000, 1001, clip/a: a range, or one name."""
+    names: set[str] = set()
+    for entry in _entries(value):
+        first, _, last = str(entry).partition("-")
+        if not (first.isdecimal() and last.isdecimal()):
+            names.add(str(entry))
+        elif 0 <= int(last) - int(first) <= MAX_ID:
+            names.update(f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
+        else:
+            raise ValueError(f"{entry!r} is not a range of names")
+    return frozenset(names)
+
+
+def _has_only(pattern: str, names: Sequence[str]) -> bool:
+    """Whether a format string is well-formed and has only fields in `names`."""
+    try:
+        parts = list(Formatter().parse(pattern))
+    except ValueError:
+        return False
+    return all(field is None or (field in names and not form and not change) for _, field, form, change in parts)
+
+
+def _patterns(layout: Layout) -> Layout:
+    if layout.images.count("{name}") != 1:
+        raise ValueError("every layout needs an 'images' pattern with {name} in it once")
+    for pattern in (p for p in (getattr(layout, role) for role in ROLES) if p is not None):
+        if not _has_only(pattern, FIELDS):
+            raise ValueError(f"{pattern!r}: the fields are {{split}}, {{folder}} and {{name}}")
+        if pattern.count("{folder}") > 1 or ("{folder}" in pattern and "{folder}" not in layout.images):
+            raise ValueError(f"{pattern!r}: {{folder}} may occur once, and 'images' needs it too")
+        if pattern.find("{folder}") > pattern.find("{name}"):
+            raise ValueError(f"{pattern!r}: {{folder}} must precede {{name}}")
+    return layout
+
+
+def _one_id_each(palette: dict[int, Color]) -> dict[int, Color]:
+    if len(set(palette.values())) != len(palette):
+        raise ValueError("one colour is assigned to two ids")
+    return palette
+
+
+Ids = Annotated[tuple[int, ...], Strict(False), BeforeValidator(_ids)]
+
+
+class OwnClass(ClassEntry):
+    """A class that a data set defines."""
+
+    ids: Ids | None = key(None, "label ids, such as `[7, 12-15]`, or label names; without: the position in the list")
+
+
+class DepthFormat(YamlModel):
+    """Meaning of the values in a depth file. `kind`: name of a registered reader.
+
+    For the kinds `distance` and `inverse`, value x `scale` is a distance in `unit`, or its reciprocal. Values in
+    `unknown` (numbers, NaN) mark pixels without depth.
+    """
+
+    kind: str = key(..., "`distance`, `inverse`, `synthia_cm` (SYNTHIA) or `disparity` (Cityscapes)")
+    unit: Literal["mm", "cm", "m", "km"] = key("cm", "unit of a distance: `mm`, `cm`, `m` or `km`")
+    scale: Number = key(1.0, "value x `scale` is the distance in `unit`, or its inverse", gt=0)
+    unknown: Many[float] = key((), "values of pixels without depth, such as `[0]` or `[.nan]`")
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether some pixels may have no depth."""
+        return self.kind == "disparity" or bool(self.unknown)
+
+
+class KnownMistake(YamlModel):
+    """A common mistake with a data set, and the message that explains it."""
+
+    message: str = key(..., "the message; `{root}` is the data set's folder", alias="say")
+    path: str | None = key(None, "a glob under the root that matches")
+    ids: Ids = key((), "label ids: every id that occurs is one of them")
+    require_ids: Many[int] = key((), "label ids that occur, all of them", alias="with_ids")
+    when_missing: Role | None = key(None, "only if files of this role are missing", alias="if_missing")
+    unless: str | None = key(None, "only if this glob matches nothing")
+
+
+class DatasetSpec(YamlModel):
+    """One data set. Sizes are (width, height)."""
+
+    base: str | None = key(
+        None,
+        """another file whose keys are inherited, except those given here and `versions`; `null` removes an inherited
+        key""",
+    )
+    name: str = key(..., "name of the data set, and of the class set that it defines, if any")
+    folder: str = key(..., "folder, under the data root or absolute")
+    layouts: Annotated[Many[Annotated[Layout, AfterValidator(_patterns)]], Field(min_length=1)] = key(
+        ..., "path patterns with the fields `{split}`, `{folder}` and `{name}`; entries are tried in order"
+    )
+    splits: dict[Name, Many[Name]] = key(
+        {"all": ("",), "train": ("",)}, "split -> folders for `{split}`; the first existing one is used"
+    )
+    lists: dict[str, str] = key({}, "split -> list file, relative to the folder; without: the folder is scanned")
+    label_names: Many[str] = key((), "names of the label ids in order")
+    own_classes: ClassList[OwnClass] | None = key(
+        None, "classes that the data set defines; without: those of the protocol's class set", alias="classes"
+    )
+    ids: dict[Name, dict[Name, Ids]] = key(
+        {},
+        "class set -> class -> label ids (or label names), for protocols with that class set",
+        validate_default=True,
+    )
+    palette: Annotated[dict[Annotated[int, Field(ge=0, le=IGNORE)], Color], AfterValidator(_one_id_each)] | None = key(
+        None,
+        """for labels in colours: label id -> `[r, g, b]`, or `classes`: the colours of the own classes; without: one
+        channel of ids""",
+    )
+    max_label_id: Annotated[int, Field(ge=1, le=MAX_ID)] = key(
+        None,
+        "label ids above it are errors, 255 is always allowed; without: the largest id in this file",
+        validate_default=True,
+    )
+    label_hint: str | None = key(None, "what to do about label ids above `max_label_id`: the end of the error")
+    geometry: Geometry = key("stretch", "`stretch`, or `pad`: keep the aspect, pad below or right")
+    fill_label: int | None = key(None, "the label id of padding; without: padding is ignored", ge=0)
+    depth: DepthFormat | None = key(None, "format of the depth files")
+    score_size: Annotated[tuple[Side, Side], Strict(False)] | None = key(
+        None, "`[width, height]` at which labels are scored; without: their own size"
+    )
+    unequal: Annotated[frozenset[str], BeforeValidator(_expanded_names)] = key(
+        frozenset(),
+        """images (names without suffix, `0998-1001` for a range) whose published label has another size; the doctor
+        notes them""",
+    )
+    counts: dict[str, int] = key({}, "split -> number of images in the published set, for the doctor")
+    mistakes: Many[KnownMistake] = key((), "common mistakes that the doctor recognises")
+    versions: Many[str] = key((), "specs of other versions, detected from label ids or catalogues")
+    catalogue: Many[str] = key((), "files under the root that list the label names, as Mapillary's `config.json`")
+    credit: str | None = key(None, "copyright holder and licence; shown beside the images in reports")
+
+    @field_validator("ids")
+    @classmethod
+    def _with_own_ids(cls, tables: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        own, name = info.data.get("own_classes"), info.data.get("name")
+        if not own or name is None:
+            return tables
+        ids = {entry.name: (i,) if entry.ids is None else entry.ids for i, entry in enumerate(own)}
+        return {**tables, name: ids}
+
+    @field_validator("palette", mode="before")
+    @classmethod
+    def _colors_of_classes(cls, value: Any, info: ValidationInfo) -> Any:
+        own, tables = info.data.get("own_classes"), info.data.get("ids")
+        if value == "classes" and own and tables:
+            return {i: entry.color for entry in own for i in tables[info.data["name"]][entry.name][:1]}
+        if isinstance(value, str):
+            raise ValueError("palette is a mapping of label ids to [r, g, b], or 'classes' with own classes")
+        return value
+
+    @field_validator("max_label_id", mode="before")
+    @classmethod
+    def _largest_id(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None:
+            return value
+        used = [i for table in info.data.get("ids", {}).values() for ids in table.values() for i in ids]
+        return max([*used, *(info.data.get("palette") or ()), len(info.data.get("label_names", ())) - 1, 1])
+
+    @model_validator(mode="after")
+    def _ids_in_range(self) -> DatasetSpec:
+        if self.fill_label is not None and self.fill_label > self.max_label_id:
+            raise ValueError(f"fill_label {self.fill_label} is not in 0..{self.max_label_id}")
+        for set_name, table in self.ids.items():
+            counts = Counter(label_id for label_ids in table.values() for label_id in label_ids)
+            twice = sorted(label_id for label_id, count in counts.items() if count > 1)
+            if twice:
+                raise ValueError(f"label id {twice[0]} belongs to two classes of {set_name}")
+            if max(counts, default=0) > self.max_label_id:
+                raise ValueError(f"label id {max(counts)} of {set_name} exceeds max_label_id {self.max_label_id}")
+        return self
+
+    @cached_property
+    def classes(self) -> ClassSet | None:
+        """The class set that the data set defines, which has the data set's name; None without own classes."""
+        if self.own_classes is None:
+            return None
+        entries = [entry.model_dump(exclude={"ids"}) for entry in self.own_classes]
+        return ClassSet.model_validate({"name": self.name, "classes": entries})
+
+    @property
+    def wrong_id(self) -> str:
+        """End of the error message for a label id above max_label_id; file and id precede it."""
+        hint = self.label_hint or "these are not its labels, or max_label_id in its spec is wrong"
+        return f"is not in {self.name} (0..{self.max_label_id}, or 255); {hint}"
+
+    def label_name(self, label_id: int) -> str:
+        """Name of a label id from the spec, else the id as text."""
+        return self.label_names[label_id] if label_id < len(self.label_names) else str(label_id)
+
+    def table(self, classes: ClassSet) -> np.ndarray:
+        """Lookup table label id -> train id, uint8; ids without a class map to 255. Raises ConfigError."""
+        if classes.name not in self.ids:
+            known = f"it has: {', '.join(self.ids)}" if self.ids else "it has none: its images are unlabelled"
+            raise ConfigError(
+                f"data set {self.name} has no table for the class set {classes.name} ({known}); map its label "
+                f"ids to classes under ids: {{{classes.name}: ...}} in its spec"
+            )
+        table = np.full(max(IGNORE, self.max_label_id) + 1, IGNORE, np.uint8)
+        for class_name, label_ids in self.ids[classes.name].items():
+            if class_name not in classes.names:
+                raise ConfigError(
+                    f"data set {self.name}: {class_name!r} is not a class of {classes.name}; "
+                    f"{hint(class_name, classes.names)}"
+                )
+            table[list(label_ids)] = classes.names.index(class_name)
+        return table
+
+    def fill(self, table: np.ndarray) -> int:
+        """Train id that labels are padded with."""
+        return IGNORE if self.fill_label is None else int(table[self.fill_label])
 
 
 def load_spec(name_or_path: str | Path) -> DatasetSpec:
@@ -60,20 +275,7 @@ def load_spec(name_or_path: str | Path) -> DatasetSpec:
 @cache
 def _load(path: Path) -> DatasetSpec:
     raw = _read(path)
-    for key, value in raw.items():
-        if key not in SHAPES:
-            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), [*SHAPES, 'base'])}")
-        if not fits(value, SHAPES[key]):
-            raise ConfigError(f"{path}: {key}: {str(value)[:80]!r} is not of the right form; see {EXAMPLE}")
-    missing = [key for key in REQUIRED if raw.get(key) is None]
-    if missing:
-        raise ConfigError(f"{path}: the key {missing[0]!r} is missing; see {EXAMPLE}")
-    try:
-        spec = DatasetSpec(**_parsed(path, raw))
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-        raise ConfigError(f"{path}: not a data set spec ({first_line(error, 1000)}); see {EXAMPLE}") from None
-    _check(path, spec)
-    return spec
+    return validated(DatasetSpec, raw, path, EXAMPLE, context=raw)
 
 
 def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -81,179 +283,11 @@ def _read(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: a data set spec is a mapping of keys")
-    if "base" not in raw:
+    if raw.get("base") is None:
         return raw
-    base = find_yaml(raw.pop("base"), "datasets")
+    base = find_yaml(raw["base"], "datasets")
     if base in (*seen, path):
         raise ConfigError(f"{path}: circular chain of base files")
     inherited = _read(base, (*seen, path))
     inherited.pop("versions", None)  # another version's table would replace this file's own
     return {**inherited, **raw}
-
-
-def _parsed(path: Path, raw: dict[str, Any]) -> dict[str, Any]:
-    """Values of a spec, converted to their final types."""
-    given = {key: value for key, value in raw.items() if value is not None}
-    names = tuple(given.get("label_names", ()))
-    ids = {
-        set_name: {str(name): _id_list(entries, names) for name, entries in table.items()}
-        for set_name, table in given.get("ids", {}).items()
-    }
-    nested: dict[str, Any] = {"label_names": names}
-    if "classes" in given:
-        # A data set with its own classes: a class set with the data set's name, and label ids per class.
-        nested["classes"] = class_set(str(path), given["name"], given["classes"])
-        ids[given["name"]] = _own_ids(path, given["classes"], names)
-    every = [i for table in ids.values() for label_ids in table.values() for i in label_ids]
-    if "palette" in given:
-        nested["palette"] = _palette(path, given["palette"], nested.get("classes"), ids.get(given["name"], {}))
-        every += nested["palette"]
-    sequences = ("mistakes", "versions", "catalogue")
-    return {
-        **{key: value for key, value in given.items() if key not in sequences},
-        **nested,
-        "layouts": tuple(Layout(**layout) for layout in given["layouts"]),
-        "splits": {
-            str(split): tuple(map(str, folders))
-            for split, folders in given.get("splits", {"all": [""], "train": [""]}).items()
-        },
-        "ids": ids,
-        "max_label_id": int(given.get("max_label_id", max([*every, len(names) - 1, 1]))),
-        "depth": _depth(path, given["depth"]) if "depth" in given else None,
-        "score_size": tuple(given["score_size"]) if "score_size" in given else None,
-        "unequal": frozenset(name for entry in given.get("unequal", ()) for name in _numbered(str(entry))),
-        "mistakes": tuple(_mistake(path, entry) for entry in given.get("mistakes", [])),
-        "versions": tuple(given.get("versions", ())),
-        "catalogue": tuple(given.get("catalogue", ())),
-    }
-
-
-def _own_ids(path: Path, entries: list[dict[str, Any]], names: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """Class name -> label ids: the entry's `ids`, or else its position in the list."""
-    for entry in entries:
-        for key in entry:
-            if key not in ("name", "color", "ids"):
-                raise ConfigError(f"{path}: classes: unknown key {key!r}; {hint(str(key), ('name', 'color', 'ids'))}")
-        if not fits(entry.get("ids"), ([(int, str)], None)):
-            raise ConfigError(f"{path}: classes: {entry['name']}: ids is a list such as [7, 12-15]")
-    return {
-        str(entry["name"]): _id_list(entry["ids"] if entry.get("ids") is not None else [position], names)
-        for position, entry in enumerate(entries)
-    }
-
-
-def _palette(path: Path, raw: Any, classes: Any, ids: dict[str, tuple[int, ...]]) -> dict[int, Any]:
-    """Label id -> colour in label images; `palette: classes` uses the colours of the data set's own classes."""
-    if isinstance(raw, str):
-        if raw != "classes" or classes is None:
-            raise ConfigError(f"{path}: palette is a mapping of label ids to [r, g, b], or 'classes' with own classes")
-        raw = {ids[name][0]: color for name, color in zip(classes.names, classes.colors, strict=True)}
-    palette = {int(label_id): tuple(color) for label_id, color in raw.items()}
-    for label_id, color in palette.items():
-        if len(color) != 3 or not all(0 <= value <= 255 for value in color) or not 0 <= label_id <= IGNORE:
-            raise ConfigError(f"{path}: palette: {label_id}: {list(color)}: use an id 0..255 and three values 0..255")
-    if len(set(palette.values())) != len(palette):
-        raise ConfigError(f"{path}: palette: one colour is assigned to two ids")
-    return palette
-
-
-def _depth(path: Path, raw: dict[str, Any]) -> DepthFormat:
-    _check_keys(path, "depth", raw, DEPTH, required="kind")
-    if raw.get("unit", "cm") not in UNITS_CM:
-        raise ConfigError(f"{path}: depth: unit {raw['unit']!r}; {hint(raw['unit'], UNITS_CM)}")
-    if not 0 < raw.get("scale", 1.0) < float("inf"):
-        raise ConfigError(f"{path}: depth: scale {raw['scale']} is not a positive number")
-    unknown = tuple(float(value) for value in raw.get("unknown", ()))
-    return DepthFormat(raw["kind"], raw.get("unit", "cm"), float(raw.get("scale", 1.0)), unknown)
-
-
-def _mistake(path: Path, raw: dict[str, Any]) -> KnownMistake:
-    _check_keys(path, "mistakes", raw, MISTAKE, required="say")
-    if raw.get("if_missing") not in (None, *ROLES):
-        raise ConfigError(f"{path}: mistakes: if_missing {raw['if_missing']!r}; {hint(raw['if_missing'], ROLES)}")
-    ids = _id_list(raw.get("ids", []), ())
-    with_ids = tuple(raw.get("with_ids", ()))
-    return KnownMistake(raw["say"], raw.get("path"), ids, with_ids, raw.get("if_missing"), raw.get("unless"))
-
-
-def _check_keys(path: Path, where: str, raw: dict[str, Any], shapes: dict[str, Any], required: str) -> None:
-    for key, value in raw.items():
-        if key not in shapes:
-            raise ConfigError(f"{path}: {where}: unknown key {key!r}; {hint(str(key), shapes)}")
-        if not fits(value, shapes[key]):
-            raise ConfigError(f"{path}: {where}: {key}: {str(value)[:80]!r} is not of the right form; see {EXAMPLE}")
-    if required not in raw:
-        raise ConfigError(f"{path}: {where}: the key {required!r} is missing; see {EXAMPLE}")
-
-
-def _id_list(entries: list[int | str], names: Sequence[str]) -> tuple[int, ...]:
-    """[7-9, 12, Road] -> (7, 8, 9, 12, the position of Road in the label names)."""
-    ids: list[int] = []
-    positions = {name: position for position, name in reversed(list(enumerate(names)))}
-    for entry in entries:
-        if entry in positions:
-            ids.append(positions[str(entry)])
-            continue
-        first, _, last = str(entry).partition("-")
-        if not (first.isdecimal() and (last.isdecimal() or not last)):
-            advice = f"; {hint(str(entry), names)}" if names else ""
-            raise ValueError(f"{entry!r} is not an id or a range of ids{advice}")
-        low, high = int(first), int(last or first)
-        if not 0 <= low <= high <= MAX_ID:
-            raise ValueError(f"{entry!r} is not an id or a range of ids")
-        ids.extend(range(low, high + 1))
-    return tuple(ids)
-
-
-def _numbered(entry: str) -> list[str]:
-    """`0998-1001` -> 0998, 0999, 1000, 1001; anything else is one name."""
-    first, _, last = entry.partition("-")
-    if not (first.isdecimal() and last.isdecimal()):
-        return [entry]
-    if not 0 <= int(last) - int(first) <= MAX_ID:
-        raise ValueError(f"{entry!r} is not a range of names")
-    return [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-
-
-def _holds_only(pattern: str, names: Sequence[str]) -> bool:
-    """Whether a format string is well-formed and has only fields in `names`."""
-    try:
-        parts = list(Formatter().parse(pattern))
-    except ValueError:
-        return False
-    return all(field is None or (field in names and not form and not change) for _, field, form, change in parts)
-
-
-def _check(path: Path, spec: DatasetSpec) -> None:
-    """Check values beyond their types: known geometry, {name} in patterns, ids in range and in one class each."""
-    if spec.geometry not in GEOMETRIES:
-        raise ConfigError(f"{path}: geometry {spec.geometry!r}; {hint(str(spec.geometry), list(GEOMETRIES))}")
-    _check_layouts(path, spec)
-    if spec.score_size is not None and (len(spec.score_size) != 2 or min(spec.score_size) < 1):
-        raise ConfigError(f"{path}: score_size is [width, height] in pixels")
-    if not 0 < spec.max_label_id <= MAX_ID:
-        raise ConfigError(f"{path}: max_label_id {spec.max_label_id} is not in 1..{MAX_ID}")
-    if spec.fill_label is not None and not 0 <= spec.fill_label <= spec.max_label_id:
-        raise ConfigError(f"{path}: fill_label {spec.fill_label} is not in 0..{spec.max_label_id}")
-    for set_name, table in spec.ids.items():
-        used_ids = [label_id for label_ids in table.values() for label_id in label_ids]
-        twice = sorted(label_id for label_id, count in Counter(used_ids).items() if count > 1)
-        if twice:
-            raise ConfigError(f"{path}: label id {twice[0]} belongs to two classes of {set_name}")
-        if any(label_id > spec.max_label_id for label_id in used_ids):
-            raise ConfigError(
-                f"{path}: label id {max(used_ids)} of {set_name} exceeds max_label_id {spec.max_label_id}"
-            )
-
-
-def _check_layouts(path: Path, spec: DatasetSpec) -> None:
-    if any(layout.images.count("{name}") != 1 for layout in spec.layouts) or not spec.layouts:
-        raise ConfigError(f"{path}: every layout needs an 'images' pattern with {{name}} in it once")
-    for layout in spec.layouts:
-        for pattern in (p for p in (getattr(layout, role) for role in ROLES) if p is not None):
-            if not _holds_only(pattern, FIELDS):
-                raise ConfigError(f"{path}: layouts: {pattern!r}: the fields are {{split}}, {{folder}} and {{name}}")
-            if pattern.count("{folder}") > 1 or ("{folder}" in pattern and "{folder}" not in layout.images):
-                raise ConfigError(f"{path}: layouts: {pattern!r}: {{folder}} may occur once, and 'images' needs it too")
-            if pattern.find("{folder}") > pattern.find("{name}"):
-                raise ConfigError(f"{path}: layouts: {pattern!r}: {{folder}} must precede {{name}}")

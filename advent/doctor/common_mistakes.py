@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from advent.dataset.file_lists import walk
-from advent.dataset.spec_types import DatasetSpec
+from advent.dataset.spec import DatasetSpec
 
 MOST_LISTED = 5000  # files that are listed to report what a folder contains instead
 

@@ -12,7 +12,7 @@ from PIL import Image
 from advent.dataset.depth_formats import depth_kind
 from advent.dataset.exif import Turn
 from advent.dataset.image_io import png_bits, read_label, read_photo, require_same_turn
-from advent.dataset.spec_types import DatasetSpec
+from advent.dataset.spec import DatasetSpec
 from advent.errors import DataError
 
 Size = tuple[int, int]

@@ -8,8 +8,7 @@ from advent.config.class_set import class_set
 from advent.config.schema import Config
 from advent.dataset.classes import ClassSet, load_classes
 from advent.dataset.resolved_layout import folder_of, resolve_layout
-from advent.dataset.spec import load_spec
-from advent.dataset.spec_types import DatasetSpec
+from advent.dataset.spec import DatasetSpec, load_spec
 from advent.doctor.check import CheckTarget
 from advent.errors import UserError
 from advent.methods.registry import find_method, find_network

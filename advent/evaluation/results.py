@@ -17,7 +17,7 @@ from advent.dataset.resolved_layout import ResolvedLayout
 from advent.runtime.distributed import is_main, main_only
 from advent.utils.metrics import intersection_over_union, mean_iou
 from advent.utils.serialization import write_atomically, write_json, write_text
-from advent.utils.tables import results_table
+from advent.utils.tables import latex_table, results_table
 from advent.utils.viz_segmask import colorize_mask
 
 
@@ -44,7 +44,8 @@ def write_results(folder: Path, record: Mapping[str, Any]) -> None:
     header, lines = _cells(rows)
     cells = [[name, *["" if value is None else repr(value) for value in values]] for name, values in lines]
     write_text(folder / "results.csv", _csv([header, *cells]))
-    write_text(folder / "results.tex", _latex(header, lines))
+    rounded = [[name, *["–" if value is None else f"{value:.1f}" for value in values]] for name, values in lines]
+    write_text(folder / "results.tex", latex_table(header, rounded))
 
 
 def row_name(result: Mapping[str, Any]) -> str:
@@ -68,31 +69,6 @@ def _csv(rows: Iterable[Sequence[Any]]) -> str:
     sheet = io.StringIO()
     csv.writer(sheet, lineterminator="\n").writerows(rows)
     return sheet.getvalue()
-
-
-def latex_text(word: str) -> str:
-    """Text with LaTeX's special characters escaped."""
-    return "".join(f"\\{c}" if c in "_%&#$" else c for c in word)
-
-
-def _latex(header: Sequence[str], lines: Sequence[tuple[str, list[float | None]]]) -> str:
-    """A LaTeX booktabs table with one decimal, as in the paper."""
-    body = []
-    for name, values in lines:
-        cells = ["--" if value is None else f"{value:.1f}" for value in values]
-        body.append(" & ".join([latex_text(name), *cells]) + r" \\")
-    return "\n".join(
-        [
-            rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}",
-            r"\toprule",
-            " & ".join(map(latex_text, header)) + r" \\",
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
 
 
 class PredictionFolder:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
@@ -62,10 +61,10 @@ def data_digest(dataset: StreetDataset) -> str:
         files.update(name.encode() + b"\0" + stamp(dataset.files(index)).tobytes())
     resolved = dataset.resolved
     facts = {
-        "spec": asdict(dataset.spec),
+        "spec": dataset.spec.model_dump(),
         "classes": dataset.classes.as_mapping(),
         "root": str(resolved.root.resolve()),
-        "layout": asdict(resolved.layout),
+        "layout": resolved.layout.model_dump(),
         "split": [dataset.split, resolved.split_folder],
         "size": dataset.size,
         "label_size": dataset.label_size,

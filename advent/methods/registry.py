@@ -1,4 +1,4 @@
-"""Registry of networks and adaptation methods by config name; `daf.registration.register` adds those with depth."""
+"""Registry of networks and adaptation methods by config name; `daf.methods.register` adds those with depth."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folder lock: one run per folder; the operating system releases it after a crash."""
+"""Folder lock (filelock): one run per folder; the operating system releases it after a crash."""
 
 from __future__ import annotations
 
@@ -10,140 +10,105 @@ import shlex
 import socket
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from advent.errors import FolderInUse
 from advent.runtime import distributed
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-try:
-    import msvcrt
-except ImportError:  # everywhere else
-    msvcrt = None  # type: ignore[assignment]
-
 log = logging.getLogger(__name__)
 NAME = "run.lock"
-# Windows refuses reads of a locked range, so one byte far beyond the text is locked instead of the whole file.
-LOCKED_BYTE = 2**30
-HELD = (errno.EACCES, errno.EAGAIN)  # error codes when another process holds the lock
+WAIT = 0.2  # seconds; a lock that is being released, or whose holder is being read, is not yet free
+TEXT_AT = 1  # filelock locks byte 0, and Windows refuses to read a locked byte
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # error codes of file systems without locks
+_held: set[FolderLock] = set()  # a lock that is referenced nowhere else would be released
 
 
 class FolderLock:
     """Lock file `run.lock` in a folder, held until `release` or the end of this process.
 
-    It is a POSIX record lock: the system releases it when the process ends for any reason, data workers do not inherit
-    it, and it works across machines if the file system supports that. The file's text only names the holder. filelock
-    is not used: its `flock` belongs to the open file, which forked data workers share and keep after a kill.
+    The system releases it when the process ends for any reason. Forked data workers do not keep it (filelock >= 4
+    closes their copy of the file). The file's text only names the holder.
     """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / NAME
-        self._handle: int | None = None
+        self._lock = _file_lock(self.path, _write_holder)
 
     def acquire(self) -> FolderLock:
         """Take the lock; with several processes, rank 0 takes it. Raises FolderInUse naming the holder."""
         if not distributed.is_main():
             return self
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        while self._handle is None:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                _lock(handle, self.path)
-                if _is_at(handle, self.path):  # else the last holder removed the file after it was opened here
-                    self._handle = handle
-            finally:
-                if self._handle is None:
-                    os.close(handle)
-        holder = {
-            "process": os.getpid(),
-            "host": socket.gethostname(),
-            "command": shlex.join(sys.argv),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
-        }
-        os.ftruncate(self._handle, 0)
-        os.lseek(self._handle, 0, os.SEEK_SET)
-        os.write(self._handle, json.dumps(holder).encode())
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise FolderInUse(
+                f"{self.path.parent}: another run works here ({_read_holder(self.path)}); wait for it, stop it, or "
+                "choose another folder with --exp-suffix NAME"
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            reason = error.strerror
+            log.warning(
+                "%s: this file system supports no locks (%s); start one run per folder", self.path.parent, reason
+            )
+            self.path.unlink(missing_ok=True)
+            return self
+        _held.add(self)
         return self
 
     def release(self) -> None:
         """Release the lock and remove its file; does nothing if it is not held."""
-        if self._handle is None:
+        if self not in _held:
             return
-        handle, self._handle = self._handle, None
-        if fcntl is not None:
-            self.path.unlink(missing_ok=True)  # before closing, so that no other process can hold it yet
-            os.close(handle)
-            return
-        with suppress(OSError):  # not locked if the file system does not support locks
-            _unlock(handle)
-        os.close(handle)
-        with suppress(OSError):  # Windows does not remove an open file: then another process holds it
-            self.path.unlink(missing_ok=True)
+        _held.remove(self)
+        with suppress(OSError):  # Windows removes no open file; filelock does it after the release
+            self.path.unlink(missing_ok=True)  # while it is locked, so that no other process can hold it yet
+        self._lock.release()
 
 
 def holder(folder: Path) -> str | None:
     """Description of the process that holds a folder's lock, or None; a lock file of a dead process is ignored."""
+    path = folder / NAME
+    if not path.exists():
+        return None
     try:
-        handle = os.open(folder / NAME, os.O_RDWR)
+        with _file_lock(path):
+            return None
+    except Timeout:
+        return _read_holder(path)
     except OSError:
         return None
+
+
+def _file_lock(path: Path, on_acquired: Callable[[int], None] | None = None) -> FileLock:
+    return FileLock(
+        path, WAIT, mode=0o666, thread_local=False, fallback_to_soft=False, poll_interval=0.02, on_acquired=on_acquired
+    )
+
+
+def _write_holder(handle: int) -> None:
+    facts = {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "command": shlex.join(sys.argv),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+    os.ftruncate(handle, 0)
+    os.lseek(handle, 0, os.SEEK_SET)
+    os.write(handle, b" " * TEXT_AT + json.dumps(facts).encode())
+
+
+def _read_holder(path: Path) -> str:
     try:
-        _try_lock(handle)
-        return None
-    except OSError as error:
-        return _holder(handle) if error.errno in HELD else None
-    finally:
-        os.close(handle)  # also releases the lock
-
-
-def _try_lock(handle: int) -> None:
-    """Lock an open file for this process until it is closed. Raises OSError, with an errno in HELD if it is taken."""
-    if fcntl is not None:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    elif msvcrt is not None:
-        os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-
-def _unlock(handle: int) -> None:
-    """Release the lock of `_try_lock` on Windows, where closing the file may release it late."""
-    if msvcrt is not None:
-        os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_UNLCK, 1)  # type: ignore[attr-defined]
-
-
-def _lock(handle: int, path: Path) -> None:
-    try:
-        _try_lock(handle)
-    except OSError as error:
-        if error.errno not in HELD:
-            log.warning(
-                "%s: this file system supports no locks (%s); start only one run per folder", path.parent, error
-            )
-            return
-        raise FolderInUse(
-            f"{path.parent}: another run works here ({_holder(handle)}); wait for it, stop it, or choose another "
-            "folder with --exp-suffix NAME"
-        ) from None
-
-
-def _holder(handle: int) -> str:
-    try:
-        os.lseek(handle, 0, os.SEEK_SET)
-        facts = json.loads(os.read(handle, 65536))
+        with open(path, "rb", buffering=0) as handle:  # a buffer would read from byte 0
+            handle.seek(TEXT_AT)
+            facts = json.loads(handle.read(65536))
         return f"process {facts['process']} on {facts['host']} since {facts['since']}: {facts['command'][:200]}"
-    except (ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return "it has just started"
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
-        return False

@@ -11,8 +11,14 @@ from typing import Any
 
 import torch
 
-from advent.build.data import rare_class_sampler, source_data, target_data
-from advent.build.network import build_encoder, build_network
+from advent.build import (
+    build_encoder,
+    build_network,
+    effective_batch,
+    rare_class_sampler,
+    source_data,
+    target_data,
+)
 from advent.checkpoints.loading import TORCHVISION_WEIGHTS, load_pretrained
 from advent.checkpoints.provenance import names_digest, provenance, read_provenance
 from advent.checkpoints.run_dir import RunDir
@@ -27,7 +33,6 @@ from advent.methods.registry import find_method, find_network
 from advent.methods.steps import Method
 from advent.runtime import distributed
 from advent.runtime.device import prepare_device, seed_everything, seed_rank
-from advent.training.batch_size import effective_batch
 from advent.training.learner import Learner
 from advent.training.tensorboard import image_logger
 from advent.training.trainer import Trainer

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from advent.build import with_recorded_accumulation
 from advent.checkpoints.io import read, save
 from advent.checkpoints.run_dir import RESUME, MetricsFile, RunDir
 from advent.config.loading import config_digest
@@ -18,7 +19,6 @@ from advent.runtime import distributed, signals
 from advent.runtime.device import rng_state, set_rng_state
 from advent.runtime.lock import FolderLock
 from advent.runtime.progress import Progress
-from advent.training.batch_size import with_recorded_accumulation
 from advent.training.learner import Learner
 from advent.training.metric_buffer import MetricBuffer, NonFinite
 from advent.training.tensorboard import ImageLogger, TensorBoardWriter

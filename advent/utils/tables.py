@@ -1,23 +1,41 @@
-"""Result tables in Markdown, aligned for the terminal."""
+"""Result tables in Markdown, aligned for the terminal, and in LaTeX."""
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from tabulate import SEPARATING_LINE, tabulate
+
+RULE = [SEPARATING_LINE]  # as a row of `latex_table`: \midrule
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Aligned Markdown table; the first column is left-aligned, the others right-aligned."""
-    lines = [list(header), *[list(row) for row in rows]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    rule = ["-" * widths[0], *["-" * (width - 1) + ":" for width in widths[1:]]]
+    return _table(header, rows, "pipe")
 
-    def shown(line: Sequence[str]) -> str:
-        first, *others = line
-        cells = [first.ljust(widths[0]), *[cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]]
-        return f"| {' | '.join(cells)} |"
 
-    return "\n".join([shown(lines[0]), shown(rule), *[shown(line) for line in lines[1:]]])
+def latex_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A LaTeX table, special characters escaped (\\usepackage{booktabs}); typographic minus and dash in ASCII."""
+    text = _table(header, rows, "latex_booktabs").replace("−", "$-$").replace("–", "--")
+    return f"{text}\n"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> str:
+    aligned = ["left", *["right"] * (len(header) - 1)]
+    # Cells are text already; leading spaces are kept, since they mark the parts of a measured step.
+    return tabulate(
+        rows, header, style, colalign=aligned if rows else None, disable_numparse=True, preserve_whitespace=True
+    )
+
+
+def mean_std(values: Sequence[float], sign: bool = False) -> str:
+    """Mean and sample standard deviation: "41.2 ± 0.8"; a single value without deviation; "-" if empty."""
+    if not values:
+        return "-"
+    mean = f"{statistics.mean(values):{'+' if sign else ''}.1f}"
+    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 def results_table(rows: Mapping[str, Mapping[str, Any]], accuracy: bool = False) -> str:

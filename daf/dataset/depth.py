@@ -10,7 +10,7 @@ import numpy as np
 
 from advent.dataset.depth_formats import DepthKind, register_depth
 from advent.dataset.image_io import read_16bit, read_values
-from advent.dataset.spec_types import UNITS_CM, DepthFormat
+from advent.dataset.spec import UNITS_CM, DepthFormat
 from advent.errors import DataError
 from daf.dataset.depth_units import UNCLEAR, guess_depth
 

@@ -10,12 +10,12 @@ from torch.nn import functional
 from advent.model.deeplabv2 import SegmentationNetwork
 from advent.model.encoder import Encoder
 from advent.model.heads import FusionHead, conv_norm
+from advent.model.outputs import resize_bilinear
 from daf.model.deeplabv2_depth import (
     RELEASED_DEPTH_SIZE,
     channel_attention,
     full_precision,
     positive_depth,
-    resize,
     start_near,
 )
 
@@ -75,5 +75,5 @@ class FusionDepth(SegmentationNetwork):
         fused = self.head.fuse(self.encode(images))
         depth, guidance = self.depth_head(fused)
         if self.depth_size:
-            depth = resize(depth, self.depth_size[::-1])
+            depth = resize_bilinear(depth, self.depth_size[::-1])
         return None, self.head.classify(fused * guidance), depth

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from advent.build.data import target_data
+from advent.build import target_data
 from advent.config.class_set import class_set, target_spec
 from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset, collect_pseudo_labels
@@ -144,5 +144,5 @@ def _none_last(ids: np.ndarray, num_classes: int) -> np.ndarray:
     return np.where(ids == IGNORE_LABEL, num_classes, ids)
 
 
-def _percent(part: Any, whole: Any) -> float | None:
-    return 100 * float(part / whole) if whole else None
+def _percent(part: Any, total: Any) -> float | None:
+    return 100 * float(part / total) if total else None

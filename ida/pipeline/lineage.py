@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from advent.build.data import source_data, target_data
+from advent.build import source_data, target_data
 from advent.checkpoints.io import digest, peek
 from advent.checkpoints.provenance import names_digest, read_provenance, require_match
 from advent.checkpoints.run_dir import RESUME, RunDir, initial_checkpoint

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from advent.build.data import evaluation_data
+from advent.build import evaluation_data
 from advent.checkpoints.run_dir import RunDir, experiment_folder
 from advent.errors import ConfigError
 from advent.evaluation.stage import ORACLE, evaluate_stage

@@ -11,14 +11,14 @@ import os
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, Strict, model_validator
 
-from advent.build.data import evaluation_data
+from advent.build import evaluation_data
 from advent.checkpoints.provenance import environment
 from advent.config.loading import default_config, flat, load_config, plain, without_effect
 from advent.config.schema import Config
@@ -26,36 +26,18 @@ from advent.errors import ConfigError, hint
 from advent.evaluation.stage import ORACLE, evaluate_stage
 from advent.utils.paths import find_yaml
 from advent.utils.serialization import read_json, read_yaml, write_json
-from advent.utils.yaml_schema import fits
+from advent.utils.validation import Many, YamlModel, validated
 from ida.pipeline.label_quality import label_quality, ranking_quality
 from ida.pipeline.lineage import check_finished
 from ida.pipeline.run import run_stage
 from ida.pipeline.stage import SCRIPTS, Stage
 
 log = logging.getLogger(__name__)
-SHAPES: dict[str, Any] = {
-    "results": str,
-    "seeds": [int],
-    "development": {str: str},
-    "cells": [{str: (str, [str])}],
-    "tables": [{str: (str, [str], [[str]])}],
-}
-CELL = {
-    "name": str,
-    "label": str,
-    "script": str,
-    "cfg": str,
-    "after": str,
-    "ranking": str,
-    "source": str,
-    "set": [str],
-}
 # Keys that locate data and outputs, without effect on results.
 ELSEWHERE = (*without_effect(), "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "GEOMETRY_TARGET", "CLASSES.")
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(YamlModel):
     """One stage of one method. `after` and `ranking` name the cells that it starts from.
 
     `source: target` trains on the target's labelled images: an upper bound.
@@ -67,29 +49,44 @@ class Run:
     cfg: str
     after: str | None = None
     ranking: str | None = None
-    source: str | None = None
-    set: tuple[str, ...] = ()
+    source: Literal["target"] | None = None
+    set: Many[str] = ()
 
 
-@dataclass(frozen=True)
-class Table:
+class TableSpec(YamlModel):
     """Table of the page: its rows (cells), and pairs of cells (a, b) whose difference a - b is reported per seed."""
 
     name: str
-    rows: tuple[str, ...]
-    differences: tuple[tuple[str, str], ...] = ()
+    rows: Many[str] = ()
+    differences: Many[Annotated[tuple[str, str], Strict(False)]] = ()
 
 
-@dataclass(frozen=True)
-class Benchmark:
+class Benchmark(YamlModel):
     """Benchmark definition: all cells in dependency order, seeds, tables."""
 
-    path: Path
-    results: Path
-    seeds: tuple[int, ...]
+    results: Annotated[Path, Strict(False)]
+    seeds: Annotated[Many[int], Field(min_length=1)]
     development: dict[str, str]
-    cells: tuple[Run, ...]
-    tables: tuple[Table, ...]
+    cells: Annotated[Many[Run], Field(min_length=1)]
+    tables: Annotated[Many[TableSpec], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _known_cells(self) -> Benchmark:
+        before: list[str] = []
+        for run in self.cells:
+            if run.script not in SCRIPTS:
+                raise ValueError(f"cell {run.name}: {run.script} is not a stage script; use {', '.join(SCRIPTS)}")
+            if run.name in before:
+                raise ValueError(f"cell {run.name}: is defined twice")
+            for role, name in (("after", run.after), ("ranking", run.ranking)):
+                if name is not None and name not in before:
+                    raise ValueError(f"cell {run.name}: {role}: no cell {name!r} before it")
+            before.append(run.name)
+        for table in self.tables:
+            for name in (*table.rows, *(name for pair in table.differences for name in pair)):
+                if name not in before:
+                    raise ValueError(f"table {table.name}: there is no cell {name!r}; {hint(name, before)}")
+        return self
 
     @cached_property
     def by_name(self) -> dict[str, Run]:
@@ -100,7 +97,7 @@ class Benchmark:
         """A cell's results file."""
         return self.results / f"seed{seed}" / f"{run.name}.json"
 
-    def found(self, name: str) -> dict[int, dict[str, Any]]:
+    def results_of(self, name: str) -> dict[int, dict[str, Any]]:
         """The available results of a cell, by seed."""
         files = {seed: self.file(self.by_name[name], seed) for seed in self.seeds}
         return {seed: read_json(file) for seed, file in files.items() if file.is_file()}
@@ -109,59 +106,7 @@ class Benchmark:
 def load_benchmark(path_or_name: str | Path) -> Benchmark:
     """Load a benchmark from a YAML file. Raises ConfigError naming file and key."""
     path = find_yaml(path_or_name, "benchmarks")
-    raw = read_yaml(path)
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: a benchmark is a mapping with the keys {', '.join(SHAPES)}")
-    for key, value in raw.items():
-        if key not in SHAPES:
-            raise ConfigError(f"{path}: unknown key {key!r}; {hint(str(key), SHAPES)}")
-        if not fits(value, SHAPES[key]):
-            raise ConfigError(f"{path}: {key}: {str(value)[:80]!r} is not of the right form")
-    missing = [key for key in SHAPES if key not in raw]
-    if missing:
-        raise ConfigError(f"{path}: the key {missing[0]!r} is missing")
-    empty = [key for key in ("seeds", "cells", "tables") if not raw[key]]
-    if empty:
-        raise ConfigError(f"{path}: {empty[0]}: is empty; give at least one")
-    cells: dict[str, Run] = {}
-    for entry in raw["cells"]:
-        run = _cell(path, entry, cells)
-        cells[run.name] = run
-    tables = tuple(_table(path, entry, cells) for entry in raw["tables"])
-    return Benchmark(path, Path(raw["results"]), tuple(raw["seeds"]), raw["development"], tuple(cells.values()), tables)
-
-
-def _cell(path: Path, entry: dict[str, Any], before: dict[str, Run]) -> Run:
-    name = entry.get("name", "?")
-    for key, value in entry.items():
-        if key not in CELL or not fits(value, CELL[key]):
-            raise ConfigError(f"{path}: cell {name}: {key}: {value!r} is not valid; {hint(str(key), CELL)}")
-    missing = [key for key in ("name", "label", "script", "cfg") if key not in entry]
-    if missing:
-        raise ConfigError(f"{path}: cell {name}: the key {missing[0]!r} is missing")
-    if name in before:
-        raise ConfigError(f"{path}: cell {name}: is defined twice")
-    if entry["script"] not in SCRIPTS:
-        raise ConfigError(f"{path}: cell {name}: {entry['script']} is not a stage script; use {', '.join(SCRIPTS)}")
-    if entry.get("source", "target") != "target":
-        raise ConfigError(f"{path}: cell {name}: source: expected target or nothing, got {entry['source']!r}")
-    for role in ("after", "ranking"):
-        if role in entry and entry[role] not in before:
-            raise ConfigError(f"{path}: cell {name}: {role}: no cell {entry[role]!r} before it")
-    return Run(**{**entry, "set": tuple(entry.get("set", ()))})
-
-
-def _table(path: Path, entry: dict[str, Any], cells: dict[str, Run]) -> Table:
-    if not fits(entry.get("name"), str) or not fits(entry.get("rows", []), [str]):
-        raise ConfigError(f"{path}: tables: expected a name and a list of cells as rows, got {entry}")
-    rows, listed = tuple(entry.get("rows", ())), entry.get("differences", [])
-    if not fits(listed, [[str]]) or any(len(pair) != 2 for pair in listed):
-        raise ConfigError(f"{path}: table {entry['name']}: differences: expected pairs [a, b], got {listed}")
-    pairs = tuple((pair[0], pair[1]) for pair in listed)
-    for name in [*rows, *[cell for pair in pairs for cell in pair]]:
-        if name not in cells:
-            raise ConfigError(f"{path}: table {entry.get('name')}: there is no cell {name!r}; {hint(name, cells)}")
-    return Table(entry["name"], rows, pairs)
+    return validated(Benchmark, read_yaml(path), path, "configs/benchmarks/camvid7.yml")
 
 
 def cell_stage(run: Run, seed: int, overrides: Sequence[str] = ()) -> Stage:

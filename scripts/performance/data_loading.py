@@ -19,6 +19,7 @@ from advent.dataset.classes import load_classes
 from advent.dataset.image_io import IMG_MEAN
 from advent.dataset.loader import load_batches
 from advent.dataset.spec import load_spec
+from performance.timing import Row, row
 
 IMAGES, ROUNDS = 16, 4
 SOURCE, TARGET, NATIVE = (1280, 760), (1024, 512), (2048, 1024)
@@ -50,7 +51,7 @@ class PlainReader(Dataset[Any]):
         return item
 
 
-def reading(device: torch.device, rounds: int) -> list[dict[str, Any]]:
+def reading(device: torch.device, rounds: int) -> list[Row]:
     """Rates for SYNTHIA with label and depth at native size, and Cityscapes from 2048x1024 to 1024x512."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +89,7 @@ def reading(device: torch.device, rounds: int) -> list[dict[str, Any]]:
                 "ours, from the cache": _rate(_ours(ours(cache_dir=root / "cache"), device)),
             }
             for reader, rate in rates.items():
-                rows.append({"what": f"{name}, {reader}", "per_second": rate, "times": rate / rates["plain reader"]})
+                rows.append(row(f"{name}, {reader}", per_second=rate, times=rate / rates["plain reader"]))
     return rows
 
 

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode  # documented; PyTorch has no other name for it
 from torch.utils.flop_counter import FlopCounterMode
 
-from advent.build.network import build_encoder
+from advent.build import build_encoder
 from advent.config.loading import load_config
 from advent.config.schema import Config
 from advent.methods.registry import find_method, find_network
 from advent.methods.steps import Batch
-from advent.model.deeplabv2 import initialise
+from advent.model.deeplabv2 import SegmentationNetwork, initialise
+from advent.model.outputs import forward
 from advent.training.learner import Learner
 
 
@@ -40,8 +41,7 @@ class Bench:
         """Only the network's two passes, forward and backward from given output gradients."""
         context = self.learner.context
         for batch in (self.source, self.target):
-            with torch.autocast(self.device.type, dtype=context.amp_dtype, enabled=context.amp_dtype is not None):
-                outputs = [x for x in context.net(batch["image"]) if x is not None]
+            outputs = [x for x in forward(context.net, batch["image"], context.amp_dtype) if x is not None]
             torch.autograd.backward(outputs, [torch.ones_like(x) for x in outputs])
         for parameter in self.learner.net.parameters():
             parameter.grad = None
@@ -109,13 +109,19 @@ def bench(cfg: str, device: torch.device, overrides: Sequence[str] = ()) -> Benc
     """A randomly initialised network of a shipped config, and random batches of its sizes."""
     config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", *overrides])
     torch.manual_seed(0)
-    net = find_network(config).build(config, build_encoder(config, weights=False))
-    initialise(net, "he")
+    net = random_network(config)
     learner = Learner(net, find_method(config), find_network(config).supervised, config.TRAIN, device)
     train = config.TRAIN
     source = batch(config, train.INPUT_SIZE_SOURCE, train.BATCH_SIZE_SOURCE, device)
     target = batch(config, train.INPUT_SIZE_TARGET, train.BATCH_SIZE_TARGET, device)
     return Bench(config, learner, source, target, device)
+
+
+def random_network(config: Config) -> SegmentationNetwork:
+    """The network of a config with random weights."""
+    net = find_network(config).build(config, build_encoder(config, weights=False))
+    initialise(net, "he", backbone=config.MODEL.ENCODER == "resnet101")
+    return net
 
 
 def batch(config: Config, size: Sequence[int], count: int, device: torch.device) -> Batch:

@@ -12,11 +12,10 @@ from typing import Any
 import torch
 
 from advent.runtime import distributed
-from daf.registration import register
+from daf.methods import register
 from performance.networks import bench
-from performance.timing import Timing, timing_of
+from performance.timing import Row, Timing, row, timing_of
 
-Row = dict[str, Any]
 PROCESSES = 2
 
 
@@ -27,7 +26,7 @@ def scaling(device: torch.device, rounds: int, cfg: str = "ep2_low_dg", override
     the message alone is measured after a barrier.
     """
     if device.type != "cpu":
-        return [{"what": "measured on the CPU only; use --device cpu"}]
+        return [row("measured on the CPU only; use --device cpu")]
     cores = torch.get_num_threads()
     half = max(1, cores // PROCESSES)
     workers = [_Worker(cfg, overrides, None, half), *_pair(cfg, overrides, half)]
@@ -51,25 +50,14 @@ def scaling(device: torch.device, rounds: int, cfg: str = "ep2_low_dg", override
 
 
 def _rows(times: dict[str, Timing], half: int, cores: int, size: int) -> list[Row]:
-    def line(label: str, name: str, **fields: Any) -> Row:
-        timing = times[name]
-        spread = {"low": timing.low, "high": timing.high, "runs": timing.runs}
-        return {"what": label, "seconds": timing.median, **spread, **fields}
-
-    base, two = times["half"].median, times["two"].median
+    base, full, two = (times[name].seconds for name in ("half", "all", "two"))
+    speed = {"per_second": 2 * PROCESSES / two, "times": PROCESSES * base / two}
     return [
-        line(f"1 process, {half} threads", "half", per_second=2 / base, times=1.0),
-        line(
-            f"1 process, {cores} threads", "all", per_second=2 / times["all"].median, times=base / times["all"].median
-        ),
-        line(
-            f"{PROCESSES} processes, {half} threads each",
-            "two",
-            per_second=2 * PROCESSES / two,
-            times=PROCESSES * base / two,
-        ),
-        line("  of it averaging, waiting included", "in step", share=times["in step"].median / two),
-        line("  the message alone", "message", share=times["message"].median / two, bytes=size),
+        row(f"1 process, {half} threads", times["half"], per_second=2 / base, times=1.0),
+        row(f"1 process, {cores} threads", times["all"], per_second=2 / full, times=base / full),
+        row(f"{PROCESSES} processes, {half} threads each", times["two"], **speed),
+        row("  of it averaging, waiting included", times["in step"], share=times["in step"].seconds / two),
+        row("  the message alone", times["message"], share=times["message"].seconds / two, bytes=size),
     ]
 
 

@@ -15,39 +15,24 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
-from advent.build.network import build_encoder
 from advent.config.class_set import class_set
 from advent.config.loading import load_config
 from advent.evaluation.evaluate import upsample_argmax
-from advent.methods.registry import find_network
-from advent.model.deeplabv2 import initialise
-from advent.model.precision import AMP_DTYPES, to_device
+from advent.model.outputs import eval_mode, resize_bilinear
+from advent.model.precision import AMP_DTYPES, autocast, to_device
 from advent.utils.loss import cross_entropy_2d
 from advent.utils.metrics import confusion_counts
 from daf.inference import Model, predict_batch
 from ida.pseudo_labels import pseudo_label, write_label
-from ida.ranking import score
+from ida.ranking import ranking_scores
 from performance.data_loading import reading
-from performance.networks import Bench, bench, count_bytes, count_flops, tensors_bytes
+from performance.networks import Bench, bench, count_bytes, count_flops, random_network, tensors_bytes
 from performance.scaling import scaling
 from performance.straightforward import Straightforward
-from performance.timing import Timing, alternate, peak_memory
-from streets.render import render
+from performance.timing import Row, alternate, peak_memory, row
+from streets.pictures import render
 
-Row = dict[str, Any]
 LOW, FULL = "ep2_low_dg", "dg"
-
-
-def row(label: str, timing: Timing | None = None, **fields: Any) -> Row:
-    """One row of the table."""
-    times = (
-        {}
-        if timing is None
-        else {"seconds": timing.median, "low": timing.low, "high": timing.high, "runs": timing.runs}
-    )
-    return {"what": label, **times, **fields}
-
-
 LARGE, SECONDS_FOR_LARGE = 2048, 3.0  # side of the large matrix; limit in seconds for one product
 
 
@@ -57,17 +42,17 @@ def machine(device: torch.device, rounds: int) -> list[Row]:
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
         side = 256
         matrix = torch.randn(side, side, device=device).to(dtype)
-        timing = alternate({name: partial(torch.matmul, matrix, matrix)}, rounds * 3, device)[name]
+        timing = alternate({name: partial(torch.matmul, matrix, matrix)}, rounds * 3)[name]
         # Without instructions for a dtype a processor is hundreds of times slower: then the small product is enough.
-        if timing.median * (LARGE / side) ** 3 < SECONDS_FOR_LARGE:
+        if timing.seconds * (LARGE / side) ** 3 < SECONDS_FOR_LARGE:
             side = LARGE
             matrix = torch.randn(side, side, device=device).to(dtype)
-            timing = alternate({name: partial(torch.matmul, matrix, matrix)}, rounds * 3, device)[name]
-        rows.append(row(f"matrix product {side}, {name}", timing, gflops_per_second=2 * side**3 / timing.median / 1e9))
+            timing = alternate({name: partial(torch.matmul, matrix, matrix)}, rounds * 3)[name]
+        rows.append(row(f"matrix product {side}, {name}", timing, gflops_per_second=2 * side**3 / timing.seconds / 1e9))
     big = torch.empty(2**26, device=device)
     other = torch.empty_like(big)
-    timing = alternate({"copy": lambda: other.copy_(big)}, rounds * 3, device)["copy"]
-    rows.append(row("copy of 256 MiB", timing, gb_per_second=2 * big.nbytes / timing.median / 1e9))
+    timing = alternate({"copy": lambda: other.copy_(big)}, rounds * 3)["copy"]
+    rows.append(row("copy of 256 MiB", timing, gb_per_second=2 * big.nbytes / timing.seconds / 1e9))
     return rows
 
 
@@ -80,17 +65,17 @@ def step(device: torch.device, rounds: int) -> list[Row]:
         work: dict[str, Callable[[], object]] = {"step": setup.step, "passes": setup.passes}
         if amp == "off":
             work["before"] = Straightforward(setup).step
-        times = alternate(work, rounds, device)
+        times = alternate(work, rounds)
         # Measured directly: the step minus its parts, a difference of two times of ten seconds, is mostly noise.
-        times |= alternate({"overhead": setup.overhead, "discriminator": setup.discriminator}, 3 * rounds, device)
-        rest = times["overhead"].median - times["discriminator"].median
+        times |= alternate({"overhead": setup.overhead, "discriminator": setup.discriminator}, 3 * rounds)
+        rest = times["overhead"].seconds - times["discriminator"].seconds
         rows.append(row(f"step, {name}", times["step"]))
         if "before" in times:
-            gain = times["before"].median / times["step"].median
+            gain = times["before"].seconds / times["step"].seconds
             rows.append(row(f"  the same, straightforward, {name}", times["before"], times=gain))
         rows.append(row(f"  network's two passes, {name}", times["passes"]))
         rows.append(row(f"  discriminator, {name}", times["discriminator"]))
-        rows.append(row(f"  everything else, {name}", share=rest / times["step"].median, seconds=rest))
+        rows.append(row(f"  everything else, {name}", share=rest / times["step"].seconds, seconds=rest))
         rows += _parts(setup, rounds, name)
     return rows
 
@@ -111,7 +96,7 @@ def _parts(setup: Bench, rounds: int, name: str) -> list[Row]:
 
     def losses() -> None:
 
-        big = functional.interpolate(small, size=size, mode="bilinear", align_corners=True)
+        big = resize_bilinear(small, size)
         cross_entropy_2d(big, setup.source["label"]).backward()
 
     def guard() -> None:
@@ -123,7 +108,7 @@ def _parts(setup: Bench, rounds: int, name: str) -> list[Row]:
         "guard": guard,
         "upsampling and cross entropy": losses,
     }
-    times = alternate(work, rounds, setup.device)
+    times = alternate(work, rounds)
     return [row(f"    {part}, {name}", timing) for part, timing in times.items()]
 
 
@@ -131,7 +116,7 @@ def memory(device: torch.device, rounds: int) -> list[Row]:
     """Peak memory and time of a step with and without recomputed activations at 640x320, and of a full EP1 step."""
     rows, times = [], {}
     benches = {word: bench(LOW, device, [f"TRAIN.CHECKPOINT_ACTIVATIONS={word}"]) for word in ("false", "true")}
-    times = alternate({word: setup.step for word, setup in benches.items()}, rounds, device)
+    times = alternate({word: setup.step for word, setup in benches.items()}, rounds)
     peaks = {word: peak_memory(setup.step, device) for word, setup in benches.items()}
     for word, name in (("false", "activations kept"), ("true", "activations recomputed")):
         rows.append(row(f"step 640x320, {name}", times[word], peak_bytes=peaks[word]))
@@ -141,7 +126,7 @@ def memory(device: torch.device, rounds: int) -> list[Row]:
             row(
                 "  recomputing: less memory, more time",
                 share=less,
-                more_time=times["true"].median / times["false"].median - 1,
+                more_time=times["true"].seconds / times["false"].seconds - 1,
             )
         )
     weights = tensors_bytes([*benches["false"].learner.net.state_dict().values()])
@@ -149,7 +134,7 @@ def memory(device: torch.device, rounds: int) -> list[Row]:
     del benches
     full = bench(FULL, device)
     full.step()
-    timing = alternate({"full": full.step}, 1, device)["full"]
+    timing = alternate({"full": full.step}, 1)["full"]
     rows.append(row("step EP1, 1280x760 + 1024x512", timing, peak_bytes=peak_memory(full.step, device)))
     return rows
 
@@ -161,7 +146,7 @@ def compiled(device: torch.device, rounds: int) -> list[Row]:
     began = time.perf_counter()
     fast.step()
     warm_up = time.perf_counter() - began
-    times = alternate({"plain": plain.step, "compiled": fast.step}, rounds, device)
+    times = alternate({"plain": plain.step, "compiled": fast.step}, rounds)
     rows = [row(f"step 640x320, {name}", timing) for name, timing in times.items()]
     return [*rows, row("  first compiled step", seconds=warm_up)]
 
@@ -177,22 +162,19 @@ def formats(device: torch.device, rounds: int) -> list[Row]:
             batch["image"] = batch["image"].contiguous(memory_format=kind)  # type: ignore[index]
         work[f"two passes, forward and backward, {name}"] = setup.passes
         work[f"one pass forward, {name}"] = partial(_forward, setup)
-    return [row(label, timing) for label, timing in alternate(work, rounds, device).items()]
+    return [row(label, timing) for label, timing in alternate(work, rounds).items()]
 
 
 @torch.inference_mode()
 def _forward(setup: Bench) -> None:
-    net = setup.learner.net.eval()
-    net(setup.target["image"])
-    net.train()
+    with eval_mode(setup.learner.net):
+        setup.learner.net(setup.target["image"])
 
 
 def evaluation(device: torch.device, rounds: int) -> list[Row]:
     """One Cityscapes image, 1024x512 in, 2048x1024 out: forward pass and post-processing."""
     config = load_config(FULL, ["TRAIN.RESTORE_FROM=null"])
-    net = find_network(config).build(config, build_encoder(config, weights=False))
-    initialise(net, "he")
-    to_device(net, device).eval()
+    net = to_device(random_network(config), device).eval()
     image = 50 * torch.randn(1, 3, 512, 1024, device=device).contiguous(memory_format=torch.channels_last)
     label = torch.randint(0, 16, (1024, 2048), device=device).to(torch.uint8)
     logits = torch.randn(1, 16, 65, 129, device=device)
@@ -202,7 +184,7 @@ def evaluation(device: torch.device, rounds: int) -> list[Row]:
     def forward(amp: str, call: Any = net) -> Callable[[], None]:
         @torch.inference_mode()
         def work() -> None:
-            with torch.autocast(device.type, dtype=AMP_DTYPES[amp], enabled=amp != "off"):
+            with autocast(device, AMP_DTYPES[amp]):
                 call(image)
 
         return work
@@ -213,12 +195,12 @@ def evaluation(device: torch.device, rounds: int) -> list[Row]:
 
     @torch.inference_mode()
     def resize() -> torch.Tensor:
-        return functional.interpolate(logits, size=(512, 1024), mode="bilinear", align_corners=True)
+        return resize_bilinear(logits, (512, 1024))
 
     @torch.inference_mode()
     def ranking() -> None:
         resize()
-        score(big, depth)
+        ranking_scores(big, depth)
         pseudo_label(big)
 
     @torch.inference_mode()
@@ -240,9 +222,9 @@ def evaluation(device: torch.device, rounds: int) -> list[Row]:
         "ranking: upsampling, score, label": ranking,
         "ISL: upsampling, threshold, label": pseudo,
     }
-    times = alternate(work, rounds, device)
-    base = times["forward pass, fp32"].median
-    return [row(label, timing, share=timing.median / base) for label, timing in times.items()]
+    times = alternate(work, rounds)
+    base = times["forward pass, fp32"].seconds
+    return [row(label, timing, share=timing.seconds / base) for label, timing in times.items()]
 
 
 def pseudo_label_size(device: torch.device, rounds: int) -> list[Row]:
@@ -261,10 +243,8 @@ def prediction(device: torch.device, rounds: int) -> list[Row]:
     rows = []
     for cfg, name in (("quick:daf", "quick"), (FULL, "full ResNet-101")):
         config = load_config(cfg, ["TRAIN.RESTORE_FROM=null", "MODEL.ENCODER_WEIGHTS=null"])
-        net = find_network(config).build(config, build_encoder(config, weights=False))
-        initialise(net, "he", backbone=config.MODEL.ENCODER == "resnet101")
         plain = Model(
-            to_device(net, device).eval(),
+            to_device(random_network(config), device).eval(),
             config,
             class_set(config),
             (1024, 512),
@@ -275,9 +255,9 @@ def prediction(device: torch.device, rounds: int) -> list[Row]:
             True,
         )
         work = {amp: partial(predict_batch, replace(plain, amp=amp), [picture]) for amp in ("off", "bf16")}
-        for amp, timing in alternate(work, rounds, device).items():
+        for amp, timing in alternate(work, rounds).items():
             words = f"one image 1024x512, {name}, {'fp32' if amp == 'off' else amp}"
-            rows.append(row(words, timing, per_second=1 / timing.median))
+            rows.append(row(words, timing, per_second=1 / timing.seconds))
     return rows
 
 

@@ -3,46 +3,50 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
 import gc
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.benchmark import timer
+
+Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one variant: median, first and third quartile, and number of runs."""
+    """Time of one variant: median, first and third quartile in seconds, and number of runs."""
 
-    median: float
+    seconds: float
     low: float
     high: float
     runs: int
 
 
-def wait_for(device: torch.device) -> None:
-    """Wait until the device has finished its queued work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+def row(label: str, timing: Timing | None = None, **fields: Any) -> Row:
+    """One row of the results."""
+    return {"what": label, **(dataclasses.asdict(timing) if timing is not None else {}), **fields}
 
 
-def alternate(variants: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, Timing]:
-    """Time the variants: one warm-up run each, then `rounds` rounds in alternation."""
+def alternate(variants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timing]:
+    """Time the variants: one warm-up run each, then `rounds` rounds in alternation.
+
+    The clock is that of torch.utils.benchmark, which waits for the accelerator. Its Timer is not used: it measures one
+    variant after another, so a machine that slows down meanwhile would favour the first, and warms up at every call.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(rounds + 1):
         for name, work in variants.items():
-            wait_for(device)
-            began = time.perf_counter()
+            began = timer()
             work()
-            wait_for(device)
+            ended = timer()
             if turn:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(ended - began)
     return {name: timing_of(values) for name, values in seconds.items()}
 
 
@@ -53,7 +57,7 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int | None:
         held = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         work()
-        wait_for(device)
+        torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - held
     clear = Path("/proc/self/clear_refs")
     if device.type != "cpu" or not clear.exists():
@@ -73,5 +77,5 @@ def _status(key: str) -> int:
 
 def timing_of(seconds: list[float]) -> Timing:
     """Median and quartiles of measured seconds."""
-    median, low, high = np.percentile(seconds, (50, 25, 75))
-    return Timing(float(median), float(low), float(high), len(seconds))
+    low, median, high = np.percentile(seconds, (25, 50, 75)).tolist()
+    return Timing(median, low, high, len(seconds))

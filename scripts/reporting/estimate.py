@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from advent.build.data import evaluation_data, source_data, target_data
-from advent.build.network import build_encoder
+from advent.build import evaluation_data, source_data, target_data
 from advent.checkpoints.loading import TORCHVISION_WEIGHTS
-from advent.config.class_set import class_set
 from advent.config.schema import Config
 from advent.dataset.spec import load_spec
 from advent.errors import UserError
 from advent.methods.registry import find_method, find_network
-from advent.methods.steps import Batch, Method, supervised_step
-from advent.model.deeplabv2 import initialise
+from advent.methods.steps import Method, supervised_step
 from advent.model.precision import to_device
 from advent.runtime.device import pick_device
 from advent.training.learner import Learner
 from advent.utils.tables import markdown_table
 from ida.intra import intra_method
 from ida.pipeline.stage import Stage
+from performance.networks import batch, random_network
+from performance.timing import alternate
 
 
 @dataclass(frozen=True)
@@ -80,9 +78,8 @@ def measure(stages: Sequence[Stage], steps: int = 2) -> list[Needs]:
 def _measure(stage: Stage, steps: int) -> Needs:
     config, train = stage.config, stage.config.TRAIN
     device = pick_device(config.DEVICE)
-    net = find_network(config).build(config, build_encoder(config, weights=False))
-    initialise(net, "he")
-    forward = _time(lambda: _predict(to_device(net, device).eval(), config, device), device, steps)
+    net = random_network(config)
+    forward = _time(lambda: _predict(to_device(net, device).eval(), config, device), steps)
     labelled = _count(target_data, config)
     if not stage.trains:
         return Needs(stage.name, 0, 0, 0, None if labelled is None else labelled * forward, _memory(device))
@@ -91,10 +88,10 @@ def _measure(stage: Stage, steps: int) -> Needs:
     isl = stage.script == "train_isl.py"  # trains on the target only
     labelled_size = train.INPUT_SIZE_TARGET if isl else train.INPUT_SIZE_SOURCE
     batches = (
-        _batch(config, labelled_size, train.BATCH_SIZE_SOURCE, device),
-        _batch(config, train.INPUT_SIZE_TARGET, train.BATCH_SIZE_TARGET, device),
+        batch(config, labelled_size, train.BATCH_SIZE_SOURCE, device),
+        batch(config, train.INPUT_SIZE_TARGET, train.BATCH_SIZE_TARGET, device),
     )
-    step = _time(lambda: learner.update(0, *batches), device, steps)
+    step = _time(lambda: learner.update(0, *batches), steps)
     iterations = train.EARLY_STOP + (1 if method.include_last_iter else 0)
     snapshots = (iterations - 1) // train.SAVE_PRED_EVERY + (1 if train.SAVE_LAST else 0)
     kept = min(snapshots, train.KEEP) if train.KEEP else snapshots
@@ -116,34 +113,15 @@ def _method(stage: Stage) -> Method:
     return intra_method(stage.config) if stage.script == "train_intra.py" else find_method(stage.config)
 
 
-def _batch(config: Config, size: Sequence[int], count: int, device: torch.device) -> Batch:
-    width, height = size
-    classes = len(class_set(config))
-    return {
-        "image": 50 * torch.randn(count, 3, height, width, device=device),
-        "label": torch.randint(0, classes, (count, height, width), device=device),
-        "depth": torch.rand(count, height, width, device=device),
-    }
-
-
 @torch.inference_mode()
 def _predict(net: torch.nn.Module, config: Config, device: torch.device) -> None:
     width, height = config.TEST.INPUT_SIZE_TARGET
     net(torch.zeros(1, 3, height, width, device=device))
 
 
-def _time(work: Any, device: torch.device, steps: int) -> float:
+def _time(work: Callable[[], object], steps: int) -> float:
     """Median seconds of `work` over `steps` runs, after one warm-up run."""
-    seconds = []
-    for _ in range(steps + 1):
-        began = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        elif device.type == "mps":
-            torch.mps.synchronize()
-        seconds.append(time.perf_counter() - began)
-    return sorted(seconds[1:])[len(seconds[1:]) // 2]
+    return alternate({"work": work}, steps)["work"].seconds
 
 
 def _count(load: Any, config: Config) -> int | None:

@@ -39,7 +39,7 @@ def write_page(experiments: Sequence[Experiment], out: Path, examples: int) -> P
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(shown=shown, verdict=difference_class, duration=duration, data_uri=data_uri)
+    environment.filters.update(shown=shown, difference_class=difference_class, duration=duration, data_uri=data_uri)
     text = environment.get_template("report.html").render(
         experiments=experiments,
         tables=_tables(experiments),
@@ -48,7 +48,7 @@ def write_page(experiments: Sequence[Experiment], out: Path, examples: int) -> P
         extremes=[_extremes(experiment) for experiment in experiments],
         differences=_differences(experiments),
         settings=_settings,
-        made_from=_made_from,
+        setup=_setup,
         protocols=_protocol,
         style=(TEMPLATES / "report.css").read_text(encoding="utf-8"),
         version=__version__,
@@ -127,7 +127,7 @@ def _settings(values: dict[str, Any]) -> str:
     return yaml.safe_dump(values, sort_keys=False, default_flow_style=None, allow_unicode=True).strip()
 
 
-def _made_from(experiment: Experiment) -> dict[str, str]:
+def _setup(experiment: Experiment) -> dict[str, str]:
     """Label -> text of an experiment's setup: protocol, data, network, seeds, code, time."""
     config, last = experiment.config, experiment.stages[-1].provenance
     seeds = sorted({str(stage.config["TRAIN"]["RANDOM_SEED"]) for stage in experiment.stages})

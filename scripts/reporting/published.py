@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advent.utils.paths import CONFIGS
-from advent.utils.tables import markdown_table
+from advent.utils.tables import markdown_table, mean_std
 
 PAPER = CONFIGS / "paper"
 # Stage name -> the paper's row. The paper's DAF includes stage 1.
@@ -79,10 +79,8 @@ def comparison(protocol: Protocol, runs: Sequence[Mapping[str, Any]]) -> str:
             records = [columns(run[kind][stage]) for run in runs if stage in run.get(kind, {})]
             if records:
                 selected = "last" if kind == "results" else "best (oracle)"
-                lines.append(
-                    [f"ours {stage}, {selected}", *[_spread([record[key] for record in records]) for key in order]]
-                )
-                means = {key: _mean([record[key] for record in records]) for key in order}
+                lines.append([f"ours {stage}, {selected}", *[mean_std(_known(records, key)) for key in order]])
+                means = {key: _mean(_known(records, key)) for key in order}
         if row in published:
             lines.append([f"paper {row} (oracle)", *[_number(published[row][key]) for key in order]])
             differences = [_difference(means[key], published[row][key]) for key in order]
@@ -99,7 +97,7 @@ def conclusion(protocol: Protocol, runs: Sequence[Mapping[str, Any]]) -> str:
     """One sentence: difference of the oracle result to the paper's last row, and whether it is within the spread."""
     stage = list(ROWS)[-1]
     kind = "oracle" if all(stage in run.get("oracle", {}) for run in runs) else "results"
-    ours = _mean([columns(run[kind][stage])["mIoU"] for run in runs])
+    ours = _mean(_known([columns(run[kind][stage]) for run in runs], "mIoU"))
     theirs = paper_rows(protocol)[ROWS[stage]]["mIoU"]
     assert theirs is not None
     if ours is None:
@@ -114,16 +112,12 @@ def conclusion(protocol: Protocol, runs: Sequence[Mapping[str, Any]]) -> str:
     return f"{sentence}, {place} the spread of CTRL's five runs of this protocol (±{spread['mIoU']})."
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.fmean(known) if known else None
+def _known(records: Sequence[Mapping[str, float | None]], key: str) -> list[float]:
+    return [value for record in records if (value := record[key]) is not None]
 
 
-def _spread(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return _number(known[0] if known else None)
-    return f"{statistics.fmean(known):.1f}±{statistics.stdev(known):.1f}"
+def _mean(values: Sequence[float]) -> float | None:
+    return statistics.fmean(values) if values else None
 
 
 def _number(value: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from advent.evaluation.results import latex_text
+from advent.utils.tables import RULE, latex_table
 from reporting.experiment import Experiment
 from reporting.published import ROWS, columns, paper_rows
 
@@ -82,19 +82,13 @@ def difference_class(value: float | None) -> str:
 
 
 def latex(tables: Sequence[tuple[str, Table]]) -> str:
-    """A booktabs table (\\usepackage{booktabs}): every experiment's rows, one decimal; its name below each rule."""
+    """A LaTeX table of every experiment's rows, one decimal; with several, its name after a rule."""
     header = tables[0][1].header
-    lines = [
-        rf"\begin{{tabular}}{{l{'r' * len(header)}}}",
-        r"\toprule",
-        " & ".join(["", *map(latex_text, header)]) + r" \\",
-    ]
+    rows: list[list[str]] = []
     for name, table in tables:
-        lines.append(r"\midrule")
         if len(tables) > 1:
-            lines.append(rf"\multicolumn{{{len(header) + 1}}}{{l}}{{\textit{{{latex_text(name)}}}}} \\")
+            rows += [*([RULE] if rows else []), [name, *[""] * len(header)]]
         for row in table.rows:
             values = dict(zip(table.header, row.values, strict=True))
-            cells = [shown(values.get(key), row.kind).replace("−", "$-$").replace("–", "--") for key in header]
-            lines.append(" & ".join([latex_text(row.label), *cells]) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+            rows.append([row.label, *[shown(values.get(key), row.kind) for key in header]])
+    return latex_table(["", *header], rows)

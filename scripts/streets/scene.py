@@ -6,8 +6,8 @@ import numpy as np
 
 from streets import objects
 from streets.canvas import BUILDING, FENCE, ROAD, SIDEWALK, VEGETATION, WALL, Camera, Canvas, Paint
+from streets.objects import beside, facing, level
 from streets.photo import Look, Row
-from streets.shapes import beside, facing, level
 from streets.sprites import crown, person, two_wheeler
 from streets.texture import asphalt, facade, marking, railing, rough, slabs
 from streets.vehicles import vehicle

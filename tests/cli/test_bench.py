@@ -31,7 +31,7 @@ def test_cheap_sections_write_table_and_json(tmp_path: Path, capsys: pytest.Capt
 
 def test_variants_alternate() -> None:
     seen: list[str] = []
-    times = alternate({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 2, torch.device("cpu"))
+    times = alternate({"a": lambda: seen.append("a"), "b": lambda: seen.append("b")}, 2)
     assert seen == ["a", "b"] * 3
     assert times["a"].runs == 2
 
@@ -116,7 +116,7 @@ def test_scaling_from_one_process_to_two() -> None:
         "TRAIN.INPUT_SIZE_SOURCE=[64,48]",
         "TRAIN.INPUT_SIZE_TARGET=[64,48]",
     ]
-    one, _, two, _, message = scaling(torch.device("cpu"), 1, overrides=small)
-    assert two["times"] == pytest.approx(2 * one["seconds"] / two["seconds"])
-    assert 0 < message["seconds"] < two["seconds"]
+    single, _, pair, _, message = scaling(torch.device("cpu"), 1, overrides=small)
+    assert pair["times"] == pytest.approx(2 * single["seconds"] / pair["seconds"])
+    assert 0 < message["seconds"] < pair["seconds"]
     assert message["bytes"] > 1e6  # the gradients of the discriminator alone are larger

@@ -9,7 +9,7 @@ from torchvision.models import resnet101
 
 import checkpoint
 import ida.cli  # noqa: F401  (registers networks)
-from advent.build.network import build_network
+from advent.build import build_network
 from advent.checkpoints.formats import open_checkpoint
 from advent.config.loading import dump_config, load_config
 from daf.model.deeplabv2_depth import get_deeplab_v2_depth

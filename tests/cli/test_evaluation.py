@@ -2,8 +2,8 @@
 
 import csv
 import json
+import re
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ import test as test_script
 import test_intra
 import train
 import train_isl
-from advent.build.network import build_network
+from advent.build import build_network
 from advent.config.loading import default_config, load_config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import load_classes
@@ -57,7 +57,7 @@ def test_result_files_agree(copy):
     cells = [cell.strip() for cell in (folder / "results.md").read_text().splitlines()[-1].split("|")]
     assert cells[1:3] == ["last model_6", f"{result['miou']:.1f}"]
     assert cells[-2] == f"{result['pixel_accuracy']:.1f}"
-    table = (folder / "results.tex").read_text()
+    table = re.sub(" +", " ", (folder / "results.tex").read_text())
     assert rf"last model\_6 & {result['miou']:.1f} & {result['pixel_accuracy']:.1f}" in table
     assert table.count(r"\\") == 2
 
@@ -191,7 +191,7 @@ def test_labels_without_any_class_are_refused(copy, capsys):
 def test_label_ids_above_255_are_written_with_16_bits(copy):
     spec = load_spec("camvid")
     table = {name: (300 + 7 * ids[0],) for name, ids in spec.ids["street7"].items()}
-    spec = replace(spec, ids={"street7": table}, max_label_id=1000)
+    spec = spec.model_copy(update={"ids": {"street7": table}, "max_label_id": 1000})
     dataset = StreetDataset(spec, copy / "CamVid", "val", load_classes("street7"), size=None)
     classes = np.arange(7, dtype=np.uint8).repeat(8).reshape(7, 8)
     PredictionFolder(copy / "preds", dataset).write("0000.png", classes, (6, 8))

@@ -40,7 +40,7 @@ def test_nan_difference_is_refused(
     monkeypatch.setattr("daf.export.compare", lambda *_: {"96x64 logits": 0.0, "96x64 depth": float("nan")})
     line = ["--checkpoint", str(trained / "exp/quick/daf/model_6.pth"), "--out", str(tmp_path / "daf.onnx")]
     assert export.main(line) == 2
-    assert "differs from PyTorch by nan" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "differ from PyTorch by nan" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not list(tmp_path.iterdir())
 
 

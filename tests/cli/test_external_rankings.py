@@ -9,7 +9,7 @@ import torch
 import entropy
 import test as test_script
 import train_intra
-from advent.build.network import build_network
+from advent.build import build_network
 from advent.config.loading import load_config
 from helpers import tiny_data
 

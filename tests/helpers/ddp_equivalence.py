@@ -28,7 +28,7 @@ def make_learner(method: str, statistics: bool = False) -> Any:
     from advent.model.deeplabv2 import initialise
     from advent.model.encoder import ResNetEncoder
     from advent.training.learner import Learner
-    from daf.registration import register
+    from daf.methods import register
     from ida.intra import intra_method
 
     register()

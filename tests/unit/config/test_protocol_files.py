@@ -14,7 +14,7 @@ from advent.config.loading import (
     protocol_sections,
     stage_command,
 )
-from advent.config.reference import config_reference
+from advent.config.reference import config_reference, spec_reference
 from advent.domain_adaptation import config as facade
 from advent.errors import ConfigError
 from advent.utils.paths import CONFIGS
@@ -133,8 +133,7 @@ def test_advents_global_is_an_easydict_of_the_defaults(tmp_path):
         facade.cfg.TRAIN.POWER = before["TRAIN.POWER"]
 
 
-def test_the_reference_of_keys_is_up_to_date():
-    assert (CONFIGS.parent / "docs" / "config.md").read_text() == config_reference(), (
-        "python scripts/config_reference.py"
-    )
+def test_the_references_of_keys_are_up_to_date():
+    for page, text in (("config.md", config_reference()), ("dataset-spec.md", spec_reference())):
+        assert (CONFIGS.parent / "docs" / page).read_text() == text, "python scripts/config_reference.py"
     assert find_config("ep1").name == "ep1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from advent.build.data import evaluation_data, target_data
+from advent.build import evaluation_data, target_data
 from advent.config.class_set import class_set
 from advent.config.loading import config_digest, dump_config, load_config
 from advent.dataset.classes import classes_from_mapping, load_classes
@@ -47,7 +48,7 @@ def test_names_fit_patterns(pattern: str, name: str, fields: dict[str, str] | No
 
 
 def test_image_label_and_depth_paths_match() -> None:
-    layout = Layout("{split}/{folder}/rgb/cam_{name}.jpg", labels="{split}/{folder}/masks/{name}.png")
+    layout = Layout(images="{split}/{folder}/rgb/cam_{name}.jpg", labels="{split}/{folder}/masks/{name}.png")
     assert layout.base("images", "train") == Path("train")
     assert layout.path("labels", "train", "a/b/rgb/cam_7.JPG") == Path("train/a/b/masks/7.png")
     assert layout.path("depth", "train", "a/b/rgb/cam_7.JPG") is None
@@ -150,12 +151,17 @@ def test_an_unlabelled_folder_needs_three_keys(tmp_path: Path) -> None:
         ("palette: {0: [0, 0], 1: [1, 1, 1]}", "three values"),
         ("palette: {0: [0, 0, 0], 1: [0, 0, 0]}", "one colour is assigned to two ids"),
         ("depth: {unit: cm}", "depth: the key 'kind' is missing"),
-        ("depth: {kind: distance, unit: feet}", "unit 'feet'"),
-        ("depth: {kind: distance, scale: -1}", "scale -1 is not a positive number"),
+        ("depth: {kind: distance, unit: feet}", "depth.unit: 'feet' is none of mm, cm, m, km"),
+        ("depth: {kind: distance, scale: -1}", "depth.scale: -1.0 is too small; more than 0"),
         ("depth: {kind: distance, scal: 1}", "unknown key 'scal'; did you mean scale"),
         ("mistakes: [{path: x}]", "the key 'say' is missing"),
         ("mistakes: [{say: x, if_missing: label}]", "did you mean labels"),
         ("ids: {mine: {background: [Rood]}}\nlabel_names: [Road]", "did you mean Road"),
+        ("depth: distance", "depth: 'distance' is not a mapping with the keys kind, unit, scale, unknown"),
+        ("depth: {kind: distance, unknown: 0}", "depth.unknown: '0' should be a valid list; see configs/datasets/"),
+        ("score_size: [5]", "score_size: value 2 is missing; see"),
+        ("score_size: [5, 6, 7]", "score_size: [5, 6, 7] has too many values; at most 2"),
+        ("bas: synthia", "unknown key 'bas'; did you mean base"),
         ("base: nowhere", "nowhere"),
     ],
 )
@@ -173,11 +179,11 @@ def test_mistakes_in_a_spec_are_one_line(tmp_path: Path, line: str, message: str
     ("line", "message"),
     [
         ("  - {name: sky, color: [1, 2, 3], id: [2]}", "unknown key 'id'; did you mean ids"),
-        ("  - {name: sky, color: [1, 2]}", "'classes' is a list of"),
+        ("  - {name: sky, color: [1, 2]}", "classes[2].color: [1, 2] is not a colour: three values 0..255"),
         ("  - {name: sky, color: [1, 2, 300]}", "three values 0..255"),
         ("  - {name: road, color: [1, 2, 3]}", "different names"),
         ("  - {name: sky, color: [1, 2, 3], ids: [1]}", "label id 1 belongs to two classes"),
-        ("  - {name: sky, color: [1, 2, 3], ids: 5}", "ids is a list"),
+        ("  - {name: sky, color: [1, 2, 3], ids: 5}", "classes[2].ids: '5' is not a list such as"),
     ],
 )
 def test_mistakes_in_own_classes_are_one_line(tmp_path: Path, line: str, message: str) -> None:
@@ -264,6 +270,12 @@ def _new(folder: Path) -> Path:
     new = folder / str(len(list(folder.iterdir())))
     new.mkdir()
     return new
+
+
+def test_classes_without_ids_have_no_colour_in_the_palette(tmp_path: Path) -> None:
+    spec = spec_of(tmp_path, BINARY % ("png", ", ids: []", ", ids: [4]") + "palette: classes\n")
+    assert spec.palette == {4: (128, 64, 128)}
+    assert pickle.loads(pickle.dumps(spec)) == spec
 
 
 PLAIN = 'name: mine\nfolder: mine\nlayouts: [{images: "{name}.png"}]\n'

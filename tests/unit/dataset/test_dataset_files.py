@@ -139,7 +139,7 @@ def test_invalid_depth_files_are_named(synthia: Path) -> None:
     with pytest.raises(DataError, match=r"one channel or equal channels"):
         data[0]
     (synthia / "Depth" / "0000002.png").unlink()
-    with pytest.raises(DataError, match=r"0000002.png: missing; the depth of 0000002.png"):
+    with pytest.raises(DataError, match=r"0000002.png: missing; expected the depth of 0000002.png"):
         synthia_data(synthia, with_depth=True)
 
 

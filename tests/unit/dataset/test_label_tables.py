@@ -128,10 +128,13 @@ max_label_id: 9
         (("sky: [5]", "sky: [2]"), "label id 2 belongs to two classes"),
         (("sky: [5]", "sky: [12]"), "label id 12 of street7 exceeds max_label_id 9"),
         (("{name}.png", "x.png"), "'images' pattern"),
-        (("max_label_id: 9", "max_label_id: 9\ngeometry: padd"), "geometry 'padd'; did you mean pad"),
+        (
+            ("max_label_id: 9", "max_label_id: 9\ngeometry: padd"),
+            "geometry: 'padd' is none of stretch, pad; did you mean pad",
+        ),
         (("max_label_id: 9", "max_label_id: 9\nfill_label: 12"), "fill_label 12 is not in 0..9"),
-        (("labels:", "label:"), "not a data set spec"),
-        (("max_label_id: 9", "max_label_id: many"), "max_label_id: 'many' is not of the right form"),
+        (("labels:", "label:"), "layouts[0]: unknown key 'label'; did you mean labels"),
+        (("max_label_id: 9", "max_label_id: many"), "max_label_id: 'many' should be a valid integer"),
         (("sky: [5]", "sky: [5-99999999999]"), "not an id"),
         (("sky: [5]", "sky: [-1]"), "not an id"),
         (("max_label_id: 9", "max_label_id: 9\nscore_size: [5]"), "score_size"),
@@ -146,6 +149,29 @@ def test_a_wrong_spec_is_one_line_naming_the_file(tmp_path: Path, change: tuple[
     assert message in str(error.value)
     assert str(file) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("rare:", "rar:"), "unknown key 'rar'; did you mean rare"),
+        (("name: sky", "nam: sky"), "classes[1]: unknown key 'nam'; did you mean name"),
+        (("rare: [sky]", "rare: [ski]"), "'ski' is not one of its classes; did you mean sky"),
+        (("rare: [sky]", "rare: sky"), "rare: 'sky' should be a valid list; see configs/classes/street16.yml"),
+        (("rare: [sky]", "layouts: []"), "is a data set spec, not a class set; set SOURCE or TARGET to use it"),
+    ],
+)
+def test_a_wrong_class_set_is_one_line_naming_the_file(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    file = tmp_path / "mine.yml"
+    text = "classes: [{name: road, color: [0, 0, 0]}, {name: sky, color: [1, 1, 1]}]\nrare: [sky]\n"
+    file.write_text(text)
+    assert (load_classes(file).name, load_classes(file).rare) == ("mine", (1,))
+    other = tmp_path / "other.yml"
+    other.write_text(text.replace(*change))
+    with pytest.raises(ConfigError) as error:
+        load_classes(other)
+    assert str(error.value).startswith(f"{other}: ")
+    assert message in str(error.value)
 
 
 def test_a_users_own_spec_needs_no_code(tmp_path: Path) -> None:

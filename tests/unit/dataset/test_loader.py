@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from advent.build.data import target_data
+from advent.build import target_data
 from advent.cli import OneLineParser, make_parser, overrides_from_args
 from advent.config.loading import load_config
 from advent.dataset.base_dataset import StreetDataset

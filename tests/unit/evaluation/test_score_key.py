@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from advent.build.data import evaluation_data, target_data
+from advent.build import evaluation_data, target_data
 from advent.checkpoints import provenance
 from advent.config.loading import flat, load_config
 from advent.errors import ConfigError
@@ -86,7 +85,7 @@ def test_an_image_or_label_replaced_under_its_name_changes_the_key(config: Any, 
 def test_spec_changes_the_key(config: Any, change: dict[str, Any]) -> None:
     dataset = evaluation_data(config)
     before = data_digest(dataset)
-    dataset.spec = replace(dataset.spec, **change)
+    dataset.spec = dataset.spec.model_copy(update=change)
     assert data_digest(dataset) != before
 
 

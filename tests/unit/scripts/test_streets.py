@@ -10,9 +10,8 @@ from PIL import Image
 
 import make_streets
 from streets.canvas import ROAD, SKY, VEGETATION, Camera, Canvas
-from streets.layouts import BASELINE
 from streets.objects import place
-from streets.render import render
+from streets.pictures import BASELINE, render
 from streets.sprites import bare_tree
 
 SIXTEEN = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 15, 17, 19, 21}

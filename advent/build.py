@@ -1,11 +1,13 @@
-"""Build data sets from a config: source, target and evaluation set."""
+"""Networks, data sets and the effective batch size of a config."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from advent.checkpoints.loading import load_network
 from advent.config.class_set import class_set, target_spec
 from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
@@ -13,12 +15,43 @@ from advent.dataset.class_counts import class_counts
 from advent.dataset.resolved_layout import resolve_root
 from advent.dataset.sampling import RareClassSampler
 from advent.dataset.spec import load_spec
-from advent.errors import DataError
+from advent.errors import ConfigError, DataError
 from advent.methods.registry import find_network
+from advent.model.deeplabv2 import SegmentationNetwork, initialise
+from advent.model.encoder import Encoder, ResNetEncoder
 from advent.runtime import distributed
 from advent.utils.paths import CONFIGS
 
 log = logging.getLogger(__name__)
+
+
+def build_encoder(config: Config, weights: bool = True) -> Encoder:
+    """The encoder of MODEL.ENCODER; `weights=False` skips MODEL.ENCODER_WEIGHTS, as a checkpoint replaces them.
+
+    Raises ConfigError for an unknown encoder, or an output stride that resnet101 does not have.
+    """
+    model = config.MODEL
+    kind, _, name = model.ENCODER.partition(":")
+    if kind == "resnet101":
+        if model.OUTPUT_STRIDE != 8:
+            raise ConfigError(f"MODEL.OUTPUT_STRIDE: {model.OUTPUT_STRIDE}: resnet101 has output stride 8; set it to 8")
+        return ResNetEncoder(model.LAYERS, model.WIDTH, model.BN_AFFINE, model.STRIDE_IN)
+    if kind != "timm" or not name:
+        raise ConfigError(f"MODEL.ENCODER: {model.ENCODER!r} is neither resnet101 nor timm:NAME")
+    from advent.model.timm_encoder import TimmEncoder  # timm takes seconds to import, and most runs do not need it
+
+    file = model.ENCODER_WEIGHTS if weights else None
+    return TimmEncoder(name, config.TRAIN.IMG_MEAN, model.BN_AFFINE, file, model.OUTPUT_STRIDE, model.FEATURE_SCALE)
+
+
+def build_network(config: Config, checkpoint: str | Path | None = None) -> SegmentationNetwork:
+    """The network of MODEL.NAME, randomly initialised or with the weights of a trained checkpoint."""
+    net = find_network(config).build(config, build_encoder(config, weights=checkpoint is None))
+    if checkpoint is not None:
+        load_network(net, checkpoint)
+    else:
+        initialise(net, config.MODEL.INIT, backbone=config.MODEL.ENCODER == "resnet101")
+    return net
 
 
 def source_data(config: Config) -> StreetDataset:
@@ -117,3 +150,51 @@ def _list_file(value: str | None) -> Path | None:
         return None
     own = CONFIGS.parent / value
     return own if not Path(value).is_file() and own.is_file() else Path(value)
+
+
+def effective_batch(config: Config, uses_target: bool = True) -> dict[str, Any]:
+    """Log and return processes, accumulation steps, images per iteration and learning rates (never scaled).
+
+    `target_images` is 0 when the method does not use the target.
+    """
+    train, processes = config.TRAIN, distributed.world_size()
+    parts = processes * train.ACCUMULATE
+    source = parts * train.BATCH_SIZE_SOURCE
+    target = parts * train.BATCH_SIZE_TARGET if uses_target else 0
+    log.info(
+        "effective batch: %d source%s images per iteration (%d process%s x TRAIN.ACCUMULATE %d x batch %d); "
+        "TRAIN.LEARNING_RATE %g as configured, not scaled",
+        source,
+        f" + {target} target" if target else "",
+        processes,
+        "" if processes == 1 else "es",
+        train.ACCUMULATE,
+        train.BATCH_SIZE_SOURCE,
+        train.LEARNING_RATE,
+    )
+    return {
+        "processes": processes,
+        "accumulate": train.ACCUMULATE,
+        "source_images": source,
+        "target_images": target,
+        "learning_rate": train.LEARNING_RATE,
+        "learning_rate_d": train.LEARNING_RATE_D,
+        "sync_bn": train.SYNC_BN,
+    }
+
+
+def with_recorded_accumulation(config: Config, parts: tuple[int, int], path: Path) -> Any:
+    """A copy of the config with the TRAIN.ACCUMULATE that the run started with; `parts`: its (processes, ACCUMULATE).
+
+    A run may resume on another number of processes if processes x ACCUMULATE, and so every batch, stays the same.
+    Raises ConfigError, naming the resume state at `path`, if the product differs.
+    """
+    processes, accumulate = distributed.world_size(), config.TRAIN.ACCUMULATE
+    if processes * accumulate != parts[0] * parts[1]:
+        raise ConfigError(
+            f"{path}: the run started with {parts[0]} processes x TRAIN.ACCUMULATE {parts[1]}, now {processes} x "
+            f"{accumulate}: a different effective batch; resume with processes x ACCUMULATE = {parts[0] * parts[1]}"
+        )
+    recorded = config.model_copy(deep=True)
+    recorded.TRAIN.ACCUMULATE = parts[1]
+    return recorded

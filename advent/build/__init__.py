@@ -1,1 +1,0 @@
-"""Networks and data sets from a config."""
