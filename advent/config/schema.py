@@ -220,11 +220,28 @@ class TrainConfig(Section):
         """stage 0: initial weights, a file or torchvision (downloads its ImageNet ResNet-101). Later stages: the
         checkpoint to start from""",
     )
+    OPTIMIZER: Literal["sgd", "adamw"] = key(
+        "sgd",
+        """optimizer of the network. adamw: betas 0.9 and 0.999, no weight decay of norms, biases and position
+        embeddings; needs BACKBONE_UPDATES: once""",
+        earlier=["sgd"],
+    )
     LEARNING_RATE: Number = key(2.5e-4, "of the backbone", ge=0.0)
     HEAD_RATE: Number = key(10.0, "factor of the heads' learning rate", ge=0.0)
+    LAYER_DECAY: Number = key(
+        1.0,
+        """factor of the learning rate from each block of a timm encoder to the block before it; the stem has the lowest
+        rate. For encoders with blocks in order: plain ViTs, ConvNeXt, Swin, PVT, EfficientNet""",
+        ge=0.0,
+        le=1.0,
+        earlier=[1.0],
+    )
     MOMENTUM: Number = key(0.9, "of SGD", ge=0.0, le=1.0)
-    WEIGHT_DECAY: Number = key(5.0e-4, "of SGD", ge=0.0)
-    POWER: Number = key(0.9, "of the poly schedule", ge=0.0)
+    WEIGHT_DECAY: Number = key(5.0e-4, "of the network's optimizer; usual with adamw: 0.01", ge=0.0)
+    POWER: Number = key(0.9, "of the poly schedule; 1: linear", ge=0.0)
+    WARMUP: int = key(
+        0, "iterations over which the network's learning rate rises linearly, on top of the schedule", ge=0, earlier=[0]
+    )
     LEARNING_RATE_D: Number = key(1.0e-4, "of the discriminator (Adam)", ge=0.0)
     BACKBONE_UPDATES: Literal["release", "once"] = key(
         "release",

@@ -22,6 +22,7 @@ class Encoder(Protocol):
     channels: tuple[int, int, int, int]  # of the maps x1..x4
     names: tuple[str, ...]  # children it adds: the backbone's parameters, with the base learning rate
     repeats_updates: bool  # whether it supports the repeated backbone update of the authors' code
+    block_prefixes: tuple[str, ...]  # of the parameters of each block in order (TRAIN.LAYER_DECAY); () if unknown
 
     def install(self, net: nn.Module) -> None:
         """Add the backbone's modules to `net` as children called `names`."""
@@ -69,6 +70,7 @@ class ResNetEncoder:
 
     names: tuple[str, ...] = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
     repeats_updates = True
+    block_prefixes: tuple[str, ...] = ()
 
     def __init__(
         self, layers: Sequence[int] = (3, 4, 23, 3), width: int = 64, affine: str = "auto", stride_in: str = "conv1"

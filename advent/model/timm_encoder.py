@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from advent.model import efficientnet_lite
 
 AFFINE_CHOICES = ("auto", "trainable", "frozen")
 MAPS = 4
+# Names of the blocks in timm: in stages (ConvNeXt, Swin, PVT; EfficientNet), or in a row (ViT).
+BLOCK_NAMES = (r"(stages|layers)_\d+\.blocks\.\d+", r"blocks\.\d+\.\d+", r"blocks\.\d+")
 OUTPUT_STRIDES = (8, 16, 32)  # in order of preference; a backbone without dilation rejects the first two
 
 
@@ -28,8 +31,8 @@ class TimmEncoder:
     a local file in timm's naming (.safetensors, or written by torch.save). output_stride: minimum stride of x4;
     backbones that cannot be dilated to it use the next possible one. feature_scale: factor applied to x4.
 
-    Attributes channels, strides: of the maps x1..x4. Raises ConfigError for an unsuitable backbone, CheckpointError for
-    weights that do not match.
+    Attributes channels, strides: of the maps x1..x4; block_prefixes as in `Encoder`. Raises ConfigError for an
+    unsuitable backbone, CheckpointError for weights that do not match.
     """
 
     names: tuple[str, ...] = ("encoder",)
@@ -61,6 +64,7 @@ class TimmEncoder:
         self.channels: tuple[int, int, int, int] = (c1, c2, c3, c4)
         s1, s2, s3, s4 = info.reduction()[-MAPS:]
         self.strides: tuple[int, int, int, int] = (s1, s2, s3, s4)
+        self.block_prefixes = _block_prefixes(model)
         self.input_mean, self.input_std = _input_convention(self.name, config)
         if weights not in (None, "timm"):
             _load(model, self.name, str(weights))
@@ -161,6 +165,15 @@ def _describe(model: Any, name: str) -> tuple[Any, Mapping[str, Any]]:
             f"timm:{efficientnet_lite.TIMM_NAME}."
         )
     return info, config
+
+
+def _block_prefixes(model: nn.Module) -> tuple[str, ...]:
+    """Prefixes of the parameter names of a backbone's blocks in order, as child `encoder`; empty if unknown."""
+    for pattern in BLOCK_NAMES:
+        names = [name for name, _ in model.named_modules() if re.fullmatch(pattern, name)]
+        if names:
+            return tuple(f"encoder.{name}." for name in names)
+    return ()
 
 
 def _input_convention(name: str, config: Mapping[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -18,7 +18,7 @@ from advent.runtime import distributed
 from advent.training.data_parallel import accumulated_step
 from advent.training.nonfinite import Guard
 from advent.training.optim import discriminator_optimizer, network_optimizer
-from advent.utils.schedule import poly_rate, set_rate
+from advent.utils.schedule import poly_rate, set_rate, warmup_factor
 
 LAMBDAS = {
     "seg": "LAMBDA_SEG_MAIN",
@@ -72,9 +72,13 @@ class Learner:
         )
 
     def rates(self, iteration: int) -> dict[str, float]:
-        """Set and return the poly learning rates of an iteration: `lr` (backbone), `lr_d` (discriminators, if any)."""
+        """Set and return the learning rates of an iteration: `lr` (backbone), `lr_d` (discriminators, if any).
+
+        Both follow the poly schedule; only `lr` has the warm-up.
+        """
         train = self.train_config
         lr = poly_rate(train.LEARNING_RATE, iteration, train.MAX_ITERS, train.POWER)
+        lr *= warmup_factor(iteration, train.WARMUP)
         lr_d = poly_rate(train.LEARNING_RATE_D, iteration, train.MAX_ITERS, train.POWER)
         for name, optimizer in self.optimizers.items():
             set_rate(optimizer, lr if name == "net" else lr_d)

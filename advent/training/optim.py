@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,11 @@ from advent.model.deeplabv2 import SegmentationNetwork
 
 # Devices whose fused optimizers respect `found_inf`, by which the guard skips a step. Apple's fused kernels do not.
 FUSED = ("cpu", "cuda")
+ADAMW_BETAS = (0.9, 0.999)
+# Parts of the names of timm's matrices that are not decayed: tokens, positions, scales of Swin's attention.
+UNDECAYED = frozenset(
+    ("pos_embed", "cls_token", "reg_token", "mask_token", "relative_position_bias_table", "logit_scale", "cpb_mlp")
+)
 
 
 class RepeatedSGD(torch.optim.SGD):
@@ -54,30 +60,77 @@ def update_multiplicity(name: str) -> int:
     return name.count(".")
 
 
-def network_optimizer(net: SegmentationNetwork, train: TrainConfig) -> RepeatedSGD:
-    """SGD over backbone (group 0) and heads (group 1, HEAD_RATE times the rate); `train` is the TRAIN section.
+def network_optimizer(net: SegmentationNetwork, train: TrainConfig) -> torch.optim.Optimizer:
+    """Optimizer of backbone (group 0) and heads (group 1, HEAD_RATE times the rate); `train` is the TRAIN section.
 
-    Further groups hold backbone parameters with other update counts. Raises ConfigError when
-    TRAIN.BACKBONE_UPDATES is `release` and the encoder does not support repeated updates.
+    Further groups hold backbone parameters with other update counts or rates, and with AdamW all parameters without
+    weight decay. Raises ConfigError when TRAIN.BACKBONE_UPDATES is `release` and the encoder or the optimizer does not
+    support repeated updates, and when TRAIN.LAYER_DECAY needs blocks that the encoder does not name.
     """
-    repeated = train.BACKBONE_UPDATES == "release"
+    repeated, adamw = train.BACKBONE_UPDATES == "release", train.OPTIMIZER == "adamw"
+    if repeated and adamw:
+        raise ConfigError(
+            "TRAIN.BACKBONE_UPDATES: release repeats updates of SGD, TRAIN.OPTIMIZER is adamw; set it to once"
+        )
     if repeated and not net.blueprint.repeats_updates:
         raise ConfigError(
             "TRAIN.BACKBONE_UPDATES: release is defined only for the ResNet of the authors' code; set it to once"
         )
-    by_repeats: dict[int, list[nn.Parameter]] = {}
+    scales = layer_scales(net, train.LAYER_DECAY)
+    by_kind: dict[tuple[float, int, bool], list[nn.Parameter]] = {}
     for name, parameter in net.backbone_parameters():
-        by_repeats.setdefault(update_multiplicity(name) if repeated else 1, []).append(parameter)
-    backbone = [{"params": p, "lr_scale": 1.0, "repeats": n} for n, p in sorted(by_repeats.items())]
-    heads = [p for _, p in net.head_parameters()]
-    groups = [*backbone[:1], {"params": heads, "lr_scale": train.HEAD_RATE, "repeats": 1}, *backbone[1:]]
+        kind = (scales[name], update_multiplicity(name) if repeated else 1, not adamw or _decays(name, parameter))
+        by_kind.setdefault(kind, []).append(parameter)
+    in_order = sorted(by_kind.items(), key=lambda item: (-item[0][0], item[0][1], not item[0][2]))
+    backbone = [_group(parameters, *kind) for kind, parameters in in_order]
+    heads = net.head_parameters()
+    decayed = [p for name, p in heads if not adamw or _decays(name, p)]
+    others = [p for name, p in heads if adamw and not _decays(name, p)]
+    head_groups = [_group(decayed, train.HEAD_RATE, 1, True)]
+    if others:
+        head_groups.append(_group(others, train.HEAD_RATE, 1, False))
+    groups = [*backbone[:1], *head_groups, *backbone[1:]]
+    fused = has_fused_kernels(decayed)
+    if adamw:
+        decay = train.WEIGHT_DECAY
+        return torch.optim.AdamW(groups, lr=train.LEARNING_RATE, betas=ADAMW_BETAS, weight_decay=decay, fused=fused)
     return RepeatedSGD(
-        groups,
-        lr=train.LEARNING_RATE,
-        momentum=train.MOMENTUM,
-        weight_decay=train.WEIGHT_DECAY,
-        fused=has_fused_kernels(heads),
+        groups, lr=train.LEARNING_RATE, momentum=train.MOMENTUM, weight_decay=train.WEIGHT_DECAY, fused=fused
     )
+
+
+def layer_scales(net: SegmentationNetwork, decay: float) -> dict[str, float]:
+    """Learning-rate factor of each backbone parameter by name: decay ^ (n - i) for block i of n, counted from 0.
+
+    Parameters before the first block (stem, embeddings) have decay ^ (n + 1), those after the last 1. Parameters
+    between two blocks (a stage's downsampling) have the factor of the block that follows them. Raises ConfigError for
+    an encoder that does not name its blocks, unless decay is 1.
+    """
+    names = [name for name, _ in net.backbone_parameters()]
+    if decay == 1:
+        return dict.fromkeys(names, 1.0)
+    prefixes = net.blueprint.block_prefixes
+    if not prefixes:
+        raise ConfigError(
+            f"TRAIN.LAYER_DECAY: {decay:g}: this MODEL.ENCODER has no blocks in order, as ViTs do; set it to 1"
+        )
+    scales, following = {}, 0
+    for name in names:
+        block = next((index for index, prefix in enumerate(prefixes) if name.startswith(prefix)), None)
+        following = following if block is None else block + 1
+        index = block if block is not None else following or -1
+        scales[name] = decay ** (len(prefixes) - index)
+    return scales
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether AdamW decays a parameter: not norms, biases and other vectors, nor embeddings of position and tables."""
+    return parameter.ndim > 1 and not UNDECAYED.intersection(name.split("."))
+
+
+def _group(parameters: list[nn.Parameter], scale: float, repeats: int, decays: bool) -> dict[str, Any]:
+    group = {"params": parameters, "lr_scale": scale, "repeats": repeats}
+    return group if decays else {**group, "weight_decay": 0.0}
 
 
 def discriminator_optimizer(discriminator: nn.Module, train: TrainConfig) -> torch.optim.Adam:

@@ -23,6 +23,12 @@ RUNS = [
     *STAGE_0,
     (train, "quick:daf", "daf", ["NUM_WORKERS=2"]),
     (train, "quick:daf", "daf", ["TRAIN.EVAL_EVERY=2"]),
+    (
+        train,
+        "quick:daf",
+        "daf",
+        ["MODEL.HEAD=fusion", "MODEL.HEAD_WIDTH=[8,16]", "TRAIN.OPTIMIZER=adamw", "TRAIN.WARMUP=5"],
+    ),
     (train_isl, "quick:isl", "isl", ["ISL.REFRESH_EVERY=4"]),
     (train_intra, "quick:ida", "ida", []),
 ]
