@@ -51,6 +51,9 @@ def export_onnx(model: Model, path: Path, checkpoint: Path, opset: int = OPSET) 
     onnx = _libraries()
     if model.device.type != "cpu":
         raise ConfigError("--device: export runs on the CPU; remove the option")
+    if getattr(model.net.blueprint, "is_vit", False):
+        # Their interpolated position embeddings need aten::_upsample_bicubic2d_aa, which the exporter does not have.
+        raise ConfigError(f"MODEL.ENCODER: {model.config.MODEL.ENCODER}: ViTs cannot be exported to ONNX at any size")
     net = Exported(model.net).eval()
     names = ["logits", *(["depth"] if model.gives_depth else [])]
     image = torch.zeros(2, 3, *EXAMPLE_HW)

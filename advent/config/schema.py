@@ -122,7 +122,11 @@ class ModelConfig(Section):
 
     NAME: Text = key("DeepLabv2_depth", "DeepLabv2_depth (DAF), DeepLabv2_depth_DADA or DeepLabv2 (ADVENT)")
     MULTI_LEVEL: bool = key(False, "auxiliary classifier on layer 3 (AdvEnt and MinEnt on DeepLabv2)")
-    ENCODER: Text = key("resnet101", "resnet101 (the authors' ResNet), or timm:NAME")
+    ENCODER: Text = key(
+        "resnet101",
+        """resnet101 (the authors' ResNet), or timm:NAME: any backbone with four maps, and plain ViTs (DINOv2, DINOv3,
+        EVA-02) with a feature pyramid""",
+    )
     LAYERS: Annotated[list[Side], Field(min_length=4, max_length=4)] = key(
         [3, 4, 23, 3], "blocks of the ResNet's four stages"
     )

@@ -52,7 +52,7 @@ class SegmentationNetwork(nn.Module):
     """
 
     small_weights: tuple[str, ...] = CLASSIFIERS
-    he_weights: tuple[str, ...] = ("head", "depth_head")
+    he_weights: tuple[str, ...] = ("head", "depth_head", "pyramid")
 
     def __init__(
         self,

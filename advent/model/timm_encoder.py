@@ -1,4 +1,4 @@
-"""timm encoders: any backbone with `features_only`, with optional ImageNet weights."""
+"""timm encoders: any backbone with `features_only`, and plain ViTs, with optional ImageNet weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from torch import Tensor, nn
 
 from advent.errors import CheckpointError, ConfigError, printable
 from advent.model import efficientnet_lite
+from advent.model.pyramid import PYRAMID_STRIDES, SimplePyramid, to_multiple
 
 AFFINE_CHOICES = ("auto", "trainable", "frozen")
 MAPS = 4
+VITS = (
+    "vision_transformer",
+    "eva",
+    "deit",
+)  # timm's modules of plain ViTs: DINOv2 is in the first, DINOv3 in the second
+SWINS = ("swin_transformer", "swin_transformer_v2", "swin_transformer_v2_cr")  # any size, if it is asked for
 # Names of the blocks in timm: in stages (ConvNeXt, Swin, PVT; EfficientNet), or in a row (ViT).
 BLOCK_NAMES = (r"(stages|layers)_\d+\.blocks\.\d+", r"blocks\.\d+\.\d+", r"blocks\.\d+")
 OUTPUT_STRIDES = (8, 16, 32)  # in order of preference; a backbone without dilation rejects the first two
@@ -31,8 +38,12 @@ class TimmEncoder:
     a local file in timm's naming (.safetensors, or written by torch.save). output_stride: minimum stride of x4;
     backbones that cannot be dilated to it use the next possible one. feature_scale: factor applied to x4.
 
-    Attributes channels, strides: of the maps x1..x4; block_prefixes as in `Encoder`. Raises ConfigError for an unsuitable backbone, CheckpointError for
-    weights that do not match.
+    A plain ViT has maps at strides 4, 8, 16, 32 from a pyramid on its last, normalised map; the pyramid is the child
+    `pyramid` and trains with the heads. ViTs and Swins take any image size: images are enlarged to the next multiple of
+    the patch size, position embeddings are interpolated.
+
+    Attributes channels, strides: of the maps x1..x4; block_prefixes as in `Encoder`. Raises ConfigError for an
+    unsuitable backbone, CheckpointError for weights that do not match.
     """
 
     names: tuple[str, ...] = ("encoder",)
@@ -59,11 +70,9 @@ class TimmEncoder:
         # The channels are known only once a backbone is built; it is kept for the first `install`.
         model = _create(self.name, pretrained=weights == "timm", output_stride=output_stride)
         self._spare: nn.Module | None = model
-        info, config = _describe(model, self.name)
-        c1, c2, c3, c4 = info.channels()[-MAPS:]
-        self.channels: tuple[int, int, int, int] = (c1, c2, c3, c4)
-        s1, s2, s3, s4 = info.reduction()[-MAPS:]
-        self.strides: tuple[int, int, int, int] = (s1, s2, s3, s4)
+        self.is_vit = is_family(self.name, VITS)
+        self.multiple = _patch_size(model) if self.is_vit or is_family(self.name, SWINS) else 1
+        self.channels, self.strides, config = _describe(model, self.name, self.is_vit)
         self.block_prefixes = _block_prefixes(model)
         self.input_mean, self.input_std = _input_convention(self.name, config)
         if weights not in (None, "timm"):
@@ -87,12 +96,19 @@ class TimmEncoder:
                 module.weight.requires_grad_(self.affine != "frozen")
                 module.bias.requires_grad_(self.affine != "frozen")
         net.add_module("encoder", model)
+        if self.is_vit:
+            net.add_module("pyramid", SimplePyramid(_width(model)))
 
     def features(self, net: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Last four feature maps. x: (B, 3, H, W) float, BGR 0..255 minus mean; map i is (B, channels[i], h_i, w_i)."""
-        encoder = net.get_submodule("encoder")
+        encoder: Any = net.get_submodule("encoder")
+        images = to_multiple(self.normalise(encoder, x), self.multiple)
+        if self.is_vit:
+            (last,) = encoder.forward_intermediates(images, indices=1, norm=True, intermediates_only=True)
+            x1, x2, x3, x4 = net.get_submodule("pyramid")(last, x.shape[-2:])
+            return x1, x2, x3, x4 * self.feature_scale if self.feature_scale != 1 else x4
         # Depthwise convolutions run twice as fast on a CPU with channels last, and later layers keep the format.
-        maps = encoder(self.normalise(encoder, x).contiguous(memory_format=torch.channels_last))[-MAPS:]
+        maps = encoder(images.contiguous(memory_format=torch.channels_last))[-MAPS:]
         if str(getattr(encoder, "output_fmt", "NCHW")).endswith("NHWC"):
             maps = [feature.permute(0, 3, 1, 2) for feature in maps]
         x1, x2, x3, x4 = maps
@@ -115,6 +131,11 @@ class TimmEncoder:
             )
 
 
+def is_family(name: str, modules: Sequence[str]) -> bool:
+    """Whether timm defines a model in one of these modules."""
+    return timm.models.is_model_in_modules(name, modules)
+
+
 def _check_name(name: str) -> None:
     if timm.is_model(name):
         return
@@ -125,8 +146,12 @@ def _check_name(name: str) -> None:
 
 def _create(name: str, pretrained: bool, output_stride: int) -> nn.Module:
     """Build the backbone with the smallest output stride >= `output_stride` that it supports. Raises ConfigError."""
+    if is_family(name, VITS):
+        return _create_vit(name, pretrained)
     last_error: Exception | None = None
     choices: list[dict[str, Any]] = [{"output_stride": stride} for stride in OUTPUT_STRIDES if stride >= output_stride]
+    if is_family(name, SWINS):
+        choices = [{"strict_img_size": False}]
     for options in [*choices, {}]:
         try:
             model = timm.create_model(name, pretrained=False, features_only=True, **options)
@@ -134,7 +159,7 @@ def _create(name: str, pretrained: bool, output_stride: int) -> nn.Module:
         except (TypeError, AssertionError, ValueError, NotImplementedError, RuntimeError, AttributeError) as error:
             last_error = error
             continue
-        return _create_pretrained(name, options) if pretrained else model
+        return _create_pretrained(name, {"features_only": True, **options}) if pretrained else model
     raise ConfigError(
         f"MODEL.ENCODER: timm:{name} has no feature maps (features_only): {_one_line(last_error)}. "
         f"Use a backbone with stages, such as timm:{efficientnet_lite.TIMM_NAME}."
@@ -143,7 +168,7 @@ def _create(name: str, pretrained: bool, output_stride: int) -> nn.Module:
 
 def _create_pretrained(name: str, options: Mapping[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=True, features_only=True, **options)
+        return timm.create_model(name, pretrained=True, **options)
     except Exception as error:  # no network, unknown tag, damaged cache: the hub's errors share no base class
         raise CheckpointError(
             f"MODEL.ENCODER_WEIGHTS=timm: no weights for {name}: {_one_line(error)}. "
@@ -151,20 +176,50 @@ def _create_pretrained(name: str, options: Mapping[str, Any]) -> nn.Module:
         ) from error
 
 
-def _describe(model: Any, name: str) -> tuple[Any, Mapping[str, Any]]:
-    """timm's feature_info and pretrained_cfg of a backbone. Raises ConfigError if it is unsuitable."""
-    info, config = model.feature_info, model.pretrained_cfg
-    fault = None
+def _create_vit(name: str, pretrained: bool) -> nn.Module:
+    """A plain ViT for any image size, without its classifier. Raises ConfigError."""
+    options: dict[str, Any] = {"num_classes": 0, "dynamic_img_size": True}
+    try:
+        model: Any = timm.create_model(name, pretrained=False, **options)
+        model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
+    except (TypeError, AssertionError, ValueError, NotImplementedError, RuntimeError, AttributeError) as error:
+        raise ConfigError(f"MODEL.ENCODER: timm:{name} does not take images of any size: {_one_line(error)}") from None
+    if pretrained:
+        model = _create_pretrained(name, options)
+        model.prune_intermediate_layers(1, prune_norm=False, prune_head=True)
+    return model
+
+
+def _patch_size(model: Any) -> int:
+    return int(max(model.patch_embed.patch_size))
+
+
+def _width(model: Any) -> int:
+    return int(model.embed_dim)
+
+
+FourNumbers = tuple[int, int, int, int]
+
+
+def _describe(model: Any, name: str, is_vit: bool) -> tuple[FourNumbers, FourNumbers, Mapping[str, Any]]:
+    """Channels and strides of the four maps, and timm's pretrained_cfg. Raises ConfigError if it is unsuitable."""
+    config = model.pretrained_cfg
+    if is_vit:
+        channels = SimplePyramid.channels_of(_width(model))
+        return (channels, channels, channels, channels), PYRAMID_STRIDES, config
+    info, fault = model.feature_info, None
     if len(info.channels()) < MAPS:
         fault = f"has {len(info.channels())} feature maps, {MAPS} are required"
-    elif config.get("fixed_input_size"):
+    elif config.get("fixed_input_size") and not is_family(name, SWINS):
         fault = f"accepts only images of {config['input_size'][1:]}"
     if fault:
         raise ConfigError(
             f"MODEL.ENCODER: timm:{name} {fault}. Use a convolutional backbone with stages, such as "
             f"timm:{efficientnet_lite.TIMM_NAME}."
         )
-    return info, config
+    c1, c2, c3, c4 = info.channels()[-MAPS:]
+    s1, s2, s3, s4 = info.reduction()[-MAPS:]
+    return (c1, c2, c3, c4), (s1, s2, s3, s4), config
 
 
 def _block_prefixes(model: nn.Module) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from advent.errors import ConfigError
-from advent.model.timm_encoder import OUTPUT_STRIDES, _canonical, _create
+from advent.model.timm_encoder import OUTPUT_STRIDES, SWINS, VITS, _canonical, _create, is_family
 
 log = logging.getLogger(__name__)
 PREFIX, COUNTER = "encoder.", "num_batches_tracked"
@@ -49,11 +49,16 @@ def _signature_of(name: str) -> Signature | None:
 def _plausible(signature: Signature) -> list[str]:
     """timm's backbones that accept any image size and whose first convolution has a name that occurs in `signature`."""
     present = {_canonical(name) for name in signature}
+    is_vit = any(name.startswith("blocks.0.") for name in signature) and "patch_embed.proj.weight" in signature
+    patch = f"patch{signature['patch_embed.proj.weight'][-1]}" if is_vit else ""
     names = []
     for name in timm.list_models():
         config = timm.get_pretrained_cfg(name)
         first = (config.first_conv if config else None) or ()
         parts = [first] if isinstance(first, str) else first
-        if config and not config.fixed_input_size and all(_canonical(f"{part}.weight") in present for part in parts):
+        if not config or is_family(name, VITS) != is_vit or (is_vit and "_patch" in name and f"_{patch}_" not in name):
+            continue
+        any_size = not config.fixed_input_size or is_family(name, (*VITS, *SWINS))
+        if any_size and all(_canonical(f"{part}.weight") in present for part in parts):
             names.append(name)
     return names

@@ -4,14 +4,15 @@ import math
 
 import pytest
 import torch
+from advent.build.network import build_network
 
 import checkpoint
-from advent.build.network import build_network
 from advent.checkpoints.formats import open_checkpoint
 from advent.checkpoints.loading import load_network
 from advent.config.loading import default_config, dump_config, load_config
 from advent.errors import CheckpointError, ConfigError
 from advent.methods.registry import find_network
+from advent.model.timm_names import matching_backbones
 from advent.training.data_parallel import accumulated_step
 from daf import load_model, predict
 from daf.loss import log_l1
@@ -208,3 +209,21 @@ def test_inference_and_export(tmp_path):
     errors = export_onnx(model, tmp_path / "x.onnx", tmp_path / "model_1.pth")
     assert len(errors) == 4
     assert max(errors.values()) <= 1e-4
+
+
+def test_a_vit_predicts_and_is_recognised_but_not_exported(tmp_path):
+    vit = ["MODEL.ENCODER=timm:test_vit", "MODEL.LAYERS=[3,4,23,3]", "MODEL.WIDTH=64"]
+    model = load_model(saved(tmp_path, *OPTIONS, *vit), device="cpu")
+    image = torch.randint(0, 256, (50, 70, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8).numpy()
+    assert predict(model, image).classes.shape == (50, 70)
+    info = open_checkpoint(tmp_path / "model_1.pth")
+    assert (info.network, info.encoder, info.head) == ("DeepLabv2_depth", "timm", "fusion")
+    assert matching_backbones(info.weights, ["test_vit3", "test_vit"]) == ["timm:test_vit"]
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    from daf.export import export_onnx
+
+    with pytest.raises(ConfigError, match="ViTs cannot be exported") as error:
+        export_onnx(model, tmp_path / "x.onnx", tmp_path / "model_1.pth")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "x.onnx").exists()

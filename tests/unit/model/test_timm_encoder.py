@@ -11,9 +11,12 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from advent.config.loading import default_config
 from advent.errors import CheckpointError, ConfigError
 from advent.model import efficientnet_lite
+from advent.model.deeplabv2 import DeeplabV2, initialise
 from advent.model.timm_encoder import TimmEncoder
+from advent.training.optim import network_optimizer
 
 MEAN_BGR = (104.00698793, 116.66876762, 122.67891434)
 LITE = "timm:tf_efficientnet_lite0"
@@ -66,6 +69,100 @@ def test_maps_have_the_promised_channels_and_strides(name, channels, strides):
     assert [tuple(feature.shape) for feature in maps] == [
         (1, c, 64 // s, 96 // s) for c, s in zip(channels, strides, strict=True)
     ]
+
+
+KINDS = {
+    "test_vit": ((64,) * 4, 6),
+    "test_vit3": ((96,) * 4, 9),
+    "convnextv2_atto": ((40, 80, 160, 320), 12),
+    "pvt_v2_b0": ((32, 64, 160, 256), 8),
+    "swinv2_cr_tiny_224": ((96, 192, 384, 768), 12),
+}
+LARGER = {
+    "vit_small_patch14_dinov2": ((256,) * 4, 12),
+    "vit_small_patch14_reg4_dinov2": ((256,) * 4, 12),
+    "vit_small_patch16_dinov3": ((256,) * 4, 12),
+    "eva02_tiny_patch14_224": ((192,) * 4, 12),
+    "eva02_small_patch14_336": ((256,) * 4, 12),
+    "deit_tiny_patch16_224": ((192,) * 4, 12),
+    "convnextv2_tiny": ((96, 192, 384, 768), 18),
+    "pvt_v2_b1": ((64, 128, 320, 512), 8),
+    "swinv2_tiny_window8_256": ((96, 192, 384, 768), 12),
+    "swin_tiny_patch4_window7_224": ((96, 192, 384, 768), 12),
+}
+CASES = [*KINDS.items(), *(pytest.param(*case, marks=pytest.mark.slow) for case in LARGER.items())]
+
+
+@pytest.mark.parametrize(("name", "expected"), CASES)
+def test_families_of_transformers_train_at_any_size(name, expected):
+    """65 x 97 is no multiple of a patch; every parameter gets a gradient; blocks are named for TRAIN.LAYER_DECAY."""
+    encoder = TimmEncoder(name, MEAN_BGR, output_stride=32)
+    net = network(encoder).train()
+    assert (encoder.channels, len(encoder.block_prefixes)) == expected
+    assert encoder.strides == (4, 8, 16, 32)
+    maps = encoder.features(net, 50 * torch.randn(1, 3, 65, 97, generator=torch.manual_seed(0)))
+    assert [feature.shape[1] for feature in maps] == list(encoder.channels)
+    floor = name.startswith("convnext")  # its patches are not padded
+    assert [tuple(f.shape[2:]) for f in maps] == [
+        (65 // s, 97 // s) if floor else (-(-65 // s), -(-97 // s)) for s in encoder.strides
+    ]
+    torch.stack([(feature * torch.randn_like(feature)).sum() for feature in maps]).sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+def test_a_vits_maps_cover_the_image():
+    """A bright quarter of the image changes the same quarter of the four maps most: the resize shifts nothing."""
+    encoder = TimmEncoder("test_vit", MEAN_BGR)
+    net = network(encoder)
+    assert [name for name, _ in net.named_children()] == ["encoder", "pyramid"]
+    assert encoder.names == ("encoder",)
+    image = torch.zeros(1, 3, 90, 130)
+    bright = image.clone()
+    bright[..., 45:, 65:] = 100
+    with torch.no_grad():
+        pairs = zip(encoder.features(net, image), encoder.features(net, bright), strict=True)
+    for before, after in pairs:
+        change = (after - before).abs().sum((0, 1))
+        rows, columns = (side // 2 + side % 2 for side in change.shape)
+        assert change[rows:, columns:].mean() > 1.5 * change[: rows - 1, : columns - 1].mean()
+
+
+def test_a_vits_position_embeddings_are_interpolated():
+    """At the size it was built for, a ViT's map is timm's own; at another size it is finite and has another grid."""
+    encoder = TimmEncoder("test_vit", MEAN_BGR)
+    net = network(encoder)
+    own = net.encoder.patch_embed.img_size
+    seen = []
+    net.pyramid.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    image = 50 * torch.randn(1, 3, *own, generator=torch.manual_seed(0))
+    with torch.no_grad():
+        encoder.features(net, image)
+        encoder.features(net, image[..., :96, :130])
+        tokens = net.encoder.forward_features(encoder.normalise(net.encoder, image))[:, 1:]
+    torch.testing.assert_close(seen[0].flatten(2).transpose(1, 2), tokens)
+    assert seen[1].shape[-2:] == (6, 9)
+
+
+def test_a_vits_rates_rise_from_the_embedding_to_the_pyramid():
+    net = DeeplabV2(7, TimmEncoder("test_vit", MEAN_BGR))
+    initialise(net, backbone=False)
+    config = default_config().TRAIN
+    config.OPTIMIZER, config.BACKBONE_UPDATES, config.LAYER_DECAY, config.HEAD_RATE = "adamw", "once", 0.5, 10.0
+    groups = network_optimizer(net, config).param_groups
+    kinds = {id(p): (group["lr_scale"], group["weight_decay"] > 0) for group in groups for p in group["params"]}
+    expected = {
+        "encoder.pos_embed": (0.5**7, False),
+        "encoder.cls_token": (0.5**7, False),
+        "encoder.patch_embed.proj.weight": (0.5**7, True),
+        "encoder.blocks.0.attn.qkv.weight": (0.5**6, True),
+        "encoder.blocks.5.norm1.weight": (0.5, False),
+        "encoder.norm.weight": (1.0, False),
+        "pyramid.up2.weight": (10.0, True),
+        "pyramid.lateral.0.1.bias": (10.0, False),
+        "layer6.conv2d_list.0.weight": (10.0, True),
+    }
+    assert {name: kinds[id(net.get_parameter(name))] for name in expected} == expected
+    assert len(kinds) == len(list(net.parameters()))
 
 
 def test_the_last_map_alone_is_scaled():
@@ -251,8 +348,8 @@ def test_missing_package_names_the_command(monkeypatch):
     [
         ({"name": "timm:resnet81"}, "resnet18"),
         ({"name": "timm:qqqqqqqq"}, "list_models"),
-        ({"name": "timm:test_vit"}, "3 feature maps"),
-        ({"name": "timm:swin_tiny_patch4_window7_224"}, "224"),
+        ({"name": "timm:test_vit_relpos"}, "3 feature maps"),
+        ({"name": "timm:test_maxvit"}, "accepts only images of"),
         ({"name": SMALL, "affine": "sometimes"}, "auto, trainable, frozen"),
         ({"name": "timm:efficientnet_lite0", "weights": "efficientnet-lite0"}, "tf_efficientnet_lite0"),
     ],
