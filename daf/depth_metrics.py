@@ -20,6 +20,7 @@ from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.loader import load_batches, sequential_batches
 from advent.dataset.resolved_layout import resolve_root
 from advent.errors import ConfigError
+from advent.evaluation.batch_norm import TargetStatistics
 from advent.evaluation.evaluate import refuse_everywhere
 from advent.evaluation.predictor import not_finite, outputs
 from advent.evaluation.stage import candidates
@@ -88,7 +89,10 @@ def evaluate_depth(config: Config) -> dict[str, float]:
         with_depth=True,
     )
     (candidate,) = candidates(config)[-1:]
+    statistics = TargetStatistics.for_scoring(config, dataset)
     net = to_device(build_network(config, candidate.files[0]), device).eval()
+    if statistics is not None:
+        statistics.reestimate(net, device)
     truths = dict(
         zip(dataset.names, zip(dataset.depth_files or [], dataset.camera_files or [], strict=True), strict=True)
     )
@@ -116,6 +120,7 @@ def evaluate_depth(config: Config) -> dict[str, float]:
         "images": len(counted),
         "without truth": len(scores) - len(counted),
         "depth": means,
+        **({"batch_norm": statistics.record()} if statistics is not None else {}),
     }
     if distributed.is_main():
         write_json(Path(RunDir.of(config).path) / "depth.json", record)

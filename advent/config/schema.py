@@ -189,6 +189,12 @@ class TrainConfig(Section):
         """stage 0: initial weights, a file or torchvision (downloads its ImageNet ResNet-101). Later stages: the
         checkpoint to start from""",
     )
+    RESTORE_BN: Literal["checkpoint", "target"] = key(
+        "checkpoint",
+        """batch-norm statistics of the network that ISL, the ranking and IDA start from. target: re-estimated on the
+        target's training images first, as scripts/reestimate_bn.py does, without labels""",
+        earlier=["checkpoint"],
+    )
     LEARNING_RATE: Number = key(2.5e-4, "of the backbone", ge=0.0)
     HEAD_RATE: Number = key(10.0, "factor of the heads' learning rate", ge=0.0)
     MOMENTUM: Number = key(0.9, "of SGD", ge=0.0, le=1.0)
@@ -298,6 +304,13 @@ class TestConfig(Section):
     WEIGHTS: list[Number] = key([], "weights of the ensemble's checkpoints; without them 1 each")
     FLIP: bool = key(False, "average with the mirrored image; the paper does not")
     SCALES: list[Number] = key([1.0], "scales of the input to average over; the paper uses 1 alone")
+    BN_STATISTICS: Literal["checkpoint", "target"] = key(
+        "checkpoint",
+        """batch-norm statistics of the scored networks. target: re-estimated on the target's unlabelled training images
+        (TRAIN.SET_TARGET at INPUT_SIZE_TARGET, batches of 8), never on the scored split""",
+        earlier=["checkpoint"],
+    )
+    BN_IMAGES: int = key(0, "number of evenly spaced images that BN_STATISTICS=target reads; 0: all", ge=0, earlier=[0])
     SAVE_PREDS: PathText | None = key(
         None, "folder for predictions as label ids and colours; of MODE best, the best checkpoint's"
     )
