@@ -10,6 +10,7 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -60,6 +61,14 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print the error in one line and exit with code 2."""
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
+    """Add `--checkpoint` and `--cfg` of the tools that load a trained network."""
+    add = parser.add_argument
+    network = "a trained network, in any format of the ADVENT family"
+    add("--checkpoint", metavar="FILE", type=Path, required=True, help=network)
+    add("--cfg", metavar="FILE", help="its config: a path, or a name under configs/ (default: config.yml beside it)")
 
 
 def _expand_home(argument: str) -> str:

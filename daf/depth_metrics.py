@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from advent.build.network import build_network
 from advent.checkpoints.io import digest
@@ -22,9 +21,10 @@ from advent.dataset.resolved_layout import resolve_root
 from advent.errors import ConfigError
 from advent.evaluation.batch_norm import TargetStatistics
 from advent.evaluation.evaluate import refuse_everywhere
-from advent.evaluation.predictor import not_finite, outputs
+from advent.evaluation.predictor import not_finite
 from advent.evaluation.stage import candidates
 from advent.methods.registry import find_network
+from advent.model.outputs import forward, resize_bilinear
 from advent.model.precision import AMP_DTYPES, to_device
 from advent.runtime import distributed
 from advent.runtime.device import prepare_device
@@ -142,11 +142,10 @@ def _refuse_other_requests(test: Any) -> None:
 
 @torch.inference_mode()
 def _depth(net: torch.nn.Module, images: Tensor, config: Config) -> Tensor:
-    depth = outputs(net, images, AMP_DTYPES[config.TRAIN.AMP])[1]
+    depth = forward(net, images, AMP_DTYPES[config.TRAIN.AMP]).depth
     assert depth is not None
-    return depth
+    return depth.float()
 
 
 def _sized(inverse: Tensor, size_hw: tuple[int, ...]) -> np.ndarray:
-    resized = functional.interpolate(inverse[None], size=size_hw, mode="bilinear", align_corners=True)
-    return resized[0, 0].cpu().numpy()
+    return resize_bilinear(inverse[None], size_hw)[0, 0].cpu().numpy()

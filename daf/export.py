@@ -36,6 +36,7 @@ class Exported(nn.Module):
         """Outputs resized to the image size as in evaluation: bilinear, corners aligned."""
         outputs = self.net(image)
         size = image.shape[-2:]
+        # Not `resize_bilinear`: tracing would record its comparison of sizes with the example's result.
         return tuple(
             functional.interpolate(output, size=size, mode="bilinear", align_corners=True)
             for output in (outputs[1], *outputs[2:])

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
 
 from advent.build.network import build_network
 from advent.config.class_set import class_set
@@ -31,8 +30,9 @@ from advent.dataset.image_io import read_image
 from advent.dataset.resize import GEOMETRIES, Size
 from advent.errors import ConfigError, printable
 from advent.evaluation.evaluate import upsample_argmax
-from advent.evaluation.predictor import not_finite, outputs, refuse_not_finite
+from advent.evaluation.predictor import not_finite, refuse_not_finite
 from advent.methods.registry import find_network
+from advent.model.outputs import forward, resize_bilinear
 from advent.model.precision import AMP_DTYPES, to_device
 from advent.runtime.device import pick_device, set_tf32
 from advent.utils.deprecation import deprecated_names
@@ -180,9 +180,8 @@ def predict_batch(
     """
     bgr = np.stack([cv2.cvtColor(_resized(model, picture), cv2.COLOR_RGB2BGR) for picture in pictures])
     mean = torch.tensor(model.mean, dtype=torch.float32, device=model.device)
-    logits, depth = outputs(
-        model.net, network_images(torch.from_numpy(bgr).to(model.device), mean), AMP_DTYPES[model.amp]
-    )
+    images = network_images(torch.from_numpy(bgr).to(model.device), mean)
+    _, logits, depth = forward(model.net, images, AMP_DTYPES[model.amp]).each(Tensor.float)
     image_names = names or [f"image {i} of the batch" for i in range(len(pictures))]
     nonfinite = not_finite(image_names, logits, depth)
     refuse_not_finite(nonfinite, "the network's logits or depth", model.amp, option="amp off")
@@ -199,7 +198,7 @@ def _at_own_size(
     canvas_w, canvas_h = GEOMETRIES[model.geometry].native_canvas(picture.size, model.size)
 
     def at(x: Tensor, size_hw: tuple[int, int]) -> Tensor:
-        return functional.interpolate(x[None], size=size_hw, mode="bilinear", align_corners=True)[0]
+        return resize_bilinear(x[None], size_hw)[0]
 
     def own(x: Tensor) -> np.ndarray:
         return at(x, (canvas_h, canvas_w))[:, :height, :width].cpu().numpy()

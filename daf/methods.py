@@ -14,7 +14,7 @@ from advent.methods.steps import (
     Losses,
     MapFunction,
     Method,
-    Prediction,
+    NetworkOutputs,
     adversarial_step,
     segmentation_losses,
 )
@@ -24,7 +24,7 @@ from daf.model.dada import DeeplabV2DADA
 from daf.model.deeplabv2_depth import DeeplabV2Depth
 
 
-def _losses(prediction: Prediction, batch: Batch) -> Losses:
+def _losses(prediction: NetworkOutputs, batch: Batch) -> Losses:
     """Cross entropy, and BerHu against `batch["depth"]` (B, H, W inverse depth) if the batch has it.
 
     `batch["depth_known"]` (B, H, W) bool masks the known pixels if the source's depth has gaps.
@@ -42,7 +42,7 @@ def _losses(prediction: Prediction, batch: Batch) -> Losses:
     return losses
 
 
-def _greatest_error(prediction: Prediction, batch: Batch) -> Tensor:
+def _greatest_error(prediction: NetworkOutputs, batch: Batch) -> Tensor:
     assert prediction.depth is not None
     return greatest_error(prediction.depth, batch["depth"], batch.get("depth_known"))
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from advent.config.schema import Config
 from advent.dataset.loader import load_batches, sequential_batches
 from advent.evaluation.predictor import not_finite, refuse_not_finite
-from advent.methods.steps import PREDICT, Prediction, StepContext
+from advent.model.outputs import NetworkOutputs, eval_mode, forward_at_input_size
 from advent.model.precision import AMP_DTYPES, maybe_compile
 from advent.runtime import distributed
 from advent.runtime.progress import with_progress
@@ -57,21 +57,19 @@ def class_thresholds(counts: np.ndarray, threshold: float, share: float) -> np.n
 @torch.inference_mode()
 def predictions(
     net: nn.Module, dataset: Any, config: Config, device: torch.device, what: str
-) -> Iterator[tuple[Any, Prediction]]:
+) -> Iterator[tuple[Any, NetworkOutputs]]:
     """Yield (names, prediction at input size) per batch of this process's share of a data set, network in eval mode.
 
     Raises NotFinite at the first batch with a non-finite output: its labels and scores would be arbitrary.
     """
-    was_training = net.training
-    net.eval()
-    context = StepContext(maybe_compile(net, config.TRAIN, device), PREDICT, amp_dtype=AMP_DTYPES[config.TRAIN.AMP])
+    compiled, amp_dtype = maybe_compile(net, config.TRAIN, device), AMP_DTYPES[config.TRAIN.AMP]
     order = distributed.shard(sequential_batches(len(dataset), config.TRAIN.BATCH_SIZE_TARGET))
-    for batch in with_progress(load_batches(dataset, config.NUM_WORKERS, device, order), what, len(order)):
-        prediction = context.predict(batch["image"])
-        nonfinite = not_finite(batch["name"], prediction.main, prediction.depth)
-        refuse_not_finite(nonfinite, f"{what}: the network's logits or depth", config.TRAIN.AMP)
-        yield batch["name"], prediction
-    net.train(was_training)
+    with eval_mode(net):
+        for batch in with_progress(load_batches(dataset, config.NUM_WORKERS, device, order), what, len(order)):
+            prediction = forward_at_input_size(compiled, batch["image"], amp_dtype)
+            nonfinite = not_finite(batch["name"], prediction.main, prediction.depth)
+            refuse_not_finite(nonfinite, f"{what}: the network's logits or depth", config.TRAIN.AMP)
+            yield batch["name"], prediction
 
 
 def label_path(folder: Path, name: str, suffix: str = ".png") -> Path:

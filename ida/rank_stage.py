@@ -26,7 +26,7 @@ from advent.doctor.check import sanity_check
 from advent.errors import ConfigError, MissingStage
 from advent.evaluation.batch_norm import restore_statistics
 from advent.methods.registry import find_network
-from advent.methods.steps import Prediction
+from advent.model.outputs import NetworkOutputs
 from advent.model.precision import to_device
 from advent.runtime import distributed
 from advent.runtime.device import prepare_device
@@ -35,7 +35,7 @@ from advent.utils.serialization import write_text
 from advent.utils.viz_segmask import colorize_mask
 from advent.utils.writer import Writer
 from ida.pseudo_labels import predictions, pseudo_label, write_label
-from ida.ranking import normaliser, random_score, rank, rare_classes, score, split
+from ida.ranking import normaliser, random_score, ranking_scores, rare_classes, sort_by_score, split
 
 EASY, HARD, MASKS = "easy_split.txt", "hard_split.txt", "color_masks"
 
@@ -118,10 +118,10 @@ def _score_all(
     return [pair for part in distributed.all_gather(scores) for pair in part]
 
 
-def _scores(config: Config, names: Sequence[str], prediction: Prediction) -> list[float]:
+def _scores(config: Config, names: Sequence[str], prediction: NetworkOutputs) -> list[float]:
     if config.RANK.MAP == "random":
         return [random_score(name, config.TRAIN.RANDOM_SEED) for name in names]
-    return score(prediction.main, prediction.depth if config.RANK.MAP == "depth" else None)
+    return ranking_scores(prediction.main, prediction.depth if config.RANK.MAP == "depth" else None)
 
 
 def _write_split(folder: Path, scores: list[tuple[str, float]], lambda1: float) -> tuple[list[str], list[str]]:
@@ -129,7 +129,7 @@ def _write_split(folder: Path, scores: list[tuple[str, float]], lambda1: float) 
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["name", "score", "rank", "half"])
-    for position, (name, value) in enumerate(rank(scores)):
+    for position, (name, value) in enumerate(sort_by_score(scores)):
         writer.writerow([name, repr(value), position, "easy" if position < len(easy) else "hard"])
     write_text(folder / "ranking.csv", table.getvalue())
     for file, names in ((EASY, easy), (HARD, hard)):

@@ -12,6 +12,7 @@ from torch import Tensor
 from advent.dataset.classes import ClassSet
 from advent.errors import ConfigError
 from advent.evaluation.predictor import refuse_not_finite
+from advent.utils.deprecation import deprecated_names
 from advent.utils.loss import self_information
 from daf.interaction import depth_aware_map
 
@@ -20,7 +21,7 @@ from daf.interaction import depth_aware_map
 RELEASED_RARE_IDS = (3, 4, 5, 6, 7, 9, 12, 14, 15, 16, 17)
 
 
-def score(logits: Tensor, depth: Tensor | None) -> list[float]:
+def ranking_scores(logits: Tensor, depth: Tensor | None) -> list[float]:
     """One score per image: mean over classes, rows and columns of self-information x depth.
 
     logits (B, C, H, W) and depth (B, 1, H, W) at one size; without depth, self-information alone (IntraDA).
@@ -63,7 +64,7 @@ def normaliser(prediction: Tensor, rare: Sequence[int]) -> float:
     return (len(rare) - present) / len(rare) + 0.5
 
 
-def rank(names_and_scores: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
+def sort_by_score(names_and_scores: Iterable[tuple[str, float]]) -> list[tuple[str, float]]:
     """Sorted by ascending score; ties are broken by name, so the loading order does not matter.
 
     Raises NotFinite naming the images with a non-finite score: NaN breaks sorting.
@@ -78,10 +79,13 @@ def split(names_and_scores: Iterable[tuple[str, float]], lambda1: float) -> tupl
 
     Raises ConfigError when one half is empty.
     """
-    names = [name for name, _ in rank(names_and_scores)]
+    names = [name for name, _ in sort_by_score(names_and_scores)]
     easy = int(len(names) * lambda1)
     if not 0 < easy < len(names):
         raise ConfigError(
             f"RANK.LAMBDA1: {lambda1} of {len(names)} images leaves one half empty; choose it nearer to 0.5"
         )
     return names[:easy], names[easy:]
+
+
+__getattr__ = deprecated_names(__name__, {"rank": "sort_by_score", "score": "ranking_scores"})

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from advent.cli import OneLineParser
+from advent.cli import OneLineParser, add_checkpoint_options
 from daf.export import OPSET, OPSETS, export_onnx
 from daf.inference import load_model
 from ida import cli
@@ -25,16 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and export; returns the exit code."""
 
     parser = OneLineParser(prog="export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_checkpoint_options(parser)
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        metavar="FILE",
-        type=Path,
-        required=True,
-        help="a trained network, in any format of the ADVENT family",
-    )
     add("--out", metavar="FILE", type=Path, required=True, help="the ONNX file")
-    add("--cfg", metavar="FILE", help="its config: a path, or a name under configs/ (default: config.yml beside it)")
     add("--opset", metavar="N", type=int, default=OPSET, choices=OPSETS, help=f"16 to 20 (default: {OPSET})")
     args = parser.parse_args(argv)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from advent.cli import OneLineParser
+from advent.cli import OneLineParser, add_checkpoint_options
 from advent.errors import ConfigError, printable
 from daf.inference import load_model
 from daf.predict_files import predict_files
@@ -30,17 +30,10 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
 
     parser = OneLineParser(prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_checkpoint_options(parser)
     add = parser.add_argument
-    add(
-        "--checkpoint",
-        metavar="FILE",
-        type=Path,
-        required=True,
-        help="a trained network, in any format of the ADVENT family",
-    )
     add("--input", metavar="PATH", type=Path, required=True, help="an image, a video, or a folder of them")
     add("--output", metavar="DIR", type=Path, required=True, help="output folder; created if missing")
-    add("--cfg", metavar="FILE", help="its config: a path, or a name under configs/ (default: config.yml beside it)")
     add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--batch-size", metavar="N", type=int, default=1, help="images in one forward pass (default: 1)")
     add("--amp", choices=("off", "bf16", "fp16"), help="precision (default: the config's TRAIN.AMP)")

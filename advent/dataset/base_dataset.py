@@ -281,7 +281,11 @@ class StreetDataset(Dataset[dict[str, Any]]):
 
 
 def network_images(bgr: torch.Tensor, mean_bgr: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) uint8 BGR -> (B, 3, H, W) float32 BGR minus the mean (3,), on the tensors' device, channels last."""
+    """(B, H, W, 3) uint8 BGR -> (B, 3, H, W) float32 BGR minus the mean (3,), on the tensors' device, channels last.
+
+    Same values as `image_io.network_input`, bit for bit. Both exist because a batch is transferred as uint8 and kept
+    channels last, while an item (ADVENT's interface) is contiguous NumPy planes, in RGB before the conversion.
+    """
     count, height, width, channels = bgr.shape
     # Row by row: a subtraction over a last axis of three is many times slower on a CPU.
     rows = bgr.to(torch.float32).view(count, height, width * channels).sub_(mean_bgr.repeat(width))

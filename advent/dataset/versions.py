@@ -6,8 +6,6 @@ import json
 import logging
 from pathlib import Path
 
-import numpy as np
-
 from advent.dataset.file_lists import scan
 from advent.dataset.image_io import read_ids
 from advent.dataset.layout import Layout
@@ -15,6 +13,7 @@ from advent.dataset.resolved_layout import ResolvedLayout, resolve_layout
 from advent.dataset.spec import load_spec
 from advent.dataset.spec_types import DatasetSpec
 from advent.errors import DataError
+from advent.utils.sampling import evenly_spaced
 
 log = logging.getLogger(__name__)
 SAMPLE = 12  # label files; in a version with more ids, nearly every file contains an id above the other version's range
@@ -56,7 +55,7 @@ def highest_id(resolved: ResolvedLayout) -> int | None:
     except DataError:
         return None
     highest = []
-    for index in np.linspace(0, len(names) - 1, min(SAMPLE, len(names))).round().astype(int):
+    for index in evenly_spaced(len(names), SAMPLE):
         try:
             ids = read_ids(folder / names[index])
         except DataError:

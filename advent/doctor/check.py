@@ -9,8 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.classes import ClassSet
 from advent.dataset.file_lists import checked_names, read_list, scan
@@ -24,6 +22,7 @@ from advent.doctor.summarize import GUESSED_FROM, Findings, named, summarize
 from advent.errors import DataError, UserError
 from advent.runtime.distributed import main_only
 from advent.runtime.progress import with_progress
+from advent.utils.sampling import evenly_spaced
 
 log = logging.getLogger(__name__)
 OTHER_ROLES = ("labels", "depth", "camera")
@@ -69,7 +68,7 @@ def check_split(subject: CheckTarget, quick: int = 0, workers: int = 0) -> tuple
     # Labels that are needed only for scoring may be missing.
     lines = findings.warnings if missing == {"labels"} and subject.without_labels else findings.errors
     lines += match_paths(spec, subject.root, missing)
-    chosen = _evenly_spaced(files, quick)
+    chosen = [files[index] for index in evenly_spaced(len(files), quick or len(files))]
     facts = _inspect_all(chosen, spec, subject.title, workers)
     if len(chosen) < len(files):
         findings.rows.append(
@@ -98,7 +97,8 @@ def sanity_check(datasets: Mapping[str, StreetDataset], count: int) -> None:
         files = [Files(name, dataset.resolved.images / name, *others) for name, *others in columns]
         findings = Findings(role)
         if count:
-            facts = _inspect_all(_evenly_spaced(files, count), dataset.spec, "", 0)
+            chosen = [files[index] for index in evenly_spaced(len(files), count)]
+            facts = _inspect_all(chosen, dataset.spec, "", 0)
             summarize(findings, facts, dataset.spec, dataset.classes if dataset.label_files else None)
         if findings.errors:
             rest = f" (and {len(findings.errors) - 1} more)" if len(findings.errors) > 1 else ""
@@ -191,12 +191,6 @@ def _scan(folder: Path, pattern: NamePattern) -> list[str]:
         return scan(folder, pattern)
     except DataError:
         return []
-
-
-def _evenly_spaced(files: Sequence[Files], count: int) -> list[Files]:
-    if not 0 < count < len(files):
-        return list(files)
-    return [files[i] for i in np.linspace(0, len(files) - 1, count).round().astype(int)]
 
 
 def _inspect_all(files: Sequence[Files], spec: DatasetSpec, title: str, workers: int) -> list[Facts]:

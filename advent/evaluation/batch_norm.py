@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +22,7 @@ from advent.dataset.loader import load_batches
 from advent.errors import ConfigError
 from advent.model.precision import AMP_DTYPES, autocast, to_device
 from advent.runtime.progress import with_progress
+from advent.utils.sampling import evenly_spaced
 
 # Not TEST.BATCH_SIZE_TARGET: the batch size must not change a score. Above 1, the variance of a batch contains most of
 # the variance between images.
@@ -106,9 +106,7 @@ class TargetStatistics:
     def __init__(self, config: Config, size: Sequence[int] | None = None, images: int = 0) -> None:
         self.config = config
         self.dataset: StreetDataset = target_data(config, size=size)
-        length = len(self.dataset)
-        spaced = np.linspace(0, length - 1, min(images or length, length)).round().astype(int)
-        self.indices: list[int] = spaced.tolist()
+        self.indices = evenly_spaced(len(self.dataset), images or len(self.dataset))
 
     @classmethod
     def for_scoring(cls, config: Config, scored: StreetDataset | None = None) -> TargetStatistics | None:

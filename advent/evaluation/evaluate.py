@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.image_io import picture_size
@@ -16,10 +15,12 @@ from advent.dataset.loader import load_batches, sequential_batches
 from advent.dataset.resize import GEOMETRIES
 from advent.errors import DataError
 from advent.evaluation.predictor import Predictor, not_finite, refuse_not_finite
+from advent.model.outputs import eval_mode, resize_bilinear
 from advent.runtime import distributed
 from advent.runtime.progress import with_progress
 from advent.utils.loss import entropy_loss
 from advent.utils.metrics import confusion_counts
+from advent.utils.sampling import evenly_spaced
 
 CLASSES_AT_ONCE = 8
 OnPrediction = Callable[[str, np.ndarray], None]  # image name, (H, W) uint8 train ids
@@ -36,11 +37,8 @@ def confusion(
     what: str = "evaluate",
 ) -> np.ndarray:
     """(C, C) int64 confusion matrix of one network over a labelled data set; restores the network's train/eval mode."""
-    was_training = net.training
-    try:
+    with eval_mode(net):
         return score(Predictor([net], amp=amp), dataset, device, batch_size=batch_size, workers=workers, what=what)
-    finally:
-        net.train(was_training)
 
 
 def score(
@@ -96,7 +94,7 @@ def upsample_argmax(logits: Tensor, size_hw: Sequence[int]) -> Tensor:
     best = ids = None
     for first in range(0, len(logits), CLASSES_AT_ONCE):
         chunk = logits[None, first : first + CLASSES_AT_ONCE]
-        resized = functional.interpolate(chunk, size=tuple(size_hw), mode="bilinear", align_corners=True)[0]
+        resized = resize_bilinear(chunk, size_hw)[0]
         value, index = resized.max(0)  # several times faster than argmax on a CPU
         chunk_ids = index.to(torch.uint8) + first
         if best is None or ids is None:
@@ -141,8 +139,7 @@ def mean_entropy(
     """
     count = min(images or len(dataset), len(dataset))
     bad_images: list[str] = []
-    indices = np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist()
-    subset = torch.utils.data.Subset(dataset, indices)
+    subset = torch.utils.data.Subset(dataset, evenly_spaced(len(dataset), count))
     order = distributed.shard(sequential_batches(count, batch_size))
     entropies: list[list[float]] = []
     for batch in with_progress(load_batches(subset, workers, device, order), what, len(order)):

@@ -6,19 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from advent.errors import NotFinite
-from advent.model.precision import AMP_DTYPES, autocast
+from advent.model.outputs import forward, resize_bilinear
+from advent.model.precision import AMP_DTYPES
 
 SHOWN_IMAGES = 5
-
-
-def outputs(net: nn.Module, images: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, Tensor | None]:
-    """Main logits (B, C, h, w) and depth (B, 1, h', w') or None, both float32; `dtype`: autocast type."""
-    with autocast(images.device, dtype):
-        heads = net(images)
-    return heads[1].float(), heads[2].float() if len(heads) > 2 else None
 
 
 def not_finite(names: Sequence[str], *outputs: Tensor | None) -> list[str]:
@@ -76,20 +69,14 @@ class Predictor:
         """Logits of the resized images, at the size of `like`."""
         if scale != 1.0:
             size = [max(32, round(scale * side)) for side in images.shape[2:]]
-            images = functional.interpolate(images, size=size, mode="bilinear", align_corners=True)
-        return _sized(self._sum(images), like)
+            images = resize_bilinear(images, size)
+        return resize_bilinear(self._sum(images), like.shape[2:])
 
     def _sum(self, images: Tensor) -> Tensor:
         total: Tensor | None = None
         for net, weight in zip(self.nets, self.weights, strict=True):
-            logits, _ = outputs(net, images, self.dtype)
+            logits = forward(net, images, self.dtype).main.float()
             logits = logits if weight == 1.0 else weight * logits
-            total = logits if total is None else total + _sized(logits, total)
+            total = logits if total is None else total + resize_bilinear(logits, total.shape[2:])
         assert total is not None
         return total
-
-
-def _sized(logits: Tensor, like: Tensor) -> Tensor:
-    if logits.shape[2:] == like.shape[2:]:
-        return logits
-    return functional.interpolate(logits, size=like.shape[2:], mode="bilinear", align_corners=True)

@@ -12,7 +12,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -29,7 +28,7 @@ from advent.dataset.base_dataset import StreetDataset
 from advent.doctor.check import sanity_check
 from advent.errors import ConfigError, MissingStage, NotFinite
 from advent.evaluation.batch_norm import TargetStatistics, applied_or_own
-from advent.evaluation.evaluate import confusion, mean_entropy, native_size, score
+from advent.evaluation.evaluate import OnPrediction, confusion, mean_entropy, native_size, score
 from advent.evaluation.predictor import Predictor
 from advent.evaluation.results import PredictionFolder, summary, write_results
 from advent.evaluation.score_key import setting_digest
@@ -37,6 +36,7 @@ from advent.model.precision import maybe_compile, to_device
 from advent.runtime import distributed
 from advent.runtime.device import device_facts, prepare_device
 from advent.utils.serialization import read_json, write_json
+from advent.utils.writer import Writer
 
 log = logging.getLogger(__name__)
 ORACLE = "best (oracle)"  # selected by its score on the labels that it is reported on
@@ -160,9 +160,10 @@ class Scorer:
         nets = [self._network(file) for file in candidate.files]
         predictor = Predictor(nets, candidate.weights, amp=config.TRAIN.AMP, flip=test.FLIP, scales=test.SCALES)
         options = {"batch_size": test.BATCH_SIZE_TARGET, "workers": config.NUM_WORKERS}
-        on_prediction = self._prediction_writer(candidate) if save else None
         name = candidate.files[0].name
-        hist = score(predictor, self.dataset, self.device, what=name, on_prediction=on_prediction, **options)
+        with Writer() as writer:
+            on_prediction = self._on_prediction(candidate, writer) if save else None
+            hist = score(predictor, self.dataset, self.device, what=name, on_prediction=on_prediction, **options)
         scores = summary(hist, self.classes)
         if self._unlabelled is not None:
             label = f"{name} entropy"
@@ -179,11 +180,12 @@ class Scorer:
             self.statistics.reestimate(net, self.device)
         return maybe_compile(net, self.config.TRAIN, self.device)
 
-    def _prediction_writer(self, candidate: Candidate) -> Callable[[str, np.ndarray], None]:
+    def _on_prediction(self, candidate: Candidate, writer: Writer) -> OnPrediction:
+        """A function that lets `writer` store each prediction in TEST.SAVE_PREDS."""
         assert self.config.TEST.SAVE_PREDS is not None
         folder = PredictionFolder(Path(self.config.TEST.SAVE_PREDS), self.dataset)
         log.info("%s: writing the predictions of %s", folder.folder, candidate)
-        return lambda name, ids: folder.write(name, ids, native_size(self.dataset, name))
+        return lambda name, ids: writer.submit(folder.write, name, ids, native_size(self.dataset, name))
 
     @cached_property
     def _unlabelled(self) -> StreetDataset | None:

@@ -8,35 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from advent.model.outputs import NetworkOutputs, forward_at_input_size
 from advent.model.precision import autocast
 from advent.runtime import distributed
+from advent.utils.deprecation import deprecated_names
 from advent.utils.loss import SOURCE_LABEL, TARGET_LABEL, bce_loss, cross_entropy_2d, entropy_loss, self_information
 
 Losses = dict[str, Tensor]
 Batch = Mapping[str, Tensor]
 
 
-class Prediction(NamedTuple):
-    """Network outputs of a batch: logits (B, C, h, w), depth (B, 1, h', w'); None for a head that it lacks."""
-
-    aux: Tensor | None
-    main: Tensor
-    depth: Tensor | None = None
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> Prediction:
-        """A prediction with `change` applied to every output that is not None."""
-        aux, depth = (None if x is None else change(x) for x in (self.aux, self.depth))
-        return Prediction(aux, change(self.main), depth)
-
-
 MapFunction = Callable[[Tensor, "Tensor | None"], Tensor]
-Supervised = Callable[[Prediction, Batch], Losses]
+Supervised = Callable[[NetworkOutputs, Batch], Losses]
 
 
 def information_map(logits: Tensor, depth: Tensor | None) -> Tensor:
@@ -44,7 +31,7 @@ def information_map(logits: Tensor, depth: Tensor | None) -> Tensor:
     return self_information(logits.softmax(1))
 
 
-def segmentation_losses(prediction: Prediction, batch: Batch) -> Losses:
+def segmentation_losses(prediction: NetworkOutputs, batch: Batch) -> Losses:
     """Cross entropy of main (and auxiliary) logits against `batch["label"]`, (B, H, W), at label size."""
     count = batch.get("label_count")
     losses = {"seg": cross_entropy_2d(prediction.main, batch["label"], count)}
@@ -62,7 +49,7 @@ class GlobalMaxLoss:
     """
 
     losses: Supervised
-    maximum: Callable[[Prediction, Batch], Tensor]
+    maximum: Callable[[NetworkOutputs, Batch], Tensor]
     key: str
     global_key: str
 
@@ -70,7 +57,7 @@ class GlobalMaxLoss:
         """Whether the batch has a maximum and its global value is not yet stored."""
         return self.key in batch and self.global_key not in batch
 
-    def __call__(self, prediction: Prediction, batch: Batch) -> Losses:
+    def __call__(self, prediction: NetworkOutputs, batch: Batch) -> Losses:
         """The losses; with several processes, computed with the maximum over all of them."""
         if distributed.world_size() > 1 and self.needs_global_max(batch):
             batch = {**batch, self.global_key: distributed.all_reduce_max(self.maximum(prediction, batch))}
@@ -123,11 +110,9 @@ class StepContext:
     amp_dtype: torch.dtype | None = None
     scale: Callable[[Tensor], Tensor] = lambda loss: loss
 
-    def predict(self, images: Tensor) -> Prediction:
+    def predict(self, images: Tensor) -> NetworkOutputs:
         """Forward pass under autocast (`amp_dtype`); outputs are resized to the images and cast to their precision."""
-        with autocast(images.device, self.amp_dtype):
-            outputs = self.net(images)
-        return Prediction(*outputs).each(lambda x: self._at_size(x, images))
+        return forward_at_input_size(self.net, images, self.amp_dtype)
 
     def discriminate(self, level: str, domain_map: Tensor) -> Tensor:
         """The discriminator's domain logits of a map, in the map's precision."""
@@ -138,16 +123,11 @@ class StepContext:
         """The weighted sum of named losses."""
         return torch.stack([self.weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()
 
-    def _at_size(self, x: Tensor, images: Tensor) -> Tensor:
-        x = x.to(images.dtype)
-        size = images.shape[-2:]
-        return x if x.shape[-2:] == size else functional.interpolate(x, size=size, mode="bilinear", align_corners=True)
-
 
 Step = Callable[[StepContext, Batch, "Batch | None"], Losses]
 
 
-def supervised_backward(context: StepContext, source: Batch) -> tuple[Losses, Prediction]:
+def supervised_backward(context: StepContext, source: Batch) -> tuple[Losses, NetworkOutputs]:
     """Supervised forward and backward pass on labelled data; returns detached losses and predictions."""
     prediction = context.predict(source["image"])
     losses = context.supervised(prediction, source)
@@ -158,10 +138,6 @@ def supervised_backward(context: StepContext, source: Batch) -> tuple[Losses, Pr
 def supervised_step(context: StepContext, source: Batch, target: Batch | None = None) -> Losses:
     """Supervised step: source-only training, or self-training on pseudo labels."""
     return supervised_backward(context, source)[0]
-
-
-# For inference: TRAIN.DA_METHOD need not fit the network.
-PREDICT = Method("predict", supervised_step)
 
 
 def entropy_step(context: StepContext, source: Batch, target: Batch | None) -> Losses:
@@ -216,7 +192,7 @@ def discriminator_step(
     return detached({"adv": adversarial, "d_source": on_source, "d_target": on_target}), gradient
 
 
-def domain_maps(prediction: Prediction, to_map: MapFunction | None) -> dict[str, Tensor]:
+def domain_maps(prediction: NetworkOutputs, to_map: MapFunction | None) -> dict[str, Tensor]:
     """The discriminator input of each output level: `main`, and `aux` if the network is multi-level."""
     assert to_map is not None
     levels = {"main": prediction.main, "aux": prediction.aux}
@@ -226,3 +202,6 @@ def domain_maps(prediction: Prediction, to_map: MapFunction | None) -> dict[str,
 def detached(losses: Losses) -> Losses:
     """The losses detached from their graphs; they stay on the device."""
     return {name: loss.detach() for name, loss in losses.items()}
+
+
+__getattr__ = deprecated_names(__name__, {"Prediction": "NetworkOutputs"})

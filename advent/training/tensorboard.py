@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
-from advent.methods.steps import Prediction, StepContext
+from advent.model.outputs import NetworkOutputs, predict_images
 from advent.training.learner import Learner
 from advent.utils.image_grid import (
     Column,
@@ -30,6 +29,7 @@ from advent.utils.image_grid import (
     stack,
 )
 from advent.utils.loss import self_information
+from advent.utils.sampling import evenly_spaced
 
 EXAMPLES = 2  # of each domain
 TILE_WIDTH = 240
@@ -89,10 +89,10 @@ def image_logger(config: Config, learner: Learner, source: StreetDataset, target
 
 def domain_grid(learner: Learner, dataset: StreetDataset, count: int = EXAMPLES) -> Image.Image:
     """An image grid of one domain, with the class legend below."""
-    chosen = np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int)
-    items = [dataset[int(index)] for index in chosen]
+    items = [dataset[index] for index in evenly_spaced(len(dataset), count)]
     classes = dataset.classes
-    predictions = [_predict(learner, item["image"]) for item in items]
+    images = (item["image"][None] for item in items)
+    predictions = predict_images(learner.net, images, learner.device, learner.context.amp_dtype)
     columns: list[Column] = [("image", [denormalize(item["image"].numpy(), dataset.mean) for item in items])]
     if "label" in items[0]:
         title = "pseudo label" if dataset.pseudo_files is not None else "ground truth"
@@ -111,7 +111,7 @@ def domain_grid(learner: Learner, dataset: StreetDataset, count: int = EXAMPLES)
     return stack(grid, legend(classes.names, classes.colors, grid.width))
 
 
-def _depth_columns(items: list[dict[str, Any]], predictions: list[Prediction]) -> list[Column]:
+def _depth_columns(items: list[dict[str, Any]], predictions: list[NetworkOutputs]) -> list[Column]:
     """Predicted depth on a logarithmic scale; with ground truth, both in the colour range of the ground truth."""
     predicted = [np.log1p(p.depth[0, 0].clamp(min=0).numpy()) for p in predictions if p.depth is not None]
     if not predicted:
@@ -122,15 +122,3 @@ def _depth_columns(items: list[dict[str, Any]], predictions: list[Prediction]) -
     limits = [percentile_range(depth) for depth in truth]
     drawn = [heatmap(depth, limit) for depth, limit in zip(predicted, limits, strict=True)]
     return [("depth: truth", [heatmap(depth) for depth in truth]), ("depth: prediction", drawn)]
-
-
-def _predict(learner: Learner, image: torch.Tensor) -> Prediction:
-    net = learner.net
-    was_training = net.training
-    net.eval()
-    try:
-        with torch.no_grad():
-            context = StepContext(net, learner.method, amp_dtype=learner.context.amp_dtype)
-            return context.predict(image[None].to(learner.device)).each(lambda x: x.float().cpu())
-    finally:
-        net.train(was_training)

@@ -15,6 +15,7 @@ from advent.dataset.image_io import read_png
 from advent.errors import DataError
 from advent.runtime.lock import FolderLock
 from advent.runtime.progress import Progress
+from advent.utils.sampling import evenly_spaced
 from advent.utils.serialization import is_temporary, write_atomically
 
 ORIGINAL, PARSED = Path("GT/LABELS"), Path("parsed_LABELS")
@@ -58,8 +59,7 @@ def find_class_channel(files: Sequence[Path]) -> int:
     """
     if not files:
         raise DataError("no label files; give those of SYNTHIA's GT/LABELS")
-    chosen = np.linspace(0, len(files) - 1, min(SAMPLE, len(files))).round().astype(int)
-    pictures = [_channels(files[index]) for index in chosen]
+    pictures = [_channels(files[index]) for index in evenly_spaced(len(files), SAMPLE)]
     depth = min(picture.shape[2] for picture in pictures)
     highest = [max(int(picture[..., c].max()) for picture in pictures) for c in range(depth)]
     zeros = [float(np.mean([np.mean(picture[..., c] == 0) for picture in pictures])) for c in range(depth)]

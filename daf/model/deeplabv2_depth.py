@@ -11,17 +11,12 @@ from torch.nn import functional
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import ASPP_DILATIONS, SegmentationNetwork, initialise
 from advent.model.encoder import Encoder, Maps, ResNetEncoder
+from advent.model.outputs import resize_bilinear
 from advent.model.precision import autocast
+from advent.utils.deprecation import deprecated_names
 
 BRANCH_CHANNELS = 16  # of each u_i; four of them are concatenated
 RELEASED_DEPTH_SIZE = (304, 228)  # (width, height); the depth head's fixed output size in the authors' code
-
-
-def resize(x: Tensor, size_hw: Sequence[int]) -> Tensor:
-    """Bilinear resize of (B, C, h, w) to (H, W), corners aligned; the same tensor if the size already matches."""
-    if tuple(x.shape[-2:]) == tuple(size_hw):
-        return x
-    return functional.interpolate(x, size=tuple(size_hw), mode="bilinear", align_corners=True)
 
 
 def full_precision(layer: nn.Conv2d, x: Tensor) -> Tensor:
@@ -52,7 +47,7 @@ class Branch(nn.Module):
 
     def forward(self, x: Tensor, size_hw: Sequence[int]) -> Tensor:
         """(B, channels, h, w) -> (B, 16, *size_hw)."""
-        return resize(functional.relu(self.bn1(self.conv1(x))), size_hw)
+        return resize_bilinear(functional.relu(self.bn1(self.conv1(x))), size_hw)
 
 
 class DeeplabV2Depth(SegmentationNetwork):
@@ -102,9 +97,9 @@ class DeeplabV2Depth(SegmentationNetwork):
         fused = self.fuse(maps)
         depth = full_precision(self.convR2, functional.relu(self.bnR0(self.convR0(fused))))
         if self.depth_size:
-            depth = resize(depth, self.depth_size[::-1])
+            depth = resize_bilinear(depth, self.depth_size[::-1])
         x4 = maps[3]
-        guidance = functional.relu(self.dec4(resize(fused, x4.shape[-2:])))
+        guidance = functional.relu(self.dec4(resize_bilinear(fused, x4.shape[-2:])))
         return None, self.layer6(x4 * guidance), depth
 
 
@@ -113,3 +108,6 @@ def get_deeplab_v2_depth(num_classes: int, multi_level: bool = False) -> Deeplab
     net = DeeplabV2Depth(num_classes, ResNetEncoder(), multi_level)
     initialise(net)
     return net
+
+
+__getattr__ = deprecated_names(__name__, {"resize": "resize_bilinear"})

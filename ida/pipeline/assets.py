@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
+from torch import Tensor
 
 from advent.build.data import evaluation_data, target_data
 from advent.build.network import build_network
@@ -28,11 +28,12 @@ from advent.config.schema import Config
 from advent.dataset.spec import load_spec
 from advent.errors import DataError, UserError
 from advent.evaluation.score_key import data_digest
-from advent.methods.steps import PREDICT, Prediction, StepContext
+from advent.model.outputs import NetworkOutputs, predict_images
 from advent.model.precision import to_device
 from advent.runtime.device import pick_device
 from advent.utils.image_grid import denormalize, heatmap
 from advent.utils.loss import self_information
+from advent.utils.sampling import evenly_spaced
 from advent.utils.serialization import read_json, write_atomically, write_json
 from advent.utils.viz_segmask import colorize_mask
 from daf.interaction import depth_aware_map
@@ -114,16 +115,16 @@ def _examples(trained: Sequence[Stage], folder: Path, colors: Any) -> list[dict[
         dataset = evaluation_data(config)
     except DataError:  # a target without labels
         dataset = evaluation_data(config, labelled=False)
-    chosen = _evenly_spaced(len(dataset), EXAMPLES)
-    items = [dataset[index] for index in chosen]
+    items = [dataset[index] for index in evenly_spaced(len(dataset), EXAMPLES)]
     rows: list[dict[str, Any]] = [{"name": item["name"], "stages": {}} for item in items]
     stems = [f"examples/{row['name']}" for row in rows]
     for row, item, stem in zip(rows, items, stems, strict=True):
         row["image"] = _photo(folder, stem, "image", denormalize(item["image"].numpy(), dataset.mean))
         if "label" in item:
             row["truth"] = _labels(folder, stem, "truth", item["label"].numpy(), colors)
+    images = [item["image"][None] for item in items]
     for stage in trained:
-        predictions = _predict(stage, stage.run_dir.snapshots()[-1][1], items)
+        predictions = stage_predictions(stage, stage.run_dir.snapshots()[-1][1], images)
         for row, stem, prediction in zip(rows, stems, predictions, strict=True):
             drawn = {"classes": _labels(folder, stem, stage.name, prediction.main.argmax(1)[0].numpy(), colors)}
             if prediction.depth is not None:
@@ -145,7 +146,10 @@ def _extremes(stage: Stage, folder: Path, colors: Any) -> dict[str, list[dict[st
     for end, rows in ends.items():
         dataset = target_data(stage.config, [row["name"] for row in rows])
         items = [dataset[index] for index in range(len(dataset))]
-        maps = _predict(stage, made, items) if made is not None and made.is_file() else [None] * len(items)
+        images = [item["image"][None] for item in items]
+        maps: Sequence[NetworkOutputs | None] = [None] * len(items)
+        if made is not None and made.is_file():
+            maps = stage_predictions(stage, made, images)
         entries[end] = []
         for row, item, prediction in zip(rows, items, maps, strict=True):
             stem = f"rank/{row['name']}"
@@ -159,24 +163,17 @@ def _extremes(stage: Stage, folder: Path, colors: Any) -> dict[str, list[dict[st
     return entries
 
 
-def _ranking_map(config: Config, prediction: Prediction) -> np.ndarray:
+def _ranking_map(config: Config, prediction: NetworkOutputs) -> np.ndarray:
     """Map whose mean is the ranking score: depth-aware map or self-information, summed over the classes."""
     if prediction.depth is not None and config.RANK.MAP == "depth":
         return depth_aware_map(prediction.main, prediction.depth)[0].sum(0).numpy()
     return self_information(prediction.main.softmax(1))[0].sum(0).numpy()
 
 
-@torch.inference_mode()
-def _predict(stage: Stage, snapshot: Path, items: Sequence[dict[str, Any]]) -> list[Prediction]:
-    """Predictions at input size."""
+def stage_predictions(stage: Stage, snapshot: Path, batches: Iterable[Tensor]) -> list[NetworkOutputs]:
+    """Predictions of a stage's network on image batches (B, 3, H, W), at input size, in full precision."""
     device = pick_device(stage.config.DEVICE)
-    net = to_device(build_network(stage.config, snapshot), device).eval()
-    context = StepContext(net, PREDICT)
-    return [context.predict(item["image"][None].to(device)).each(lambda x: x.float().cpu()) for item in items]
-
-
-def _evenly_spaced(length: int, count: int) -> list[int]:
-    return np.linspace(0, length - 1, min(count, length)).round().astype(int).tolist()
+    return predict_images(to_device(build_network(stage.config, snapshot), device), batches, device)
 
 
 def _photo(folder: Path, name: str, kind: str, rgb: np.ndarray) -> str:

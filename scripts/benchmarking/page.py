@@ -11,12 +11,12 @@ from typing import Any
 from advent.errors import ConfigError
 from advent.utils.serialization import write_atomically, write_text
 from advent.utils.tables import markdown_table
-from benchmarking.runs import Benchmark, Run, Table
+from benchmarking.runs import Benchmark, Run, TableSpec
 
 MARK = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def spread(values: Sequence[float], sign: bool = False) -> str:
+def mean_and_deviation(values: Sequence[float], sign: bool = False) -> str:
     """Mean and sample standard deviation: "41.2 ± 0.8"; a single value without deviation; "-" if empty."""
     if not values:
         return "-"
@@ -24,7 +24,7 @@ def spread(values: Sequence[float], sign: bool = False) -> str:
     return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
-def scores_table(benchmark: Benchmark, table: Table) -> str:
+def scores_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per row: mIoU of the last and of the best (oracle) snapshot, then IoU per class (last snapshot)."""
     rows, classes = [], []
     for name in table.rows:
@@ -33,7 +33,7 @@ def scores_table(benchmark: Benchmark, table: Table) -> str:
             rows.append([benchmark.by_name[name].label, "0"])
             continue
         classes = list(next(iter(results.values()))["last"]["iou"])
-        mious = [spread([result[key]["miou"] for result in results.values()]) for key in ("last", "oracle")]
+        mious = [mean_and_deviation([result[key]["miou"] for result in results.values()]) for key in ("last", "oracle")]
         per_class = [_mean_iou(results, name) for name in classes]
         rows.append([benchmark.by_name[name].label, str(len(results)), *mious, *per_class])
     header = ["method", "seeds", "mIoU, last", "mIoU, best (oracle)", *classes]
@@ -50,14 +50,14 @@ def _mean_iou(results: dict[int, dict[str, Any]], name: str) -> str:
     return f"{statistics.mean(values):.1f}" if values else "-"
 
 
-def differences_table(benchmark: Benchmark, table: Table) -> str:
+def differences_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per pair: difference of the last snapshots' mIoU for every seed, its mean and standard deviation."""
     rows = []
     for a, b in table.differences:
         by_seed = differences(benchmark, a, b)
         values = [f"{by_seed[seed]:+.1f}" if seed in by_seed else "-" for seed in benchmark.seeds]
         labels = [benchmark.by_name[name].label for name in (a, b)]
-        rows.append([f"{labels[0]} - {labels[1]}", *values, spread(list(by_seed.values()), sign=True)])
+        rows.append([f"{labels[0]} - {labels[1]}", *values, mean_and_deviation(list(by_seed.values()), sign=True)])
     return markdown_table(["difference of mIoU", *[f"seed {seed}" for seed in benchmark.seeds], "mean"], rows)
 
 
@@ -67,7 +67,7 @@ def differences(benchmark: Benchmark, a: str, b: str) -> dict[int, float]:
     return {seed: left[seed]["last"]["miou"] - right[seed]["last"]["miou"] for seed in left if seed in right}
 
 
-def rankings_table(benchmark: Benchmark, table: Table) -> str:
+def rankings_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per ranking: mIoU and error of both halves, and Spearman's correlation of score and error."""
     columns = {
         "mIoU, easy half": "miou_easy",
@@ -78,14 +78,14 @@ def rankings_table(benchmark: Benchmark, table: Table) -> str:
     rows = []
     for name in table.rows:
         rankings = [result["ranking"] for result in benchmark.found(name).values() if result.get("ranking")]
-        cells = [spread([ranking[key] for ranking in rankings]) for key in columns.values()]
+        cells = [mean_and_deviation([ranking[key] for ranking in rankings]) for key in columns.values()]
         known = [ranking["spearman"] for ranking in rankings if ranking["spearman"] is not None]
         correlation = f"{statistics.mean(known):+.2f}" if known else "-"
         rows.append([benchmark.by_name[name].label, str(len(rankings)), *cells, correlation])
     return markdown_table(["ranking", "seeds", *columns, "Spearman"], rows)
 
 
-def labels_table(benchmark: Benchmark, table: Table) -> str:
+def labels_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per self-learning cell: coverage / precision of its newest pseudo labels for every class."""
     rows, classes = [], []
     for name in table.rows:
@@ -94,7 +94,7 @@ def labels_table(benchmark: Benchmark, table: Table) -> str:
             continue
         classes = list(qualities[0]["coverage"])
         pairs = [f"{_mean(qualities, 'coverage', c)} / {_mean(qualities, 'precision', c)}" for c in classes]
-        kept, right = (spread([quality[key] for quality in qualities]) for key in ("kept", "right"))
+        kept, right = (mean_and_deviation([quality[key] for quality in qualities]) for key in ("kept", "right"))
         rows.append([benchmark.by_name[name].label, kept, right, *pairs])
     return markdown_table(["labels", "kept (%)", "right (%)", *classes], rows) if rows else "-"
 
@@ -104,7 +104,7 @@ def _mean(qualities: Sequence[dict[str, Any]], key: str, name: str) -> str:
     return f"{statistics.mean(values):.0f}" if values else "-"
 
 
-def hours_table(benchmark: Benchmark, table: Table) -> str:
+def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Wall-clock and core minutes of each cell, and total hours."""
     names = {*table.rows}
     cells: list[Run] = [run for run in benchmark.cells if run.name in names or not names]
@@ -113,13 +113,13 @@ def hours_table(benchmark: Benchmark, table: Table) -> str:
     for run in cells:
         results = benchmark.found(run.name).values()
         minutes = {title: [result[key] / 60 for result in results] for title, key in columns.items()}
-        rows.append([run.label, str(len(results)), *map(spread, minutes.values())])
+        rows.append([run.label, str(len(results)), *map(mean_and_deviation, minutes.values())])
         hours = {title: hours[title] + sum(values) / 60 for title, values in minutes.items()}
     total = f"Total: {hours['minutes']:.1f} hours, {hours['core minutes']:.1f} core hours."
     return f"{markdown_table(['cell', 'seeds', *columns], rows)}\n\n{total}"
 
 
-BLOCKS: dict[str, Callable[[Benchmark, Table], str]] = {
+BLOCKS: dict[str, Callable[[Benchmark, TableSpec], str]] = {
     "scores": scores_table,
     "differences": differences_table,
     "rankings": rankings_table,
@@ -130,7 +130,7 @@ BLOCKS: dict[str, Callable[[Benchmark, Table], str]] = {
 
 def fill_page(benchmark: Benchmark, page: Path) -> Path:
     """Update the text between `<!-- BLOCK: TABLE -->` and `<!-- end -->`. Raises ConfigError on an unknown marker."""
-    tables = {table.name: table for table in benchmark.tables} | {"all": Table("all", ())}
+    tables = {table.name: table for table in benchmark.tables} | {"all": TableSpec("all", ())}
 
     def renewed(match: re.Match[str]) -> str:
         opening, block, name, closing = match.groups()
@@ -145,7 +145,7 @@ def fill_page(benchmark: Benchmark, page: Path) -> Path:
     return page
 
 
-def plot(benchmark: Benchmark, table: Table, out: Path) -> Path:
+def plot(benchmark: Benchmark, table: TableSpec, out: Path) -> Path:
     """Plot mIoU as PNG: a dot per seed, a line for the mean, hollow dots for the oracle. Needs matplotlib."""
     try:
         import matplotlib

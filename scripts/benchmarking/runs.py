@@ -72,7 +72,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Table:
+class TableSpec:
     """Table of the page: its rows (cells), and pairs of cells (a, b) whose difference a - b is reported per seed."""
 
     name: str
@@ -89,7 +89,7 @@ class Benchmark:
     seeds: tuple[int, ...]
     development: dict[str, str]
     cells: tuple[Run, ...]
-    tables: tuple[Table, ...]
+    tables: tuple[TableSpec, ...]
 
     @cached_property
     def by_name(self) -> dict[str, Run]:
@@ -151,7 +151,7 @@ def _cell(path: Path, entry: dict[str, Any], before: dict[str, Run]) -> Run:
     return Run(**{**entry, "set": tuple(entry.get("set", ()))})
 
 
-def _table(path: Path, entry: dict[str, Any], cells: dict[str, Run]) -> Table:
+def _table(path: Path, entry: dict[str, Any], cells: dict[str, Run]) -> TableSpec:
     if not fits(entry.get("name"), str) or not fits(entry.get("rows", []), [str]):
         raise ConfigError(f"{path}: tables: expected a name and a list of cells as rows, got {entry}")
     rows, listed = tuple(entry.get("rows", ())), entry.get("differences", [])
@@ -161,7 +161,7 @@ def _table(path: Path, entry: dict[str, Any], cells: dict[str, Run]) -> Table:
     for name in [*rows, *[cell for pair in pairs for cell in pair]]:
         if name not in cells:
             raise ConfigError(f"{path}: table {entry.get('name')}: there is no cell {name!r}; {hint(name, cells)}")
-    return Table(entry["name"], rows, pairs)
+    return TableSpec(entry["name"], rows, pairs)
 
 
 def cell_stage(run: Run, seed: int, overrides: Sequence[str] = ()) -> Stage:

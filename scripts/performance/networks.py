@@ -17,6 +17,7 @@ from advent.config.schema import Config
 from advent.methods.registry import find_method, find_network
 from advent.methods.steps import Batch
 from advent.model.deeplabv2 import initialise
+from advent.model.outputs import forward
 from advent.training.learner import Learner
 
 
@@ -40,8 +41,7 @@ class Bench:
         """Only the network's two passes, forward and backward from given output gradients."""
         context = self.learner.context
         for batch in (self.source, self.target):
-            with torch.autocast(self.device.type, dtype=context.amp_dtype, enabled=context.amp_dtype is not None):
-                outputs = [x for x in context.net(batch["image"]) if x is not None]
+            outputs = [x for x in forward(context.net, batch["image"], context.amp_dtype) if x is not None]
             torch.autograd.backward(outputs, [torch.ones_like(x) for x in outputs])
         for parameter in self.learner.net.parameters():
             parameter.grad = None

@@ -21,12 +21,13 @@ from advent.config.loading import load_config
 from advent.evaluation.evaluate import upsample_argmax
 from advent.methods.registry import find_network
 from advent.model.deeplabv2 import initialise
-from advent.model.precision import AMP_DTYPES, to_device
+from advent.model.outputs import eval_mode, resize_bilinear
+from advent.model.precision import AMP_DTYPES, autocast, to_device
 from advent.utils.loss import cross_entropy_2d
 from advent.utils.metrics import confusion_counts
 from daf.inference import Model, predict_batch
 from ida.pseudo_labels import pseudo_label, write_label
-from ida.ranking import score
+from ida.ranking import ranking_scores
 from performance.data_loading import reading
 from performance.networks import Bench, bench, count_bytes, count_flops, tensors_bytes
 from performance.scaling import scaling
@@ -111,7 +112,7 @@ def _parts(setup: Bench, rounds: int, name: str) -> list[Row]:
 
     def losses() -> None:
 
-        big = functional.interpolate(small, size=size, mode="bilinear", align_corners=True)
+        big = resize_bilinear(small, size)
         cross_entropy_2d(big, setup.source["label"]).backward()
 
     def guard() -> None:
@@ -182,9 +183,8 @@ def formats(device: torch.device, rounds: int) -> list[Row]:
 
 @torch.inference_mode()
 def _forward(setup: Bench) -> None:
-    net = setup.learner.net.eval()
-    net(setup.target["image"])
-    net.train()
+    with eval_mode(setup.learner.net):
+        setup.learner.net(setup.target["image"])
 
 
 def evaluation(device: torch.device, rounds: int) -> list[Row]:
@@ -202,7 +202,7 @@ def evaluation(device: torch.device, rounds: int) -> list[Row]:
     def forward(amp: str, call: Any = net) -> Callable[[], None]:
         @torch.inference_mode()
         def work() -> None:
-            with torch.autocast(device.type, dtype=AMP_DTYPES[amp], enabled=amp != "off"):
+            with autocast(device, AMP_DTYPES[amp]):
                 call(image)
 
         return work
@@ -213,12 +213,12 @@ def evaluation(device: torch.device, rounds: int) -> list[Row]:
 
     @torch.inference_mode()
     def resize() -> torch.Tensor:
-        return functional.interpolate(logits, size=(512, 1024), mode="bilinear", align_corners=True)
+        return resize_bilinear(logits, (512, 1024))
 
     @torch.inference_mode()
     def ranking() -> None:
         resize()
-        score(big, depth)
+        ranking_scores(big, depth)
         pseudo_label(big)
 
     @torch.inference_mode()

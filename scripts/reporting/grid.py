@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from advent.utils.image_grid import image_grid, legend, note, stack
+from advent.utils.sampling import evenly_spaced
 from ida.pipeline.assets import FOLDER as GALLERY
 from reporting.experiment import LABELS, Experiment
 
@@ -23,8 +24,7 @@ class Grid:
         shown_by = [{row["name"]: row for row in experiment.gallery.get("examples", [])} for experiment in experiments]
         having = [rows for rows in shown_by if rows]
         common = [name for name in (having[0] if having else {}) if all(name in rows for rows in having)]
-        chosen = np.linspace(0, len(common) - 1, min(examples, len(common))).round().astype(int)
-        self.names = [common[index] for index in chosen]
+        self.names = [common[index] for index in evenly_spaced(len(common), examples)]
         self.nothing_in_common = bool(having) and not common
         self._rows, self._experiments = shown_by, experiments
 

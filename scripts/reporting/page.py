@@ -39,7 +39,7 @@ def write_page(experiments: Sequence[Experiment], out: Path, examples: int) -> P
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(shown=shown, verdict=difference_class, duration=duration, data_uri=data_uri)
+    environment.filters.update(shown=shown, difference_class=difference_class, duration=duration, data_uri=data_uri)
     text = environment.get_template("report.html").render(
         experiments=experiments,
         tables=_tables(experiments),

@@ -79,9 +79,8 @@ def comparison(protocol: Protocol, runs: Sequence[Mapping[str, Any]]) -> str:
             records = [columns(run[kind][stage]) for run in runs if stage in run.get(kind, {})]
             if records:
                 selected = "last" if kind == "results" else "best (oracle)"
-                lines.append(
-                    [f"ours {stage}, {selected}", *[_spread([record[key] for record in records]) for key in order]]
-                )
+                cells = [_mean_and_deviation([record[key] for record in records]) for key in order]
+                lines.append([f"ours {stage}, {selected}", *cells])
                 means = {key: _mean([record[key] for record in records]) for key in order}
         if row in published:
             lines.append([f"paper {row} (oracle)", *[_number(published[row][key]) for key in order]])
@@ -119,7 +118,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def _spread(values: Sequence[float | None]) -> str:
+def _mean_and_deviation(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if len(known) < 2:
         return _number(known[0] if known else None)

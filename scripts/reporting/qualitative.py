@@ -4,23 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from advent.build.data import evaluation_data, source_data
-from advent.build.network import build_network
 from advent.config.class_set import class_set
 from advent.config.schema import Config
 from advent.dataset.loader import load_batches, sequential_batches
-from advent.methods.steps import PREDICT, Prediction, StepContext
-from advent.model.precision import to_device
-from advent.runtime.device import pick_device
 from advent.utils.image_grid import Column, class_colors, denormalize, heatmap, image_grid
+from advent.utils.sampling import evenly_spaced
 from advent.utils.serialization import write_atomically
 from daf.interaction import depth_aware_map
+from ida.pipeline.assets import stage_predictions
 from ida.pipeline.stage import Stage
 
 EXAMPLES = 4
@@ -34,8 +30,8 @@ def qualitative_figure(stages: Sequence[Stage], path: str | Path) -> Path:
     trained = [stage for stage in stages if stage.trains]
     config = trained[-1].config
     colors, dataset = class_set(config).colors, evaluation_data(config)
-    chosen = np.linspace(0, len(dataset) - 1, min(EXAMPLES, len(dataset))).round().astype(int)
-    subset = torch.utils.data.Subset(dataset, chosen.tolist())
+    chosen = evenly_spaced(len(dataset), EXAMPLES)
+    subset = torch.utils.data.Subset(dataset, chosen)
     batches = list(load_batches(subset, 0, torch.device("cpu"), sequential_batches(len(chosen), 1)))
     columns: list[Column] = [
         ("image", [denormalize(batch["image"][0].numpy(), config.TRAIN.IMG_MEAN) for batch in batches]),
@@ -43,7 +39,8 @@ def qualitative_figure(stages: Sequence[Stage], path: str | Path) -> Path:
     ]
     depths: list[Column] = []
     for stage in trained:
-        predictions = _predict(stage, [batch["image"] for batch in batches])
+        snapshot = stage.run_dir.snapshots()[-1][1]
+        predictions = stage_predictions(stage, snapshot, [batch["image"] for batch in batches])
         columns.append((stage.name, [class_colors(p.main.argmax(1)[0].numpy(), colors) for p in predictions]))
         with_depth = [(p.main, p.depth) for p in predictions if p.depth is not None]
         if with_depth:
@@ -55,19 +52,10 @@ def qualitative_figure(stages: Sequence[Stage], path: str | Path) -> Path:
     return write_atomically(path, lambda handle: picture.save(handle, "PNG"))
 
 
-@torch.inference_mode()
-def _predict(stage: Any, images: list[Tensor]) -> list[Prediction]:
-    device = pick_device(stage.config.DEVICE)
-    net = to_device(build_network(stage.config, stage.run_dir.snapshots()[-1][1]), device).eval()
-    context = StepContext(net, PREDICT)
-    return [context.predict(image.to(device)).each(lambda x: x.float().cpu()) for image in images]
-
-
 def source_figure(config: Config, path: str | Path, count: int = EXAMPLES) -> Path:
     """Write a PNG of `count` images of the source with labels and, if the network learns it, depth."""
     dataset, colors = source_data(config), class_set(config).colors
-    chosen = np.linspace(0, len(dataset) - 1, min(max(count, 1), len(dataset))).round().astype(int)
-    items = [dataset[int(index)] for index in chosen]
+    items = [dataset[index] for index in evenly_spaced(len(dataset), max(count, 1))]
     columns: list[Column] = [
         ("image", [denormalize(np.asarray(item["image"]), config.TRAIN.IMG_MEAN) for item in items]),
         ("labels", [class_colors(np.asarray(item["label"]), colors) for item in items]),

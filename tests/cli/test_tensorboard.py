@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 import train_isl
-from advent.methods.steps import Prediction
+from advent.model.outputs import NetworkOutputs
 from advent.training import tensorboard
 from daf.interaction import depth_aware_map
 from helpers import tiny_data
@@ -83,7 +84,7 @@ def test_logged_map_is_the_depth_aware_map(monkeypatch: pytest.MonkeyPatch) -> N
         seen.append(values)
         return np.zeros((*values.shape, 3), np.uint8)
 
-    monkeypatch.setattr(tensorboard, "_predict", lambda learner, image: Prediction(None, logits, depth))
+    monkeypatch.setattr(tensorboard, "predict_images", lambda *_: [NetworkOutputs(None, logits, depth)])
     monkeypatch.setattr(tensorboard, "heatmap", heat)
-    tensorboard.domain_grid(None, Dataset(), 1)  # type: ignore[arg-type]
+    tensorboard.domain_grid(MagicMock(), Dataset(), 1)  # type: ignore[arg-type]
     np.testing.assert_allclose(seen[-1], depth_aware_map(logits, depth)[0].sum(0).numpy(), rtol=1e-5)

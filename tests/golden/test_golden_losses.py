@@ -12,7 +12,7 @@ from daf.interaction import depth_aware_map
 from daf.loss import berhu
 from golden.golden import close, load, normal, probe
 from ida.pseudo_labels import pseudo_label
-from ida.ranking import score
+from ida.ranking import ranking_scores
 
 
 def labels_with_ignored(seed, shape, num_classes, extra):
@@ -42,7 +42,7 @@ def test_losses_and_gradients():
     close(bce_loss(domain_logits, 1), golden["bce_target_1"])
     depth_map = depth_aware_map(logits.detach()[:1], normal(15, 1, 1, 17, 23).abs())
     probe(depth_map, golden["depth_aware_map_of_first_image"])
-    close(score(logits.detach()[:1], normal(15, 1, 1, 17, 23).abs()), [golden["ranking_score_of_first_image"]])
+    close(ranking_scores(logits.detach()[:1], normal(15, 1, 1, 17, 23).abs()), [golden["ranking_score_of_first_image"]])
 
 
 def test_schedule():

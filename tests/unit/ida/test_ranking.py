@@ -10,7 +10,7 @@ from advent.dataset.classes import load_classes
 from advent.errors import ConfigError, NotFinite
 from ida.isl import current_round
 from ida.pseudo_labels import label_path, pseudo_label
-from ida.ranking import normaliser, random_score, rank, rare_classes, score, split
+from ida.ranking import normaliser, random_score, ranking_scores, rare_classes, sort_by_score, split
 
 
 def test_published_split_sizes():
@@ -25,14 +25,14 @@ def test_split_depends_on_neither_order_nor_ties():
     for seed in range(3):
         random.Random(seed).shuffle(pairs)
         assert split(pairs, 0.5) == want
-    assert [name for name, _ in rank(pairs)][:2] == ["000.png", "003.png"]
+    assert [name for name, _ in sort_by_score(pairs)][:2] == ["000.png", "003.png"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_scores_that_are_not_finite_are_refused_by_name(value):
     """`sorted` does not order values around a NaN: 3, NaN, 1 keeps its order."""
     pairs = [("c.png", 3.0), ("spoilt.png", value), ("a.png", 1.0)]
-    for take in (rank, lambda scores: split(scores, 0.5)):
+    for take in (sort_by_score, lambda scores: split(scores, 0.5)):
         with pytest.raises(NotFinite, match=r"spoilt\.png") as error:
             take(pairs)
         assert "a.png" not in str(error.value)
@@ -40,7 +40,7 @@ def test_scores_that_are_not_finite_are_refused_by_name(value):
 
 def test_error_names_some_of_many_nonfinite_images():
     with pytest.raises(NotFinite, match=r"0\.png, .*4\.png and 7 more"):
-        rank([(f"{index}.png", float("nan")) for index in range(12)])
+        sort_by_score([(f"{index}.png", float("nan")) for index in range(12)])
 
 
 @pytest.mark.parametrize(("count", "lambda1"), [(1, 0.66), (3, 0.1), (0, 0.5)])
@@ -52,7 +52,7 @@ def test_an_empty_half_is_refused(count, lambda1):
 def test_score_of_uniform_logits():
     # Self-information of a uniform prediction is 1 / C per class, so the score is mean(D) / C.
     depth = torch.arange(12.0).reshape(1, 1, 3, 4)
-    assert score(torch.zeros(1, 8, 3, 4), depth) == pytest.approx([5.5 / 8])
+    assert ranking_scores(torch.zeros(1, 8, 3, 4), depth) == pytest.approx([5.5 / 8])
 
 
 def test_a_random_score_depends_on_name_and_seed_alone():

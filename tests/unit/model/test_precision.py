@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import daf.methods  # noqa: F401  (registers DAF and DADA)
 from advent.errors import ConfigError
 from advent.evaluation.evaluate import upsample_argmax
-from advent.evaluation.predictor import outputs
+from advent.model.outputs import forward
 from advent.model.precision import AMP_DTYPES, FIRST_SCALE
 from advent.utils.metrics import confusion_counts, confusion_matrix
 from helpers.small_learner import batches, small_learner
@@ -140,7 +140,7 @@ def test_the_depth_of_the_nearest_pixel_fits_into_reduced_precision(
         torch.nn.init.zeros_(layer.weight)
         torch.nn.init.constant_(layer.bias, value)
     with torch.inference_mode():
-        logits, depth = outputs(net, batches()[0]["image"], AMP_DTYPES[amp])
+        _, logits, depth = forward(net, batches()[0]["image"], AMP_DTYPES[amp]).each(torch.Tensor.float)
     assert depth is not None
     torch.testing.assert_close(depth, torch.full_like(depth, 65535.0), rtol=1e-6, atol=0)
     assert torch.isfinite(logits).all()

@@ -12,7 +12,16 @@ import pytest
 
 from advent.errors import ConfigError
 from advent.utils.serialization import read_json, write_json
-from benchmarking.page import BLOCKS, MARK, differences, differences_table, fill_page, hours_table, scores_table, spread
+from benchmarking.page import (
+    BLOCKS,
+    MARK,
+    differences,
+    differences_table,
+    fill_page,
+    hours_table,
+    mean_and_deviation,
+    scores_table,
+)
 from benchmarking.runs import Benchmark, cell_stage, load_benchmark, settings
 from ida.pipeline.label_quality import spearman
 
@@ -45,11 +54,11 @@ def own(tmp_path: Path) -> Benchmark:
     return benchmark
 
 
-def test_mean_and_spread() -> None:
-    assert spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
-    assert spread([1.5]) == "1.5"
-    assert spread([]) == "-"
-    assert spread([-1.0, 3.0], sign=True) == "+1.0 ± 2.8"
+def test_mean_and_deviation() -> None:
+    assert mean_and_deviation([1.0, 2.0, 3.0]) == "2.0 ± 1.0"
+    assert mean_and_deviation([1.5]) == "1.5"
+    assert mean_and_deviation([]) == "-"
+    assert mean_and_deviation([-1.0, 3.0], sign=True) == "+1.0 ± 2.8"
 
 
 def test_tables_of_available_results(own: Benchmark) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from advent.config.loading import load_config
-from advent.methods.steps import Prediction
+from advent.model.outputs import NetworkOutputs
 from advent.runtime.signals import Interrupted
 from advent.utils.writer import PENDING, THREADS, Writer
 from helpers.dataset_layouts import C7
@@ -101,11 +101,11 @@ def test_what_has_not_begun_is_dropped_on_a_signal_or_an_error(stop: BaseExcepti
 def all_images(predicted: list[str]) -> Any:
     """Stands in for a network's predictions, one image a batch."""
 
-    def predictions(*_: Any) -> Iterator[tuple[list[str], Prediction]]:
+    def predictions(*_: Any) -> Iterator[tuple[list[str], NetworkOutputs]]:
         for number in range(IMAGES):
             predicted.append(f"{number}.png")
             time.sleep(0.001)  # a forward pass
-            yield [predicted[-1]], Prediction(None, torch.randn(1, 7, 4, 6), torch.rand(1, 1, 4, 6))
+            yield [predicted[-1]], NetworkOutputs(None, torch.randn(1, 7, 4, 6), torch.rand(1, 1, 4, 6))
 
     return predictions
 
