@@ -21,10 +21,10 @@ from advent.dataset.resolved_layout import resolve_root
 from advent.errors import ConfigError
 from advent.evaluation.batch_norm import TargetStatistics
 from advent.evaluation.evaluate import refuse_everywhere
-from advent.evaluation.predictor import not_finite
+from advent.evaluation.predictor import Crops, not_finite, sliding_forward
 from advent.evaluation.stage import candidates
 from advent.methods.registry import find_network
-from advent.model.outputs import forward, resize_bilinear
+from advent.model.outputs import resize_bilinear
 from advent.model.precision import AMP_DTYPES, to_device
 from advent.runtime import distributed
 from advent.runtime.device import prepare_device
@@ -142,9 +142,10 @@ def _refuse_other_requests(test: Any) -> None:
 
 @torch.inference_mode()
 def _depth(net: torch.nn.Module, images: Tensor, config: Config) -> Tensor:
-    depth = forward(net, images, AMP_DTYPES[config.TRAIN.AMP]).depth
+    crops = Crops.of(config.TEST.CROP, config.TEST.STRIDE)
+    depth = sliding_forward(net, images, AMP_DTYPES[config.TRAIN.AMP], crops).depth
     assert depth is not None
-    return depth.float()
+    return depth
 
 
 def _sized(inverse: Tensor, size_hw: tuple[int, ...]) -> np.ndarray:

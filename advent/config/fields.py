@@ -113,7 +113,8 @@ def _explained(name: str, value: Any, error: ValidationError) -> str:
         return f"{shown} {first['msg']}" if kind == "input_size" else f"{shown!r} {first['msg']}"
     default = FIELDS[name].get_default(call_default_factory=True)
     wanted = _kind(name, default)
-    fix = f"for example {name}={str(default if default is not None else 'FILE').replace(' ', '')}"
+    missing = "FILE" if wanted == "str" else "[512,512]"  # a key that is null by default holds a path or a size
+    fix = f"for example {name}={str(default if default is not None else missing).replace(' ', '')}"
     if wanted == "str":
         fix = "put quotes around text that looks like a number, a truth value or a list"
     elif isinstance(value, str) and DIGITS.fullmatch(value):
@@ -122,7 +123,7 @@ def _explained(name: str, value: Any, error: ValidationError) -> str:
 
 
 def _kind(name: str, default: Any) -> str:
-    if isinstance(default, list) or name == "MODEL.DEPTH_SIZE":
+    if any(get_origin(kind) is list for kind in _types(FIELDS[name])):
         lengths = [m.max_length for m in FIELDS[name].metadata if getattr(m, "max_length", None)]
         return f"list of {lengths[0]} numbers" if lengths else "list"
     return "str" if name in TEXTS else type(default).__name__

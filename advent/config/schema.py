@@ -195,6 +195,15 @@ class TrainConfig(Section):
         target's training images first, as scripts/reestimate_bn.py does, without labels""",
         earlier=["checkpoint"],
     )
+    PREDICT_CROP: InputSize | None = key(
+        None,
+        """size of the sliding crops of ISL's pseudo labels and of the ranking, in pixels of INPUT_SIZE_TARGET; null: an
+        image is predicted at once. TEST.CROP is that of scoring""",
+        earlier=[None],
+    )
+    PREDICT_STRIDE: Size | None = key(
+        None, "step of PREDICT_CROP, at most its size; null: two thirds of it", earlier=[None]
+    )
     LEARNING_RATE: Number = key(2.5e-4, "of the backbone", ge=0.0)
     HEAD_RATE: Number = key(10.0, "factor of the heads' learning rate", ge=0.0)
     MOMENTUM: Number = key(0.9, "of SGD", ge=0.0, le=1.0)
@@ -304,6 +313,14 @@ class TestConfig(Section):
     WEIGHTS: list[Number] = key([], "weights of the ensemble's checkpoints; without them 1 each")
     FLIP: bool = key(False, "average with the mirrored image; the paper does not")
     SCALES: list[Number] = key([1.0], "scales of the input to average over; the paper uses 1 alone")
+    CROP: InputSize | None = key(
+        None,
+        """size of the sliding crops that scoring and scripts/predict.py predict and average, in pixels of
+        INPUT_SIZE_TARGET; null: an image is predicted at once. TRAIN.PREDICT_CROP is that of pseudo labels and the
+        ranking""",
+        earlier=[None],
+    )
+    STRIDE: Size | None = key(None, "step of CROP, at most its size; null: two thirds of it", earlier=[None])
     BN_STATISTICS: Literal["checkpoint", "target"] = key(
         "checkpoint",
         """batch-norm statistics of the scored networks. target: re-estimated on the target's unlabelled training images

@@ -29,7 +29,7 @@ from advent.doctor.check import sanity_check
 from advent.errors import ConfigError, MissingStage, NotFinite
 from advent.evaluation.batch_norm import TargetStatistics, applied_or_own
 from advent.evaluation.evaluate import OnPrediction, confusion, mean_entropy, native_size, score
-from advent.evaluation.predictor import Predictor
+from advent.evaluation.predictor import Crops, Predictor
 from advent.evaluation.results import PredictionFolder, summary, write_results
 from advent.evaluation.score_key import setting_digest
 from advent.model.precision import maybe_compile, to_device
@@ -158,7 +158,10 @@ class Scorer:
     def _score(self, candidate: Candidate, save: bool) -> dict[str, Any]:
         config, test = self.config, self.config.TEST
         nets = [self._network(file) for file in candidate.files]
-        predictor = Predictor(nets, candidate.weights, amp=config.TRAIN.AMP, flip=test.FLIP, scales=test.SCALES)
+        crops = Crops.of(test.CROP, test.STRIDE)
+        predictor = Predictor(
+            nets, candidate.weights, amp=config.TRAIN.AMP, flip=test.FLIP, scales=test.SCALES, crops=crops
+        )
         options = {"batch_size": test.BATCH_SIZE_TARGET, "workers": config.NUM_WORKERS}
         name = candidate.files[0].name
         with Writer() as writer:
@@ -209,12 +212,13 @@ def evaluation_hook(config: Config, net: nn.Module, device: torch.device) -> Cal
     """A trainer hook that scores the network every TRAIN.EVAL_EVERY iterations.
 
     Its values, in percent, are `test_miou` and `test_iou/<class>` for every class that occurs. If the network's outputs
-    are not finite, it logs a warning and returns no values. TEST.BN_STATISTICS applies; afterwards the network has its
-    own statistics again.
+    are not finite, it logs a warning and returns no values. TEST.CROP and TEST.BN_STATISTICS apply; afterwards the
+    network has its own statistics again.
     """
     dataset, classes = evaluation_data(config), class_set(config)
     statistics = TargetStatistics.for_scoring(config, dataset)
-    measure = partial(confusion, net, dataset, device, workers=0, amp=config.TRAIN.AMP)
+    crops = Crops.of(config.TEST.CROP, config.TEST.STRIDE)
+    measure = partial(confusion, net, dataset, device, workers=0, amp=config.TRAIN.AMP, crops=crops)
 
     def hook(iteration: int) -> dict[str, float]:
         if (iteration + 1) % config.TRAIN.EVAL_EVERY:
