@@ -120,6 +120,7 @@ def evaluate_depth(config: Config) -> dict[str, float]:
         "images": len(counted),
         "without truth": len(scores) - len(counted),
         "depth": means,
+        **({"crop": test.CROP, "stride": test.STRIDE} if test.CROP is not None else {}),
         **({"batch_norm": statistics.record()} if statistics is not None else {}),
     }
     if distributed.is_main():

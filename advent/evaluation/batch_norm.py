@@ -100,7 +100,8 @@ class TargetStatistics:
     """Re-estimation on the target's training images (TRAIN.SET_TARGET), in a fixed order.
 
     `size`: (width, height) of the images; by default TRAIN.INPUT_SIZE_TARGET. `images`: how many evenly spaced images;
-    0: all. With several processes every process reads all images, so that the statistics do not depend on their number.
+    0: all. With several processes every process reads all images, so that the statistics do not depend on their number
+    (with TRAIN.SYNC_BN, evaluation during training: up to the rounding of the unbiased variance).
     """
 
     def __init__(self, config: Config, size: Sequence[int] | None = None, images: int = 0) -> None:

@@ -116,4 +116,4 @@ def test_rankings_and_pseudo_labels(copy):
 def test_a_run_resumes_with_its_own_crops_only(copy, capsys):
     command = tiny_data.command_line(copy, "quick:isl", "--resume", "TRAIN.PREDICT_CROP=[40,36]")
     assert train_isl.main(command) == 2
-    assert "error: " in capsys.readouterr().err.strip().splitlines()[-1]
+    assert "was written with another config" in capsys.readouterr().err.strip().splitlines()[-1]

@@ -71,6 +71,16 @@ def test_the_norms_of_timm_keep_their_dropout_off() -> None:
     assert not any(part.training for part in net.modules())
 
 
+def test_statistics_stay_in_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
+    x = torch.randn(4, 3, 8, 8)
+    reestimate(net, [x], torch.bfloat16)
+    assert net[1].running_var.dtype == torch.float32
+    with torch.no_grad():
+        torch.testing.assert_close(net[1].running_var, net[0](x).var((0, 2, 3)), rtol=0.02, atol=0.02)
+
+
 def test_modes_and_momenta_survive_an_error() -> None:
     net = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout()).train()
     net[1].eval()
