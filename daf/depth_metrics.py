@@ -19,11 +19,12 @@ from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.loader import load_batches, sequential_batches
 from advent.dataset.resolved_layout import resolve_root
 from advent.errors import ConfigError
+from advent.evaluation.batch_norm import TargetStatistics
 from advent.evaluation.evaluate import refuse_everywhere
-from advent.evaluation.predictor import not_finite
+from advent.evaluation.predictor import Crops, not_finite, sliding_forward
 from advent.evaluation.stage import candidates
 from advent.methods.registry import find_network
-from advent.model.outputs import forward, resize_bilinear
+from advent.model.outputs import resize_bilinear
 from advent.model.precision import AMP_DTYPES, to_device
 from advent.runtime import distributed
 from advent.runtime.device import prepare_device
@@ -88,7 +89,10 @@ def evaluate_depth(config: Config) -> dict[str, float]:
         with_depth=True,
     )
     (candidate,) = candidates(config)[-1:]
+    statistics = TargetStatistics.for_scoring(config, dataset)
     net = to_device(build_network(config, candidate.files[0]), device).eval()
+    if statistics is not None:
+        statistics.reestimate(net, device)
     truths = dict(
         zip(dataset.names, zip(dataset.depth_files or [], dataset.camera_files or [], strict=True), strict=True)
     )
@@ -116,6 +120,8 @@ def evaluate_depth(config: Config) -> dict[str, float]:
         "images": len(counted),
         "without truth": len(scores) - len(counted),
         "depth": means,
+        **({"crop": test.CROP, "stride": test.STRIDE} if test.CROP is not None else {}),
+        **({"batch_norm": statistics.record()} if statistics is not None else {}),
     }
     if distributed.is_main():
         write_json(Path(RunDir.of(config).path) / "depth.json", record)
@@ -137,9 +143,10 @@ def _refuse_other_requests(test: Any) -> None:
 
 @torch.inference_mode()
 def _depth(net: torch.nn.Module, images: Tensor, config: Config) -> Tensor:
-    depth = forward(net, images, AMP_DTYPES[config.TRAIN.AMP]).depth
+    crops = Crops.of(config.TEST.CROP, config.TEST.STRIDE)
+    depth = sliding_forward(net, images, AMP_DTYPES[config.TRAIN.AMP], crops).depth
     assert depth is not None
-    return depth.float()
+    return depth
 
 
 def _sized(inverse: Tensor, size_hw: tuple[int, ...]) -> np.ndarray:

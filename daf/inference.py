@@ -30,9 +30,9 @@ from advent.dataset.image_io import read_image
 from advent.dataset.resize import GEOMETRIES, Size
 from advent.errors import ConfigError, printable
 from advent.evaluation.evaluate import upsample_argmax
-from advent.evaluation.predictor import not_finite, refuse_not_finite
+from advent.evaluation.predictor import Crops, not_finite, refuse_not_finite, sliding_forward
 from advent.methods.registry import find_network
-from advent.model.outputs import forward, resize_bilinear
+from advent.model.outputs import resize_bilinear
 from advent.model.precision import AMP_DTYPES, to_device
 from advent.runtime.device import pick_device, set_tf32
 from advent.utils.deprecation import deprecated_names
@@ -54,7 +54,7 @@ class Model:
     `size`: (width, height) of the network's input; `geometry`: how images are resized to it (stretch, or keep the
     aspect and pad); `mean`: BGR, subtracted from 0..255; `amp`: off, bf16 or fp16. With a depth head (`gives_depth`)
     the network predicts inverse depth, 65536 / (centimetres + 1), on the source's scale, for any unit of the source's
-    files.
+    files. `crops`: sliding crops of the network's input; None predicts it at once.
     """
 
     net: nn.Module
@@ -66,6 +66,7 @@ class Model:
     device: torch.device
     amp: str
     gives_depth: bool
+    crops: Crops | None = None
 
     def colors(self, prediction: Prediction) -> Image.Image:
         """The class map in the classes' colours, as a paletted image."""
@@ -96,16 +97,20 @@ def load_model(
     amp: str | None = None,
     size: Sequence[int] | None = None,
     geometry: str | None = None,
+    crop: Sequence[int] | None = None,
+    stride: Sequence[int] | None = None,
 ) -> Model:
     """Load a trained network for inference.
 
     Network, classes, input size, geometry and mean are read from `cfg` (a path, or a name under configs/), else from
-    the `config.yml` beside the checkpoint. `amp`, `size` (width, height) and `geometry` override the config.
+    the `config.yml` beside the checkpoint. `amp`, `size`, `geometry`, and `crop` and `stride` (TEST.CROP, TEST.STRIDE)
+    override the config; sizes are (width, height). Statistics of batch norms are the checkpoint's.
     Raises ConfigError, CheckpointError or DeviceError.
     """
     register()
     file = cfg if cfg is not None else _config_beside(Path(checkpoint))
-    config = load_config(file)
+    sliding = {"TEST.CROP": crop, "TEST.STRIDE": stride}
+    config = load_config(file, [f"{key}={list(value)}" for key, value in sliding.items() if value is not None])
     chosen_geometry = _known_geometry(geometry) if geometry is not None else _geometry_of(config, file)
     precision = amp if amp is not None else config.TRAIN.AMP
     if precision not in AMP_DTYPES:
@@ -126,6 +131,7 @@ def load_model(
         torch_device,
         precision,
         find_network(config).gives_depth,
+        Crops.of(config.TEST.CROP, config.TEST.STRIDE),
     )
 
 
@@ -174,14 +180,14 @@ def predict_batch(
     probabilities: bool = False,
     names: Sequence[str] = (),
 ) -> list[Prediction]:
-    """One forward pass over RGB images of any sizes; each prediction has its image's own size.
+    """One forward pass (of every crop) over RGB images of any sizes; each prediction has its image's own size.
 
     Raises NotFinite naming the images with infinite or NaN outputs (by `names`, else by index in the batch).
     """
     bgr = np.stack([cv2.cvtColor(_resized(model, picture), cv2.COLOR_RGB2BGR) for picture in pictures])
     mean = torch.tensor(model.mean, dtype=torch.float32, device=model.device)
     images = network_images(torch.from_numpy(bgr).to(model.device), mean)
-    _, logits, depth = forward(model.net, images, AMP_DTYPES[model.amp]).each(Tensor.float)
+    _, logits, depth = sliding_forward(model.net, images, AMP_DTYPES[model.amp], model.crops)
     image_names = names or [f"image {i} of the batch" for i in range(len(pictures))]
     nonfinite = not_finite(image_names, logits, depth)
     refuse_not_finite(nonfinite, "the network's logits or depth", model.amp, option="amp off")

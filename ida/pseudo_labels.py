@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,8 +15,8 @@ from torch import Tensor, nn
 
 from advent.config.schema import Config
 from advent.dataset.loader import load_batches, sequential_batches
-from advent.evaluation.predictor import not_finite, refuse_not_finite
-from advent.model.outputs import NetworkOutputs, eval_mode, forward_at_input_size
+from advent.evaluation.predictor import Crops, not_finite, refuse_not_finite, sliding_forward
+from advent.model.outputs import NetworkOutputs, eval_mode, resize_bilinear
 from advent.model.precision import AMP_DTYPES, maybe_compile
 from advent.runtime import distributed
 from advent.runtime.progress import with_progress
@@ -60,13 +61,17 @@ def predictions(
 ) -> Iterator[tuple[Any, NetworkOutputs]]:
     """Yield (names, prediction at input size) per batch of this process's share of a data set, network in eval mode.
 
+    TRAIN.PREDICT_CROP predicts in sliding crops.
     Raises NotFinite at the first batch with a non-finite output: its labels and scores would be arbitrary.
     """
     compiled, amp_dtype = maybe_compile(net, config.TRAIN, device), AMP_DTYPES[config.TRAIN.AMP]
+    crops = Crops.of(config.TRAIN.PREDICT_CROP, config.TRAIN.PREDICT_STRIDE)
     order = distributed.shard(sequential_batches(len(dataset), config.TRAIN.BATCH_SIZE_TARGET))
     with eval_mode(net):
         for batch in with_progress(load_batches(dataset, config.NUM_WORKERS, device, order), what, len(order)):
-            prediction = forward_at_input_size(compiled, batch["image"], amp_dtype)
+            size_hw = batch["image"].shape[-2:]
+            outputs = sliding_forward(compiled, batch["image"], amp_dtype, crops)
+            prediction = outputs.each(partial(resize_bilinear, size_hw=size_hw))
             nonfinite = not_finite(batch["name"], prediction.main, prediction.depth)
             refuse_not_finite(nonfinite, f"{what}: the network's logits or depth", config.TRAIN.AMP)
             yield batch["name"], prediction

@@ -23,6 +23,7 @@ from advent.config.schema import Config
 from advent.dataset.classes import ClassSet
 from advent.doctor.check import sanity_check
 from advent.errors import ConfigError, MissingStage
+from advent.evaluation.batch_norm import restore_statistics
 from advent.methods.registry import find_network
 from advent.model.outputs import NetworkOutputs
 from advent.model.precision import to_device
@@ -56,6 +57,7 @@ def rank_stage(config: Config, best_iter: int | None = None) -> RunDir:
     split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # raises early if one half would be empty
     device = prepare_device(config)
     net = to_device(build_network(config, checkpoint), device)
+    restore_statistics(net, config, device)
     run_dir = RunDir.of(config)
     lock = FolderLock(run_dir.path).acquire()
     started = time.monotonic()

@@ -38,6 +38,10 @@ def make_parser() -> argparse.ArgumentParser:
     add("--batch-size", metavar="N", type=int, default=1, help="images in one forward pass (default: 1)")
     add("--amp", choices=("off", "bf16", "fp16"), help="precision (default: the config's TRAIN.AMP)")
     add("--size", metavar="N", type=int, nargs=2, help="width and height of the network's input (default: config's)")
+    add(
+        "--crop", metavar="N", type=int, nargs=2, help="width and height of sliding crops (default: config's TEST.CROP)"
+    )
+    add("--stride", metavar="N", type=int, nargs=2, help="their step (default: TEST.STRIDE, or two thirds of the crop)")
     add("--geometry", choices=("stretch", "pad"), help="pad keeps the aspect (default: config's GEOMETRY_TARGET)")
     depth = parser.add_mutually_exclusive_group()
     depth.add_argument("--depth", action="store_true", default=None, help="fail if the network predicts no depth")
@@ -57,7 +61,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     def body() -> None:
         if args.batch_size < 1:
             raise ConfigError(f"--batch-size: {args.batch_size} is too small; at least 1")
-        model = load_model(args.checkpoint, args.cfg, args.device, amp=args.amp, size=args.size, geometry=args.geometry)
+        model = load_model(
+            args.checkpoint,
+            args.cfg,
+            args.device,
+            amp=args.amp,
+            size=args.size,
+            geometry=args.geometry,
+            crop=args.crop,
+            stride=args.stride,
+        )
         options = OutputOptions(args.depth, args.entropy, args.map)
         summary = predict_files(model, args.input, args.output, options, batch_size=args.batch_size, frames=args.frames)
         skipped.extend(summary.skipped)

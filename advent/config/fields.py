@@ -51,7 +51,6 @@ ADAPTERS: dict[str, TypeAdapter[Any]] = {
     name: TypeAdapter(_full_type(info), config=STRICT) for name, info in FIELDS.items()
 }
 TEXTS = {name for name, info in FIELDS.items() if str in _types(info)}
-SIZES = {name for name, info in FIELDS.items() if any(get_origin(kind) is list for kind in _types(info)[:-1])}
 NULLABLE = {name for name, info in FIELDS.items() if type(None) in _types(info)}
 CHOICES: dict[str, tuple[str, ...]] = {
     name: get_args(kind) for name, info in FIELDS.items() for kind in _types(info) if get_origin(kind) is Literal
@@ -111,8 +110,8 @@ def _explained(name: str, value: Any, error: ValidationError) -> str:
         return f"{shown} {first['msg']}" if kind == "input_size" else f"{shown!r} {first['msg']}"
     default = FIELDS[name].get_default(call_default_factory=True)
     wanted = _kind(name, default)
-    example = default if default is not None else [512, 512] if wanted.startswith("list") else "FILE"
-    fix = f"for example {name}={str(example).replace(' ', '')}"
+    missing = "FILE" if wanted == "str" else "[512,512]"  # a key that is null by default holds a path or a size
+    fix = f"for example {name}={str(default if default is not None else missing).replace(' ', '')}"
     if wanted == "str":
         fix = "put quotes around text that looks like a number, a truth value or a list"
     elif isinstance(value, str) and DIGITS.fullmatch(value):
@@ -121,9 +120,8 @@ def _explained(name: str, value: Any, error: ValidationError) -> str:
 
 
 def _kind(name: str, default: Any) -> str:
-    if isinstance(default, list) or name in SIZES:
-        lengths = [2] if name in SIZES else []
-        lengths += [m.max_length for m in FIELDS[name].metadata if getattr(m, "max_length", None)]
+    if any(get_origin(kind) is list for kind in _types(FIELDS[name])):
+        lengths = [m.max_length for m in FIELDS[name].metadata if getattr(m, "max_length", None)]
         return f"list of {lengths[0]} numbers" if lengths else "list"
     return "str" if name in TEXTS else type(default).__name__
 

@@ -257,6 +257,8 @@ def check(config: Config, where: str) -> None:
         raise ConfigError(
             f"{where}: TEST.WEIGHTS: {len(test.WEIGHTS)} weights for the {len(test.ENSEMBLE)} files of TEST.ENSEMBLE"
         )
+    _check_crop(where, "TRAIN.PREDICT_", train.PREDICT_CROP, train.PREDICT_STRIDE)
+    _check_crop(where, "TEST.", test.CROP, test.STRIDE)
     if not test.SCALES or min(test.SCALES) < 0.1 or max(test.SCALES) > 4:
         raise ConfigError(f"{where}: TEST.SCALES: {test.SCALES}: want at least one scale, each between 0.1 and 4")
 
@@ -280,3 +282,16 @@ def _check_augmentation(config: Config, where: str) -> None:
                 f"{where}: AUGMENT.SCALE: {[low, high]}: a crop of {crop_width}x{crop_height} from TRAIN.{name} "
                 f"{[width, height]} needs a zoom of at least {smallest:.3g}; raise SCALE or lower CROP"
             )
+
+
+def _check_crop(where: str, prefix: str, crop: Sequence[int] | None, stride: Sequence[int] | None) -> None:
+    """Raise ConfigError if the sliding crops would leave pixels out, or if a step has no crop."""
+    if stride is None:
+        return
+    if crop is None:
+        raise ConfigError(f"{where}: {prefix}STRIDE: {stride} is the step of {prefix}CROP, which is null; set both")
+    if any(step > side for step, side in zip(stride, crop, strict=True)):
+        raise ConfigError(
+            f"{where}: {prefix}STRIDE: {stride} is larger than {prefix}CROP: {crop}, so pixels between the crops would "
+            "have no prediction; lower it"
+        )

@@ -232,6 +232,21 @@ class TrainConfig(Section):
         embeddings; needs BACKBONE_UPDATES: once""",
         earlier=["sgd"],
     )
+    RESTORE_BN: Literal["checkpoint", "target"] = key(
+        "checkpoint",
+        """batch-norm statistics of the network that ISL, the ranking and IDA start from. target: re-estimated on the
+        target's training images first, as scripts/reestimate_bn.py does, without labels""",
+        earlier=["checkpoint"],
+    )
+    PREDICT_CROP: InputSize | None = key(
+        None,
+        """size of the sliding crops of ISL's pseudo labels and of the ranking, in pixels of INPUT_SIZE_TARGET; null: an
+        image is predicted at once. TEST.CROP is that of scoring""",
+        earlier=[None],
+    )
+    PREDICT_STRIDE: Size | None = key(
+        None, "step of PREDICT_CROP, at most its size; null: two thirds of it", earlier=[None]
+    )
     LEARNING_RATE: Number = key(2.5e-4, "of the backbone", ge=0.0)
     HEAD_RATE: Number = key(10.0, "factor of the heads' learning rate", ge=0.0)
     LAYER_DECAY: Number = key(
@@ -398,7 +413,7 @@ class SelfTrainingConfig(Section):
         0.999,
         "weight of the teacher's past: teacher = a teacher + (1 - a) student, a = min(1 - 1 / (t + 1), ALPHA)",
         ge=0.0,
-        lt=1.0,
+        le=1.0,
         earlier=[0.999],
     )
     THRESHOLD: Number = key(
@@ -417,7 +432,7 @@ class SelfTrainingConfig(Section):
         statistics of the target alone, moved by a pass without gradient over the target batch in every iteration""",
         earlier=["batch"],
     )
-    STATISTICS_MOMENTUM: Number = key(0.05, "of these running statistics", gt=0.0, le=1.0, earlier=[0.05])
+    STATISTICS_MOMENTUM: Number = key(0.05, "of these running statistics", ge=0.0, le=1.0, earlier=[0.05])
     MIX: bool = key(
         True,
         "paste half of a source image's classes into the target image (ClassMix); false: target alone",
@@ -430,7 +445,7 @@ class SelfTrainingConfig(Section):
         0.0,
         "share of masked blocks in a further pass on the target (MIC: 0.7); 0: no such pass",
         ge=0.0,
-        lt=1.0,
+        le=1.0,
         earlier=[0.0],
     )
     MASK_BLOCK: int = key(64, "side of a masked block in pixels of the network's input", ge=1, earlier=[64])
@@ -499,6 +514,21 @@ class TestConfig(Section):
     WEIGHTS: list[Number] = key([], "weights of the ensemble's checkpoints; without them 1 each")
     FLIP: bool = key(False, "average with the mirrored image; the paper does not")
     SCALES: list[Number] = key([1.0], "scales of the input to average over; the paper uses 1 alone")
+    CROP: InputSize | None = key(
+        None,
+        """size of the sliding crops that scoring and scripts/predict.py predict and average, in pixels of
+        INPUT_SIZE_TARGET; null: an image is predicted at once. TRAIN.PREDICT_CROP is that of pseudo labels and the
+        ranking""",
+        earlier=[None],
+    )
+    STRIDE: Size | None = key(None, "step of CROP, at most its size; null: two thirds of it", earlier=[None])
+    BN_STATISTICS: Literal["checkpoint", "target"] = key(
+        "checkpoint",
+        """batch-norm statistics of the scored networks. target: re-estimated on the target's unlabelled training images
+        (TRAIN.SET_TARGET at INPUT_SIZE_TARGET, batches of 8), never on the scored split""",
+        earlier=["checkpoint"],
+    )
+    BN_IMAGES: int = key(0, "number of evenly spaced images that BN_STATISTICS=target reads; 0: all", ge=0, earlier=[0])
     SAVE_PREDS: PathText | None = key(
         None, "folder for predictions as label ids and colours; of MODE best, the best checkpoint's"
     )

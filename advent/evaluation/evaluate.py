@@ -14,7 +14,7 @@ from advent.dataset.image_io import picture_size
 from advent.dataset.loader import load_batches, sequential_batches
 from advent.dataset.resize import GEOMETRIES
 from advent.errors import DataError
-from advent.evaluation.predictor import Predictor, not_finite, refuse_not_finite
+from advent.evaluation.predictor import Crops, Predictor, not_finite, refuse_not_finite
 from advent.model.outputs import eval_mode, resize_bilinear
 from advent.runtime import distributed
 from advent.runtime.progress import with_progress
@@ -34,11 +34,13 @@ def confusion(
     batch_size: int = 1,
     workers: int = 0,
     amp: str = "off",
+    crops: Crops | None = None,
     what: str = "evaluate",
 ) -> np.ndarray:
     """(C, C) int64 confusion matrix of one network over a labelled data set; restores the network's train/eval mode."""
     with eval_mode(net):
-        return score(Predictor([net], amp=amp), dataset, device, batch_size=batch_size, workers=workers, what=what)
+        predictor = Predictor([net], amp=amp, crops=crops)
+        return score(predictor, dataset, device, batch_size=batch_size, workers=workers, what=what)
 
 
 def score(

@@ -1,14 +1,16 @@
-"""Predictor: logits of one network or an ensemble, optionally averaged over flips and scales."""
+"""Predictor: logits of one network or an ensemble, optionally averaged over sliding crops, flips and scales."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from advent.errors import NotFinite
-from advent.model.outputs import forward, resize_bilinear
+from advent.model.outputs import NetworkOutputs, forward, resize_bilinear
 from advent.model.precision import AMP_DTYPES
 
 SHOWN_IMAGES = 5
@@ -34,11 +36,74 @@ def refuse_not_finite(names: Sequence[str], what: str, amp: str = "off", option:
     raise NotFinite(f"{what}: infinite or not a number for {', '.join(names[:SHOWN_IMAGES])}{suffix}; {fix}")
 
 
+@dataclass(frozen=True)
+class Crops:
+    """Sliding crops: (height, width) of a crop, and of the step between two. The step is at most the crop."""
+
+    size_hw: tuple[int, int]
+    stride_hw: tuple[int, int]
+
+    @classmethod
+    def of(cls, crop_wh: Sequence[int] | None, stride_wh: Sequence[int] | None = None) -> Crops | None:
+        """The crops of a config's (width, height) pairs; None without a crop. Default step: two thirds of the crop."""
+        if crop_wh is None:
+            return None
+        width, height = crop_wh
+        step_w, step_h = stride_wh or (max(1, 2 * width // 3), max(1, 2 * height // 3))
+        return cls((height, width), (step_h, step_w))
+
+    def areas(self, size_hw: Sequence[int]) -> list[tuple[slice, slice]]:
+        """(rows, columns) of the crops that cover an image of (height, width), from top to bottom.
+
+        The last crop of a direction is shifted inward to end at the border. A crop larger than the image has the
+        image's extent.
+        """
+        rows, columns = map(_intervals, size_hw, self.size_hw, self.stride_hw)
+        return [(row, column) for row in rows for column in columns]
+
+
+def _intervals(length: int, crop: int, stride: int) -> list[slice]:
+    crop = min(crop, length)
+    starts = [*range(0, length - crop, stride), length - crop]
+    return [slice(start, start + crop) for start in starts]
+
+
+def sliding_forward(
+    net: nn.Module, images: Tensor, amp_dtype: torch.dtype | None = None, crops: Crops | None = None
+) -> NetworkOutputs:
+    """Outputs in float32, predicted crop by crop: at the images' size, averaged where crops overlap.
+
+    images: (B, 3, H, W) network input. Without `crops`, or if one crop covers the images, they are predicted at once,
+    and the outputs have the network's own strides. A crop's outputs are resized to the crop with aligned corners.
+    """
+    height_width = images.shape[-2:]
+    areas = [] if crops is None else crops.areas(height_width)
+    if len(areas) <= 1:
+        return forward(net, images, amp_dtype).each(Tensor.float)
+    # The sums have the images' size (160 MB for 19 classes at 2048x1024). Sums at the network's stride are smaller, but
+    # with aligned corners the spacing of a crop's outputs, (side - 1) / (outputs - 1), depends on its side. So they do
+    # not lie on the grid of the image's outputs, even for crops that start at multiples of the stride.
+    counts = images.new_zeros(height_width, dtype=torch.float32)
+    sums: NetworkOutputs | None = None
+    for rows, columns in areas:
+        crop = images[:, :, rows, columns]
+        at_crop = partial(resize_bilinear, size_hw=crop.shape[-2:])
+        outputs = forward(net, crop, amp_dtype).each(Tensor.float).each(at_crop)
+        if sums is None:
+            sums = outputs.each(lambda x: x.new_zeros(*x.shape[:2], *height_width))
+        for total, part in zip(sums, outputs, strict=True):
+            if total is not None and part is not None:
+                total[:, :, rows, columns] += part
+        counts[rows, columns] += 1
+    assert sums is not None
+    return sums.each(lambda total: total.div_(counts))
+
+
 class Predictor:
     """Weighted sum of the main logits of several networks (ADVENT's ensemble), or the logits of one network.
 
-    `flip` and `scales` average the logits over mirrored and resized inputs; the paper's numbers use neither. Networks
-    are set to eval mode and stay in it.
+    `flip` and `scales` average the logits over mirrored and resized inputs, `crops` over sliding crops of each; the
+    paper's numbers use none of them. Networks are set to eval mode and stay in it.
     """
 
     def __init__(
@@ -49,14 +114,19 @@ class Predictor:
         amp: str = "off",
         flip: bool = False,
         scales: Sequence[float] = (1.0,),
+        crops: Crops | None = None,
     ) -> None:
         self.nets = [net.eval() for net in nets]
         self.weights = list(weights) or [1.0] * len(nets)
         self.amp, self.dtype, self.flip, self.scales = amp, AMP_DTYPES[amp], flip, tuple(scales)
+        self.crops = crops
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images -> (B, C, h, w) float32 logits at the network's stride."""
+        """(B, 3, H, W) normalised images -> (B, C, h, w) float32 logits: at the network's stride, or of several crops.
+
+        The mean of several crops has the images' size.
+        """
         plain = self._sum(images)
         views = [] if self.scales == (1.0,) else [self._at(images, scale, plain) for scale in self.scales]
         if self.flip:
@@ -75,7 +145,7 @@ class Predictor:
     def _sum(self, images: Tensor) -> Tensor:
         total: Tensor | None = None
         for net, weight in zip(self.nets, self.weights, strict=True):
-            logits = forward(net, images, self.dtype).main.float()
+            logits = sliding_forward(net, images, self.dtype, self.crops).main
             logits = logits if weight == 1.0 else weight * logits
             total = logits if total is None else total + resize_bilinear(logits, total.shape[2:])
         assert total is not None

@@ -49,9 +49,11 @@ def write_results(folder: Path, record: Mapping[str, Any]) -> None:
 
 
 def row_name(result: Mapping[str, Any]) -> str:
-    """Row name of a result: how it was selected, and its snapshot."""
+    """Row name of a result: how it was selected, its snapshot, and its batch-norm statistics if re-estimated."""
     snapshot = f"model_{result['iteration']}" if result["iteration"] is not None else result["snapshot"]
-    return f"{result['selected']} {snapshot}"
+    statistics = result.get("batch_norm")
+    suffix = f", batch norm: target's {statistics['split']} images" if statistics else ""
+    return f"{result['selected']} {snapshot}{suffix}"
 
 
 def _cells(rows: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, list[float | None]]]]:

@@ -26,8 +26,9 @@ from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.doctor.check import sanity_check
 from advent.errors import ConfigError, MissingStage, NotFinite
+from advent.evaluation.batch_norm import TargetStatistics, applied_or_own
 from advent.evaluation.evaluate import OnPrediction, confusion, mean_entropy, native_size, score
-from advent.evaluation.predictor import Predictor
+from advent.evaluation.predictor import Crops, Predictor
 from advent.evaluation.results import PredictionFolder, summary, write_results
 from advent.evaluation.score_key import setting_digest
 from advent.model.precision import maybe_compile, to_device
@@ -110,6 +111,9 @@ class Scorer:
         self.dataset: StreetDataset = evaluation_data(config, labelled)
         distributed.require_same(config=config_digest(config, OF_A_MACHINE), images=names_digest(self.dataset.names))
         sanity_check({"target": self.dataset}, config.DATA_CHECK)
+        self.statistics = TargetStatistics.for_scoring(config, self.dataset)
+        if self.statistics is not None:
+            distributed.require_same(**{"target's training images": names_digest(self.statistics.dataset.names)})
         self.cache = RunDir.of(config).path / CACHE
 
     def result(self, candidate: Candidate, save: bool = False) -> dict[str, Any]:
@@ -153,7 +157,10 @@ class Scorer:
     def _score(self, candidate: Candidate, save: bool) -> dict[str, Any]:
         config, test = self.config, self.config.TEST
         nets = [self._network(file) for file in candidate.files]
-        predictor = Predictor(nets, candidate.weights, amp=config.TRAIN.AMP, flip=test.FLIP, scales=test.SCALES)
+        crops = Crops.of(test.CROP, test.STRIDE)
+        predictor = Predictor(
+            nets, candidate.weights, amp=config.TRAIN.AMP, flip=test.FLIP, scales=test.SCALES, crops=crops
+        )
         options = {"batch_size": test.BATCH_SIZE_TARGET, "workers": config.NUM_WORKERS}
         name = candidate.files[0].name
         with Writer() as writer:
@@ -165,10 +172,14 @@ class Scorer:
             scores["entropy"] = mean_entropy(
                 predictor, self._unlabelled, self.device, images=test.SELECT_IMAGES, what=label, **options
             )
+        if self.statistics is not None:
+            scores["batch_norm"] = self.statistics.record()
         return scores
 
     def _network(self, file: Path) -> nn.Module:
         net = to_device(build_network(self.config, file), self.device)
+        if self.statistics is not None:
+            self.statistics.reestimate(net, self.device)
         return maybe_compile(net, self.config.TRAIN, self.device)
 
     def _on_prediction(self, candidate: Candidate, writer: Writer) -> OnPrediction:
@@ -187,7 +198,8 @@ class Scorer:
     @cached_property
     def _setting(self) -> str:
         """Digest of everything but the checkpoint that a score depends on; rank 0's, which writes the cache."""
-        datasets = [self.dataset, *([self._unlabelled] if self._unlabelled is not None else [])]
+        on_train = self.statistics.dataset if self.statistics is not None else self._unlabelled
+        datasets = [self.dataset, *([on_train] if on_train is not None else [])]
         return distributed.broadcast_object(lambda: setting_digest(self.config, self.device, datasets))
 
     def _key(self, sha256: str, weights: Sequence[float]) -> str:
@@ -199,16 +211,20 @@ def evaluation_hook(config: Config, net: nn.Module, device: torch.device) -> Cal
     """A trainer hook that scores the network every TRAIN.EVAL_EVERY iterations.
 
     Its values, in percent, are `test_miou` and `test_iou/<class>` for every class that occurs. If the network's outputs
-    are not finite, it logs a warning and returns no values.
+    are not finite, it logs a warning and returns no values. TEST.CROP and TEST.BN_STATISTICS apply; afterwards the
+    network has its own statistics again.
     """
     dataset, classes = evaluation_data(config), class_set(config)
-    measure = partial(confusion, net, dataset, device, workers=0, amp=config.TRAIN.AMP)
+    statistics = TargetStatistics.for_scoring(config, dataset)
+    crops = Crops.of(config.TEST.CROP, config.TEST.STRIDE)
+    measure = partial(confusion, net, dataset, device, workers=0, amp=config.TRAIN.AMP, crops=crops)
 
     def hook(iteration: int) -> dict[str, float]:
         if (iteration + 1) % config.TRAIN.EVAL_EVERY:
             return {}
         try:
-            scores = summary(measure(), classes)
+            with applied_or_own(statistics, net, device):
+                scores = summary(measure(), classes)
         except NotFinite as error:  # an early network may overflow in float16; training itself checks the losses
             log.warning("iteration %d is not evaluated: %s", iteration, error)
             return {}

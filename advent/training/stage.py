@@ -28,6 +28,7 @@ from advent.dataset.augment import Augmentation
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.loader import infinite_batches
 from advent.doctor.check import sanity_check
+from advent.evaluation.batch_norm import restore_statistics
 from advent.evaluation.stage import evaluation_hook
 from advent.methods.registry import find_method, find_network
 from advent.methods.steps import Method
@@ -130,7 +131,9 @@ def create_trainer(
         net = find_network(config).build(config, build_encoder(config, weights=False))
     else:
         net = build_network(config, start)
-        if start is None and config.TRAIN.RESTORE_FROM:
+        if start is not None:
+            restore_statistics(net, config, device)
+        elif config.TRAIN.RESTORE_FROM:
             load_pretrained(net, config.TRAIN.RESTORE_FROM, config.TRAIN.IMG_MEAN)
             start = None if config.TRAIN.RESTORE_FROM == TORCHVISION_WEIGHTS else Path(config.TRAIN.RESTORE_FROM)
     learner = Learner(net, method, find_network(config).supervised, config.TRAIN, device)

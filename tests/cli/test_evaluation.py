@@ -377,6 +377,20 @@ def test_depth_is_scored_on_disparity(on_city, city, capsys):
     assert record["depth"]["abs rel"] > 0
 
 
+def test_depth_is_scored_in_crops_and_with_the_targets_statistics(on_city, city):
+    def scored(*options):
+        assert test_script.main([*on_city, "--depth", *options]) == 0
+        return json.loads((city / "exp/ep1/daf/depth.json").read_text())
+
+    plain, covered = scored(), scored("TEST.CROP=[64,48]")
+    crops, statistics = scored("TEST.CROP=[40,40]"), scored("TEST.BN_STATISTICS=target", "TEST.BN_IMAGES=2")
+    assert plain["depth"] == covered["depth"]
+    assert plain["depth"] != crops["depth"]
+    assert plain["depth"] != statistics["depth"]
+    assert (crops["crop"], statistics["batch_norm"]["images"]) == ([40, 40], 2)
+    assert not {"crop", "batch_norm"} & plain.keys()
+
+
 def test_depth_that_is_not_finite_has_no_score(on_city, city, tmp_path, capsys):
     state = torch.load(max((city / "exp/ep1/daf").glob("model_*.pth")), weights_only=True)
     state["convR2.bias"] *= float("nan")

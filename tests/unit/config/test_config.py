@@ -168,6 +168,7 @@ def test_home_folder_is_expanded_in_every_path_key(tmp_path, monkeypatch):
         "DEVICE", "EXP_NAME", "EXP_SUFFIX", "STAGE.NAME", "STAGE.AFTER", "STAGE.PROTOCOL", "STAGE.RANKING",
         "MODEL.NAME", "MODEL.ENCODER", "TRAIN.DA_METHOD", "TRAIN.SET_SOURCE",
         "TRAIN.SET_TARGET", "TEST.SET_TARGET", *CHOICES,
+        "TRAIN.PREDICT_CROP", "TRAIN.PREDICT_STRIDE", "TEST.CROP", "TEST.STRIDE",  # sizes that are null by default
     }  # fmt: skip
     assert texts - names
     for key in texts - names - {"CLASSES", "SOURCE", "TARGET"}:

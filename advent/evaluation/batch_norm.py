@@ -1,0 +1,166 @@
+"""Batch-norm statistics of the target: re-estimated on its unlabelled training images, with unchanged weights.
+
+A network trained on two domains holds running statistics of both. Re-estimation replaces them with those of the target
+alone (AdaBN, Li et al., 2017). It reads no label, and never the images that are scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from advent.build.data import target_data
+from advent.checkpoints.provenance import names_digest
+from advent.config.schema import Config
+from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.loader import load_batches
+from advent.errors import ConfigError
+from advent.model.precision import AMP_DTYPES, autocast, to_device
+from advent.runtime.progress import with_progress
+from advent.utils.sampling import evenly_spaced
+
+# Not TEST.BATCH_SIZE_TARGET: the batch size must not change a score. Above 1, the variance of a batch contains most of
+# the variance between images.
+IMAGES_PER_BATCH = 8
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # timm's BatchNormAct2d is a BatchNorm2d
+
+
+def batch_norms(net: nn.Module) -> list[nn.BatchNorm2d | nn.SyncBatchNorm]:
+    """The network's batch norms with running statistics. Raises ConfigError if there are none."""
+    norms = [part for part in net.modules() if isinstance(part, BATCH_NORMS) and part.track_running_stats]
+    if not norms:
+        raise ConfigError(
+            "the network has no batch norms, so it has no statistics to re-estimate; keep TEST.BN_STATISTICS and "
+            "TRAIN.RESTORE_BN at checkpoint"
+        )
+    return norms
+
+
+@torch.no_grad()
+def reestimate(net: nn.Module, batches: Iterable[Tensor], dtype: torch.dtype | None = None) -> None:
+    """Replace the running statistics by averages over `batches`: of the means, and of the unbiased variances.
+
+    batches: (B, 3, H, W) normalised images on the network's device; each batch has the same weight. `dtype`: autocast
+    type. Batch norms normalise by their batch during the pass; every other module is in eval mode (no dropout).
+    Weights, modes and momenta are as before. Raises ConfigError for a network without batch norms, ValueError without
+    batches.
+    """
+    norms = batch_norms(net)
+    modes = [(part, part.training) for part in net.modules()]
+    momenta = [norm.momentum for norm in norms]
+    count = 0
+    try:
+        net.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # PyTorch's cumulative average
+            norm.training = True  # not norm.train(): timm's norms contain dropout
+        for images in batches:
+            with autocast(images.device, dtype):
+                net(images)
+            count += 1
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for part, mode in modes:
+            part.training = mode
+    if count == 0:
+        raise ValueError("no images to estimate batch-norm statistics on")
+
+
+@contextmanager
+def preserved_statistics(net: nn.Module) -> Iterator[None]:
+    """On exit the batch norms have the running statistics and counters that they had on entry."""
+    norms = batch_norms(net)
+    saved = [{name: buffer.clone() for name, buffer in norm.named_buffers(recurse=False)} for norm in norms]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for norm, values in zip(norms, saved, strict=True):
+                for name, buffer in norm.named_buffers(recurse=False):
+                    buffer.copy_(values[name])
+
+
+def spread_batches(indices: Sequence[int], size: int = IMAGES_PER_BATCH) -> list[list[int]]:
+    """Batches of at most `size` indices whose lengths differ by at most 1, since each has the same weight.
+
+    Each batch takes every n-th index: neighbours in a data set are often frames of one drive.
+    """
+    count = -(-len(indices) // size)
+    return [list(indices[first::count]) for first in range(count)]
+
+
+class TargetStatistics:
+    """Re-estimation on the target's training images (TRAIN.SET_TARGET), in a fixed order.
+
+    `size`: (width, height) of the images; by default TRAIN.INPUT_SIZE_TARGET. `images`: how many evenly spaced images;
+    0: all. With several processes every process reads all images, so that the statistics do not depend on their number
+    (with TRAIN.SYNC_BN, evaluation during training: up to the rounding of the unbiased variance).
+    """
+
+    def __init__(self, config: Config, size: Sequence[int] | None = None, images: int = 0) -> None:
+        self.config = config
+        self.dataset: StreetDataset = target_data(config, size=size)
+        self.indices = evenly_spaced(len(self.dataset), images or len(self.dataset))
+
+    @classmethod
+    def for_scoring(cls, config: Config, scored: StreetDataset | None = None) -> TargetStatistics | None:
+        """The statistics that TEST.BN_STATISTICS asks for, at the size that is scored; None for the checkpoint's.
+
+        Raises ConfigError if an image is also in the data set that is `scored`.
+        """
+        test = config.TEST
+        if test.BN_STATISTICS == "checkpoint":
+            return None
+        statistics = cls(config, test.INPUT_SIZE_TARGET, test.BN_IMAGES)
+        shared = _files(statistics.dataset) & _files(scored) if scored is not None else set()
+        if shared:
+            raise ConfigError(
+                f"TEST.BN_STATISTICS: target: {len(shared)} images of TRAIN.SET_TARGET ({config.TRAIN.SET_TARGET}) are "
+                f"in the scored set, TEST.SET_TARGET ({test.SET_TARGET}); statistics are never estimated on scored "
+                "images: choose another split, or TEST.BN_STATISTICS=checkpoint"
+            )
+        return statistics
+
+    def reestimate(self, net: nn.Module, device: torch.device, workers: int | None = None) -> None:
+        """Re-estimate a network on `device`. `workers`: data loading processes; by default NUM_WORKERS."""
+        workers = self.config.NUM_WORKERS if workers is None else workers
+        batch_norms(net)  # refuses a network without batch norms before images are read
+        order = spread_batches(self.indices)
+        batches = with_progress(load_batches(self.dataset, workers, device, order), "batch norm", len(order))
+        reestimate(net, (batch["image"] for batch in batches), AMP_DTYPES[self.config.TRAIN.AMP])
+
+    @contextmanager
+    def applied(self, net: nn.Module, device: torch.device, workers: int | None = None) -> Iterator[None]:
+        """Within the context the network has re-estimated statistics, afterwards its own."""
+        with preserved_statistics(net):
+            self.reestimate(net, device, workers)
+            yield
+
+    def record(self) -> dict[str, Any]:
+        """Split, number and digest of the images, for results and provenance."""
+        names = [self.dataset.names[index] for index in self.indices]
+        return {"split": self.dataset.split, "images": len(names), "sha256": names_digest(names)}
+
+
+def applied_or_own(
+    statistics: TargetStatistics | None, net: nn.Module, device: torch.device
+) -> AbstractContextManager[None]:
+    """`statistics.applied`, or a context without effect for None. Reads data without worker processes."""
+    return nullcontext() if statistics is None else statistics.applied(net, device, workers=0)
+
+
+def restore_statistics(net: nn.Module, config: Config, device: torch.device) -> None:
+    """TRAIN.RESTORE_BN: re-estimate a network that a later stage starts from, on the stage's target; moves it there."""
+    if config.TRAIN.RESTORE_BN == "target":
+        TargetStatistics(config).reestimate(to_device(net, device), device)
+
+
+def _files(dataset: StreetDataset) -> set[Path]:
+    return {Path(dataset.resolved.images) / name for name in dataset.names}
