@@ -81,7 +81,8 @@ def target_data(
 ) -> StreetDataset:
     """The unlabelled target data set at its input size (or `size`, width and height).
 
-    `names` selects a subset; `label_dir` adds pseudo labels. The ground truth is never opened.
+    `names` selects a subset; `label_dir` adds pseudo labels. The true labels are never opened, depth files only for
+    DEPTH.TARGET: file.
     """
     spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     train = config.TRAIN
@@ -96,6 +97,7 @@ def target_data(
         mean=tuple(train.IMG_MEAN),
         names=names,
         list_file=_list_file(config.DATA_LIST_TARGET),
+        with_depth=train.DA_METHOD == "SelfTraining" and config.DEPTH.TARGET == "file",
         label_dir=label_dir,
         cache_dir=cache_folder(config),
     )

@@ -21,7 +21,7 @@ from advent.build import (
 )
 from advent.checkpoints.loading import TORCHVISION_WEIGHTS, load_pretrained
 from advent.checkpoints.provenance import names_digest, provenance, read_provenance
-from advent.checkpoints.run_dir import RunDir
+from advent.checkpoints.run_dir import RunDir, initial_checkpoint
 from advent.config.loading import config_digest, dump_config
 from advent.config.schema import Config
 from advent.dataset.augment import Augmentation
@@ -42,13 +42,17 @@ log = logging.getLogger(__name__)
 
 
 def train_stage(config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
-    """Train TRAIN.DA_METHOD on SOURCE -> TARGET; writes snapshots, metrics and config to the stage's run directory."""
+    """Train TRAIN.DA_METHOD on SOURCE -> TARGET; writes snapshots, metrics and config to the stage's run directory.
+
+    With STAGE.AFTER it continues from that stage's last snapshot, with fresh optimizers.
+    """
     method = find_method(config)
     source = source_data(config)
     target = target_data(config) if method.uses_target else None
+    start = initial_checkpoint(config) if config.STAGE.AFTER and not is_resuming(config, resume) else None
     resolve_seed(config, resume)
     data = {"source": source, **({"target": target} if target else {})}
-    with create_trainer(config, method, data=data, resume=resume, overwrite=overwrite) as trainer:
+    with create_trainer(config, method, data=data, resume=resume, overwrite=overwrite, start=start) as trainer:
         run_to_end(trainer, source, target)
     return trainer.run_dir
 
