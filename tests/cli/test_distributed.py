@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from advent.checkpoints.run_dir import RunDir
 from advent.cli import config_from_args, make_parser
 from advent.dataset.loader import InfiniteBatchSampler, sequential_batches
-from advent.domain_adaptation import eval_UDA
+from advent.evaluation import stage as evaluation
 from advent.runtime import distributed
 from advent.runtime.rendezvous import fresh_store
 from helpers import ddp_equivalence, kill_resume_stress, tiny_data
@@ -267,13 +267,13 @@ def naps_until_finished(argv: list[str], naps: int) -> tuple[int, list[str]]:
         if len(slept) == naps and distributed.is_main():
             RunDir.of(config).mark_done(stage="daf")
 
-    really, eval_UDA.time = eval_UDA.time, SimpleNamespace(sleep=sleep)
+    really, evaluation.time = evaluation.time, SimpleNamespace(sleep=sleep)
     try:
         with distributed.process_group():
             config = config_from_args(options)
-            candidates = eval_UDA.candidates(config)
+            candidates = evaluation.candidates(config)
     finally:
-        eval_UDA.time = really
+        evaluation.time = really
     return len(slept), [str(candidate.files[0].name) for candidate in candidates]
 
 
@@ -298,7 +298,7 @@ def test_under_the_real_torchrun(data):
     run = torchrun("train.py", line)
     _, said = run.communicate(timeout=200)
     assert run.returncode == 0, said
-    assert said.count("2 source + 4 target images (2 processes x TRAIN.ACCUMULATE 1 x batch 1)") == 1
+    assert said.count("2 source + 4 target images per iteration (2 processes x TRAIN.ACCUMULATE 1 x batch 1)") == 1
     checkpoints = sorted(p.name for p in (data / "exp/quick/daf").glob("*.pth"))
     assert checkpoints == ["model_3.pth", "model_6.pth", "resume.pth"]
     assert not (data / "exp/quick/daf/run.lock").exists()
