@@ -18,8 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
-from advent.build.network import build_network
-
+from advent.build import build_network
 from advent.checkpoints.io import digest, save
 from advent.checkpoints.provenance import provenance
 from advent.checkpoints.run_dir import SNAPSHOT, RunDir

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from advent.build.data import target_data
+from advent.build import target_data
 from advent.checkpoints.provenance import names_digest
 from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset

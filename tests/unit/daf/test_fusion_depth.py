@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from advent.build.network import build_network
 
 import checkpoint
+from advent.build import build_network
 from advent.checkpoints.formats import open_checkpoint
 from advent.checkpoints.loading import load_network
 from advent.config.loading import default_config, dump_config, load_config

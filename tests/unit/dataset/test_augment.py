@@ -13,7 +13,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as transforms
 
-from advent.build.data import source_data, target_data
+from advent.build import source_data, target_data
 from advent.config.fields import without_effect
 from advent.config.loading import config_digest, load_config
 from advent.config.schema import AugmentConfig, Config

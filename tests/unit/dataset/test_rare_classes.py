@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from advent.build.data import rare_class_sampler, source_data, target_data
+from advent.build import rare_class_sampler, source_data, target_data
 from advent.config.loading import load_config
 from advent.config.schema import AugmentConfig, Config
 from advent.dataset.augment import Augmentation

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from advent.build.data import evaluation_data, target_data
-from advent.build.network import build_network
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from advent.build import build_network, evaluation_data, target_data
 from advent.checkpoints.io import state_digest
 from advent.config.loading import config_digest, load_config
 from advent.errors import ConfigError

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from advent.build.network import build_network
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
+from advent.build import build_network
 from advent.config.loading import config_digest, load_config
 from advent.errors import ConfigError
 from advent.evaluation.predictor import Crops, Predictor, sliding_forward
