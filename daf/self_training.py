@@ -19,6 +19,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from advent.config.schema import Config
 from advent.dataset.augment import strong_augmentation
 from advent.errors import ConfigError
+from advent.evaluation.batch_norm import BATCH_NORMS
 from advent.methods.registry import find_network
 from advent.methods.steps import (
     Batch,
@@ -138,9 +139,9 @@ class SelfTraining(MethodState):
                 mine.copy_(theirs)
 
 
-def batch_norms(net: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
-    """All batch norms of a network."""
-    return [part for part in net.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+def batch_norms(net: nn.Module) -> list[nn.BatchNorm2d | nn.SyncBatchNorm]:
+    """The batch norms of a network; it may have none."""
+    return [part for part in net.modules() if isinstance(part, BATCH_NORMS)]
 
 
 @contextmanager

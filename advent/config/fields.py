@@ -41,6 +41,14 @@ def _types(info: FieldInfo) -> list[Any]:
     return [get_args(kind)[0] if get_origin(kind) is Annotated else kind for kind in union]
 
 
+def _constraints(info: FieldInfo) -> list[Any]:
+    """The bounds and validators of a field, also those of the alternatives of its annotation."""
+    union = get_args(info.annotation) if get_origin(info.annotation) in (Union, UnionType) else (info.annotation,)
+    added = [item for kind in union if get_origin(kind) is Annotated for item in get_args(kind)[1:]]
+    inner = [bound for item in added if isinstance(item, FieldInfo) for bound in item.metadata]
+    return [*info.metadata, *added, *inner]
+
+
 def _full_type(info: FieldInfo) -> Any:
     """A field's annotation with its bounds and validators."""
     return Annotated[(info.annotation, *info.metadata)] if info.metadata else info.annotation
@@ -121,7 +129,7 @@ def _explained(name: str, value: Any, error: ValidationError) -> str:
 
 def _kind(name: str, default: Any) -> str:
     if any(get_origin(kind) is list for kind in _types(FIELDS[name])):
-        lengths = [m.max_length for m in FIELDS[name].metadata if getattr(m, "max_length", None)]
+        lengths = [m.max_length for m in _constraints(FIELDS[name]) if getattr(m, "max_length", None)]
         return f"list of {lengths[0]} numbers" if lengths else "list"
     return "str" if name in TEXTS else type(default).__name__
 

@@ -122,7 +122,7 @@ def test_log_loss_of_two_parts_has_the_gradients_of_the_whole_batch(head):
         learner.net.double().eval()  # batch statistics are those of each part
         source = {k: v.double() if v.is_floating_point() else v for k, v in with_depth()[0].items()}
         sources = [{k: v[i::parts] for k, v in source.items()} for i in range(parts)]
-        losses = accumulated_step(learner.context, learner.net, learner.optimizers, sources, [None] * parts)
+        losses = accumulated_step(learner.context, [learner.net], learner.optimizers, sources, [None] * parts)
         gradients.append([losses["depth"], *(p.grad for p in learner.net.parameters() if p.grad is not None)])
     for one, two in zip(*gradients, strict=True):
         torch.testing.assert_close(one, two)
