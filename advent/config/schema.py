@@ -153,6 +153,11 @@ class ModelConfig(Section):
         "dilations of the fusion head's branches: 1 is a 1x1 convolution, the others are depthwise separable",
         earlier=[[1, 6, 12, 18]],
     )
+    HEAD_KERNEL: Literal[1, 3] = key(
+        3,
+        """kernel of the convolution that joins these branches: 3 (published), or 1, which takes an eighth of its time""",
+        earlier=[3],
+    )
     DROPOUT: Number = key(
         0.1,
         "share of the fused channels that the fusion head drops before its classifier",

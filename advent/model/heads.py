@@ -40,7 +40,8 @@ class FusionHead(nn.Module):
     Each map is embedded by a 1x1 convolution and resized to the first map's size (stride 4). The concatenation passes a
     depthwise separable ASPP and a 3x3 convolution, then channel dropout and a 1x1 classifier.
 
-    channels: of the maps x1..x4. width: channels of each embedding, and of the fused features.
+    channels: of the maps x1..x4. width: channels of each embedding, and of the fused features. kernel: of the
+    convolution that joins the branches (3 in DAFormer).
     """
 
     def __init__(
@@ -50,12 +51,13 @@ class FusionHead(nn.Module):
         width: Sequence[int] = FUSION_WIDTH,
         dilations: Sequence[int] = FUSION_DILATIONS,
         dropout: float = 0.1,
+        kernel: int = 3,
     ) -> None:
         super().__init__()
         embedding, self.width = width
         self.embed = nn.ModuleList(nn.Conv2d(count, embedding, 1) for count in channels)
         self.aspp = nn.ModuleList(_branch(len(channels) * embedding, self.width, rate) for rate in dilations)
-        self.bottleneck = conv_norm(len(dilations) * self.width, self.width, 3)
+        self.bottleneck = conv_norm(len(dilations) * self.width, self.width, kernel)
         self.dropout = nn.Dropout2d(dropout)
         self.classifier = nn.Conv2d(self.width, num_classes, 1)
 
@@ -86,4 +88,6 @@ def build_head(model: ModelConfig, num_classes: int, encoder: Encoder) -> Fusion
         raise ConfigError(
             "MODEL.MULTI_LEVEL: MODEL.HEAD=fusion reads all four maps and has no auxiliary classifier; set it to false"
         )
-    return FusionHead(encoder.channels, num_classes, model.HEAD_WIDTH, model.HEAD_DILATIONS, model.DROPOUT)
+    return FusionHead(
+        encoder.channels, num_classes, model.HEAD_WIDTH, model.HEAD_DILATIONS, model.DROPOUT, model.HEAD_KERNEL
+    )
