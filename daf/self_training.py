@@ -34,6 +34,7 @@ from advent.methods.steps import (
     information_map,
     supervised_backward,
 )
+from advent.runtime import distributed
 from daf import guidance, mixing
 from daf.interaction import depth_aware_map
 from daf.loss import LEAST_INVERSE
@@ -307,6 +308,11 @@ def self_training_method(config: Config) -> Method:
         )
     if guided and not config.TRAIN.LAMBDA_DEPTH_MAIN:
         raise ConfigError(f"DEPTH.{guided[0]}: the depth head is not trained; set TRAIN.LAMBDA_DEPTH_MAIN above 0")
+    if depth.TARGET == "permuted" and (config.TRAIN.ACCUMULATE > 1 or distributed.world_size() > 1):
+        raise ConfigError(
+            "DEPTH.TARGET: permuted draws from maps of earlier images, which belong to one process and one batch; run "
+            "this control with TRAIN.ACCUMULATE=1 in a single process"
+        )
     if depth.MASKED and not settings.MASK_RATIO:
         raise ConfigError("DEPTH.MASKED: there is no masked pass; set SELF_TRAINING.MASK_RATIO above 0")
     sizes = config.AUGMENT.CROP or config.TRAIN.INPUT_SIZE_SOURCE, config.AUGMENT.CROP or config.TRAIN.INPUT_SIZE_TARGET

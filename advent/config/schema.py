@@ -155,7 +155,7 @@ class ModelConfig(Section):
     )
     HEAD_KERNEL: Literal[1, 3] = key(
         3,
-        """kernel of the convolution that joins these branches: 3 (published), or 1, which takes an eighth of its time""",
+        "kernel of the convolution that joins these branches: 3 (published), or 1, which takes an eighth of its time",
         earlier=[3],
     )
     DROPOUT: Number = key(

@@ -28,6 +28,7 @@ from advent.dataset.augment import Augmentation
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.loader import infinite_batches
 from advent.doctor.check import sanity_check
+from advent.errors import ConfigError
 from advent.evaluation.batch_norm import restore_statistics
 from advent.evaluation.stage import evaluation_hook
 from advent.methods.registry import find_method, find_network
@@ -49,7 +50,14 @@ def train_stage(config: Config, *, resume: bool = False, overwrite: bool = False
     method = find_method(config)
     source = source_data(config)
     target = target_data(config) if method.uses_target else None
-    start = initial_checkpoint(config) if config.STAGE.AFTER and not is_resuming(config, resume) else None
+    start = None
+    if config.STAGE.AFTER and not is_resuming(config, resume):
+        if config.TRAIN.RESTORE_FROM:
+            raise ConfigError(
+                f"STAGE.AFTER: {config.STAGE.AFTER} and TRAIN.RESTORE_FROM: {config.TRAIN.RESTORE_FROM} both name the "
+                "weights to start from; set one of them to null"
+            )
+        start = initial_checkpoint(config)
     resolve_seed(config, resume)
     data = {"source": source, **({"target": target} if target else {})}
     with create_trainer(config, method, data=data, resume=resume, overwrite=overwrite, start=start) as trainer:

@@ -170,3 +170,17 @@ def test_isl_runs_after_any_method(data):
     assert train.main(tiny_data.command_line(data, "quick:daf", *network, "TRAIN.DA_METHOD=SourceOnly")) == 0
     assert train_isl.main(tiny_data.command_line(data, "quick:isl", *network)) == 0
     assert (data / "exp/quick/isl/finished.json").is_file()
+
+
+def test_stage_0_continues_from_another_stage(trained, tmp_path, capsys):
+    """STAGE.AFTER of train.py: the last snapshot's weights, fresh optimizers, recorded; not beside RESTORE_FROM."""
+    root = shutil.copytree(trained, tmp_path / "copy")
+    after = ["STAGE.NAME=again", "STAGE.AFTER=daf"]
+    frozen = ["TRAIN.LEARNING_RATE=0", "TRAIN.EARLY_STOP=1", "TRAIN.SAVE_LAST=true"]
+    assert train.main(tiny_data.command_line(root, "quick:daf", *after, *frozen)) == 0
+    record = json.loads((root / "exp/quick/again/provenance.json").read_text())
+    assert record["inputs"]["start"]["path"].endswith("daf/model_6.pth")
+    first, second = (torch.load(root / f"exp/quick/{name}") for name in ("daf/model_6.pth", "again/model_1.pth"))
+    assert torch.equal(first["layer6.conv2d_list.0.weight"], second["layer6.conv2d_list.0.weight"])
+    assert train.main(tiny_data.command_line(root, "quick:daf", *after, "TRAIN.RESTORE_FROM=x.pth", "--overwrite")) == 2
+    assert "both name the weights to start from" in capsys.readouterr().err

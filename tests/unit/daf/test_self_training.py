@@ -168,15 +168,17 @@ def test_an_adversary_trains_beside(network):
 
 
 @pytest.mark.parametrize(
-    ("network", "depth", "settings", "message"),
+    ("network", "depth", "train", "message"),
     [
         ("DeepLabv2", {"ORDER": True}, {}, "DEPTH.ORDER: needs a network with a depth head"),
         ("DeepLabv2_depth", {"MASKED": 0.1}, {}, "DEPTH.MASKED: there is no masked pass"),
+        ("DeepLabv2_depth", {"TARGET": "permuted"}, {"ACCUMULATE": 2}, "run this control with TRAIN.ACCUMULATE=1"),
+        ("DeepLabv2_depth", {"ORDER": True}, {"LAMBDA_DEPTH_MAIN": 0.0}, "the depth head is not trained"),
     ],
 )
-def test_settings_that_do_not_fit_are_refused(network, depth, settings, message):
+def test_settings_that_do_not_fit_are_refused(network, depth, train, message):
     with pytest.raises(ConfigError, match=message):
-        learner_of(network, depth, **settings)
+        learner_of(network, depth, train)
 
 
 def test_batches_of_two_sizes_cannot_be_mixed():
