@@ -39,11 +39,11 @@ from daf import guidance, mixing
 from daf.interaction import depth_aware_map
 from daf.loss import LEAST_INVERSE
 
-WARM_UP = 40  # passes over target batches before the first label, where the teacher has the target's statistics
 GROUND = ("road", "flat")  # class on which the depths of both domains are aligned
 BANK = 32  # depth maps of earlier target images, of which the control `permuted` draws one
 BANK_SIZE = (60, 80)
 PRIOR_DECAY = 0.999
+PRIOR_PIXELS = 10_000
 MEAN_DECAY = 0.99
 
 
@@ -57,7 +57,7 @@ class SelfTraining(MethodState):
         names = getattr(config.CLASSES, "names", [])
         self.ground = next((names.index(name) for name in GROUND if name in names), None)
         own_statistics = self.settings.TEACHER_STATISTICS == "target"
-        self.first = max(self.settings.START, WARM_UP if own_statistics else 0)
+        self.first = max(self.settings.START, self.settings.STATISTICS_PASSES if own_statistics else 0)
         self.teacher = copy.deepcopy(net).requires_grad_(False)
         self._average = get_ema_multi_avg_fn  # of a decay; PyTorch's own, one kernel for all parameters
         if self.depth.PRIOR:
@@ -73,7 +73,7 @@ class SelfTraining(MethodState):
             with torch.no_grad():
                 for mine, theirs in zip(self.teacher.parameters(), net.parameters(), strict=True):
                     mine.copy_(theirs)
-            if self.settings.TEACHER_STATISTICS == "batch" or done <= -WARM_UP:
+            if self.settings.TEACHER_STATISTICS == "batch" or done <= -self.settings.STATISTICS_PASSES:
                 self._copy_buffers(net)
             return
         decay = min(1 - 1 / (done + 1), self.settings.ALPHA)
@@ -89,14 +89,14 @@ class SelfTraining(MethodState):
         self.teacher.eval()
         if self.settings.TEACHER_STATISTICS == "batch":
             for norm in batch_norms(self.teacher):
-                norm.train()
+                norm.train(context.net.training)
         return context.predict_with(self.teacher, images)
 
     @torch.no_grad()
     def move_statistics(self, context: StepContext, images: Tensor) -> None:
         """A pass over target images that moves the teacher's running statistics; the first ones form a plain mean."""
-        passes = context.iteration - (self.first - WARM_UP)
-        if self.settings.TEACHER_STATISTICS != "target" or passes < 0:
+        passes = context.iteration - (self.first - self.settings.STATISTICS_PASSES)
+        if self.settings.TEACHER_STATISTICS != "target" or passes < 0 or not context.net.training:
             return
         self.teacher.eval()
         for norm in batch_norms(self.teacher):
@@ -118,7 +118,7 @@ class SelfTraining(MethodState):
         maps = self.get_buffer("depth_maps")
         small = nn.functional.interpolate(own[:, None], size=BANK_SIZE, mode="area")[:, 0]
         if kind == "mean":
-            chosen = maps.expand(len(own), -1, -1)
+            chosen = maps.expand(len(own), -1, -1).clone()
             maps.lerp_(small.mean(0, keepdim=True), 1 - MEAN_DECAY)
         else:
             draws = mixing.uniform(self.seed, positions, "other_depth", (), own.device)
@@ -128,10 +128,12 @@ class SelfTraining(MethodState):
 
     @torch.no_grad()
     def learn_prior(self, source: Batch) -> None:
-        """Count the source's classes in each depth bin."""
+        """Count the source's classes in each depth bin, as if a batch had PRIOR_PIXELS pixels."""
         if self.depth.PRIOR and "depth" in source:
             logs = guidance.log_depth(source["depth"])
             counts = guidance.class_counts(source["label"], logs, self.num_classes, source.get("depth_known"))
+            # A fixed total makes the mean over micro-batches equal to the count of the whole batch.
+            counts *= PRIOR_PIXELS / logs.numel()
             self.get_buffer("class_counts").mul_(PRIOR_DECAY).add_(counts)
 
     def _copy_buffers(self, net: nn.Module) -> None:
@@ -166,16 +168,17 @@ def self_training_step(context: StepContext, source: Batch, target: Batch | None
     state = context.state
     settings = state.settings
     losses, on_source = supervised_backward(context, source)
-    state.learn_prior(source)
     if settings.ADVERSARY:
         losses |= align(context, domain_maps(on_source, context.method.source_map), target["image"])
     del on_source
     names = _names(state)
     if context.iteration < state.first:
+        state.learn_prior(source)
         state.move_statistics(context, target["image"])
         return losses | {name: target["image"].new_zeros(()) for name in names}
     positions = positions_of(context, target)
-    labels = label_target(context, target, positions)
+    labels = label_target(context, target, positions)  # by statistics that are equal for all micro-batches
+    state.learn_prior(source)
     state.move_statistics(context, target["image"])
     found = {"pseudo": labels.weight.mean(), **_mixed(context, source, target, labels, positions)}
     if settings.MASK_RATIO:

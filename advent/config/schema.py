@@ -437,6 +437,9 @@ class SelfTrainingConfig(Section):
         statistics of the target alone, moved by a pass without gradient over the target batch in every iteration""",
         earlier=["batch"],
     )
+    STATISTICS_PASSES: int = key(
+        40, "passes that form these running statistics before the first pseudo labels", ge=1, earlier=[40]
+    )
     STATISTICS_MOMENTUM: Number = key(0.05, "of these running statistics", ge=0.0, le=1.0, earlier=[0.05])
     MIX: bool = key(
         True,

@@ -34,7 +34,7 @@ def two():
     pool.close()
 
 
-SHORT = ("AdvEnt", "DAF", "ISL", "IDA")
+SHORT = ("AdvEnt", "DAF", "ISL", "IDA", "SelfTraining")
 METHODS = [
     method if method in SHORT else pytest.param(method, marks=pytest.mark.slow) for method in ddp_equivalence.METHODS
 ]

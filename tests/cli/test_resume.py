@@ -32,6 +32,22 @@ RUNS = [
         "daf",
         ["MODEL.HEAD=fusion", "MODEL.HEAD_WIDTH=[8,16]", "TRAIN.OPTIMIZER=adamw", "TRAIN.WARMUP=5"],
     ),
+    (
+        train,
+        "quick:daf",
+        "daf",
+        [
+            "TRAIN.DA_METHOD=SelfTraining",
+            "SELF_TRAINING.TEACHER_STATISTICS=target",
+            "SELF_TRAINING.STATISTICS_PASSES=3",
+            "SELF_TRAINING.THRESHOLD=0.2",
+            "SELF_TRAINING.MASK_RATIO=0.5",
+            "SELF_TRAINING.MASK_BLOCK=8",
+            "DEPTH.ORDER=true",
+            "DEPTH.PRIOR=0.3",
+            "DEPTH.TARGET=permuted",
+        ],
+    ),
     (train_isl, "quick:isl", "isl", ["ISL.REFRESH_EVERY=4"]),
     (train_intra, "quick:ida", "ida", []),
 ]

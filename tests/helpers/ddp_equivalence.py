@@ -15,7 +15,7 @@ if __name__ == "__main__":
 
 import torch
 
-METHODS = ("AdvEnt", "AdvEnt multi-level", "MinEnt", "DAF", "DADA", "ISL", "IDA")
+METHODS = ("AdvEnt", "AdvEnt multi-level", "MinEnt", "DAF", "DADA", "ISL", "IDA", "SelfTraining")
 HEIGHT, WIDTH, CLASSES = 48, 64, 7
 STEPS = 5
 
@@ -41,6 +41,12 @@ def make_learner(method: str, statistics: bool = False) -> Any:
     config.MODEL.NAME = {"DADA": "DeepLabv2_depth_DADA"}.get(method, "DeepLabv2_depth")
     if method.split()[0] in ("AdvEnt", "MinEnt"):
         config.MODEL.NAME = "DeepLabv2"
+    if method == "SelfTraining":
+        config.TRAIN.BATCH_SIZE_TARGET = config.TRAIN.BATCH_SIZE_SOURCE
+        config.TRAIN.INPUT_SIZE_SOURCE = config.TRAIN.INPUT_SIZE_TARGET = [WIDTH, HEIGHT]
+        config.SELF_TRAINING.THRESHOLD, config.SELF_TRAINING.MASK_RATIO, config.SELF_TRAINING.MASK_BLOCK = 0.3, 0.5, 8
+        config.DEPTH.ORDER, config.DEPTH.MIX_LOSS, config.DEPTH.PRIOR, config.DEPTH.MASKED = True, 0.1, 0.3, 0.1
+        config.DEPTH.TARGET = "mean"
     torch.manual_seed(3)
     net = find_network(config).build(config, ResNetEncoder((1, 1, 1, 1), 8, "trainable", "conv1"))
     initialise(net, "he")
@@ -50,6 +56,8 @@ def make_learner(method: str, statistics: bool = False) -> Any:
     result = Learner(net, chosen_method, find_network(config).supervised, config.TRAIN, torch.device("cpu"))
     result.net.double()
     result.context.discriminators.double()
+    if result.context.state is not None:
+        result.context.state.double()
     if not statistics:
         result.net.eval()
     return result
@@ -67,11 +75,14 @@ def batches(method: str, step: int, count: int) -> tuple[dict[str, Any], dict[st
     for index in range(count):
         source["label"][index, : 7 * index % HEIGHT] = 255
     source["label"][0, 0, :5] = -1
-    if method in ("DAF", "DADA"):
+    if method in ("DAF", "DADA", "SelfTraining"):
         source["depth"] = 20 * normal(count, HEIGHT, WIDTH).abs() * torch.arange(1, count + 1).view(-1, 1, 1)
         if step % 2:
             source["depth_known"] = torch.rand(count, HEIGHT, WIDTH, generator=random) < 0.7
-    return source, {"image": 50 * normal(count, 3, HEIGHT, WIDTH)}
+    target = {"image": 50 * normal(count, 3, HEIGHT, WIDTH)}
+    if method == "SelfTraining":
+        source["position"] = target["position"] = step * count + torch.arange(count)
+    return source, target
 
 
 def cut(batch: dict[str, Any], first: int, last: int) -> dict[str, Any]:

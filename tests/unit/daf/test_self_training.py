@@ -11,8 +11,11 @@ from advent.methods.registry import find_method, find_network
 from advent.model.deeplabv2 import initialise
 from advent.model.encoder import ResNetEncoder
 from advent.training.learner import Learner
-from daf.self_training import WARM_UP, batch_norms, label_target, paste_mask
+from daf.self_training import batch_norms, label_target, paste_mask
+from helpers.scalar_reads import ScalarReads
 from helpers.small_learner import batches, small_learner
+
+WARM_UP = 40  # default of SELF_TRAINING.STATISTICS_PASSES
 
 
 def learner_of(network="DeepLabv2", depth=None, train=None, **settings):
@@ -186,3 +189,13 @@ def test_batches_of_two_sizes_cannot_be_mixed():
     config.TRAIN.DA_METHOD, config.TRAIN.INPUT_SIZE_TARGET = "SelfTraining", [64, 64]
     with pytest.raises(ConfigError, match="source and target batches must have one size"):
         find_method(config)
+
+
+def test_a_step_reads_no_scalar():
+    """On a GPU, the host never waits for the device."""
+    depth = {"ORDER": True, "MIX_LOSS": 0.1, "PRIOR": 0.3, "MASKED": 0.01, "TARGET": "permuted"}
+    learner = learner_of("DeepLabv2_depth", depth, MASK_RATIO=0.7, TEACHER_STATISTICS="target")
+    learner.update(WARM_UP, *pair(depth=True))
+    with ScalarReads() as counter:
+        learner.update(WARM_UP + 1, *pair(depth=True))
+    assert counter.reads == []

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import daf.methods  # noqa: F401  (registers DAF and DADA)
 from advent.errors import ConfigError
@@ -17,6 +16,7 @@ from advent.evaluation.evaluate import upsample_argmax
 from advent.model.outputs import forward
 from advent.model.precision import AMP_DTYPES, FIRST_SCALE
 from advent.utils.metrics import confusion_counts, confusion_matrix
+from helpers.scalar_reads import ScalarReads
 from helpers.small_learner import batches, small_learner
 
 PROJECT = Path(__file__).parents[3]
@@ -32,19 +32,6 @@ METHODS = [
 def with_depth() -> Any:
     source, target = batches()
     return {**source, "depth": torch.rand(2, 48, 64) * 100 + 1}, target
-
-
-class ScalarReads(TorchDispatchMode):
-    """Records operations that synchronise with the device: reading a number or a boolean from a tensor."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reads: list[str] = []
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket.__name__ in ("_local_scalar_dense", "is_nonzero", "equal", "nonzero"):
-            self.reads.append(str(func))
-        return func(*args, **(kwargs or {}))
 
 
 def test_scalar_reads_are_detected() -> None:
