@@ -59,9 +59,11 @@ def bin_of(log_inverse: Tensor) -> Tensor:
 
 
 def class_counts(label: Tensor, log_inverse: Tensor, num_classes: int, known: Tensor | None = None) -> Tensor:
-    """Pixels of each depth bin and class, (BINS, C) float32, of labels (B, H, W) with 255 ignored."""
+    """Pixels of each depth bin and class, (BINS, C) float32, of labels (B, H, W); 255 and negative ids are ignored."""
     ids = label.long()
-    valid = ids < num_classes if known is None else (ids < num_classes) & known
+    valid = (ids >= 0) & (ids < num_classes)
+    if known is not None:
+        valid = valid & known
     cell = bin_of(log_inverse) * num_classes + torch.where(valid, ids, 0)
     counts = torch.zeros(BINS * num_classes, device=label.device)
     return counts.scatter_add(0, cell.flatten(), valid.flatten().float()).view(BINS, num_classes)

@@ -55,12 +55,12 @@ def ignored_rows(weight: Tensor, top: float, bottom: float) -> Tensor:
 def drawn_classes(label: Tensor, draws: Tensor) -> Tensor:
     """Which classes to paste, (B, C) bool: ceil(n / 2) of the n classes in each label, those with the greatest draws.
 
-    label: (B, H, W) train ids, 255 is no class. draws: (B, C) in [0, 1).
+    label: (B, H, W) train ids; 255 and negative ids are no class. draws: (B, C) in [0, 1).
     """
     num_classes = draws.shape[1]
     ids = label.long().flatten(1)
     present = torch.zeros(len(label), num_classes + 1, dtype=torch.bool, device=label.device)
-    valid = ids < num_classes
+    valid = (ids >= 0) & (ids < num_classes)
     present.scatter_(1, torch.where(valid, ids, num_classes), True)
     score = torch.where(present[:, :num_classes], draws + 1, draws - 1)  # absent classes rank last
     rank = score.argsort(1, descending=True).argsort(1)
@@ -71,7 +71,7 @@ def drawn_classes(label: Tensor, draws: Tensor) -> Tensor:
 def class_mask(label: Tensor, chosen: Tensor) -> Tensor:
     """Pixels (B, H, W) bool whose label is a chosen class; `chosen`: (B, C) bool. 255 is never chosen."""
     ids = label.long()
-    valid = ids < chosen.shape[1]
+    valid = (ids >= 0) & (ids < chosen.shape[1])
     return chosen.gather(1, torch.where(valid, ids, 0).flatten(1)).view_as(valid) & valid
 
 
@@ -93,7 +93,9 @@ def grid_size(size_hw: Sequence[int], block: int) -> tuple[int, int]:
 def weighted_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """Cross entropy times weight, averaged over all pixels; ignored and zero-weight pixels count in the mean.
 
-    logits: (B, C, H, W); label: (B, H, W) train ids, 255 ignored; weight: (B, H, W).
+    logits: (B, C, H, W); label: (B, H, W) train ids, 255 and negative ignored; weight: (B, H, W).
     """
-    losses = functional.cross_entropy(logits, label.long(), ignore_index=IGNORE_LABEL, reduction="none")
+    label = label.long()
+    label = label.masked_fill(label < 0, IGNORE_LABEL)
+    losses = functional.cross_entropy(logits, label, ignore_index=IGNORE_LABEL, reduction="none")
     return (losses * weight).mean()
