@@ -8,7 +8,7 @@ from streets import objects
 from streets.canvas import BUILDING, FENCE, ROAD, SIDEWALK, VEGETATION, WALL, Camera, Canvas, Paint
 from streets.objects import beside, facing, level
 from streets.photo import Look, Row
-from streets.sprites import crown, person, two_wheeler
+from streets.sprites import crown, cyclist, person, two_wheeler
 from streets.texture import asphalt, facade, marking, railing, rough, slabs
 from streets.vehicles import vehicle
 
@@ -276,8 +276,11 @@ class Street:
             odds = {"sedan": 0.36, "hatch": 0.4, "van": 0.16, "bus": 0.08 * float(state == "moving" and z > 10)}
             kind = str(rng.choice(list(odds), p=np.array(list(odds.values())) / sum(odds.values())))
             vehicle(canvas, rng, kind, x, z, heading + rng.normal(0, 0.03), self.look.sky)
-        for _ in range(rng.poisson(1.3)):
-            x, z = rng.choice([-1, 1]) * (half - rng.uniform(0.5, 2.0)), rng.uniform(4.5, 32)
+        for _ in range(rng.poisson(2.0)):
+            x, z = rng.choice([-1, 1]) * (half - rng.uniform(0.5, 2.5)), rng.uniform(4.5, 32)
+            if rng.random() < 0.6:  # most riders move along the street
+                objects.place(canvas, cyclist(rng), x, z, rng.normal(0, 0.3), light)
+                continue
             rider = two_wheeler(rng, bool(rng.random() < 0.4), True)
             objects.place(canvas, rider, x, z, rng.normal(0, 0.9) + np.pi * rng.integers(2), light)
         for _ in range(rng.poisson(0.5)):

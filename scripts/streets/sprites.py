@@ -1,4 +1,4 @@
-"""Flat figures: people, riders, two-wheelers, and trees; pictures with labels that stand upright in the scene."""
+"""Flat figures: people, cyclists, two-wheelers, and trees; pictures with labels that stand upright in the scene."""
 
 from __future__ import annotations
 
@@ -158,6 +158,40 @@ def two_wheeler(rng: np.random.Generator, motor: bool, ridden: bool) -> Sprite:
         helmet = rng.uniform(20, 230, 3) if motor or rng.random() < 0.5 else np.array([50.0, 38, 30])
         sprite.disc((1.1, 1.64), 0.1, 0.12, skin, RIDER)
         sprite.disc((1.07, 1.7), 0.12 + 0.03 * motor, 0.1 + 0.04 * motor, helmet, RIDER)
+    return sprite
+
+
+def cyclist(rng: np.random.Generator) -> Sprite:
+    """A rider on a bicycle, seen from behind or from the front."""
+    tall = rng.uniform(0.93, 1.07)
+    sprite = Sprite(0.9, 1.9 * tall)
+    coat, legs, skin = _cloth(rng), _cloth(rng), SKIN[rng.integers(4)]
+    c, lean, front = 0.45, rng.uniform(-0.05, 0.05), rng.random() < 0.4
+    sprite.disc((c, 0.34), 0.035, 0.34, [24, 24, 26], BICYCLE)
+    sprite.stroke([(c, 0.4), (c, 0.95)], 0.05, rng.uniform(15, 210, 3), BICYCLE)
+    sprite.stroke([(c - 0.28, 1.06 * tall), (c + 0.28, 1.06 * tall)], 0.04, [30, 30, 32], BICYCLE)
+    if front:
+        sprite.disc((c, 0.92), 0.05, 0.05, [225, 220, 200], BICYCLE)
+    raised = rng.choice([-1, 1])
+    for sign in (-1, 1):
+        pedal = 0.42 if sign == raised else 0.2
+        knee = (c + sign * 0.13, (0.78 if sign == raised else 0.6) * tall)
+        sprite.stroke(
+            [(c + sign * 0.08, 0.95 * tall), knee, (c + sign * 0.1, pedal)], 0.14, legs * (0.9 + 0.1 * sign), RIDER
+        )
+        sprite.stroke([(c + sign * 0.1, pedal), (c + sign * 0.12, pedal - 0.06)], 0.09, [25, 22, 22], RIDER)
+    wide = rng.uniform(0.17, 0.22)
+    torso = [(c - 0.15, 0.88), (c - wide + lean, 1.4), (c - 0.07 + lean, 1.5), (c + 0.07 + lean, 1.5)]
+    torso += [(c + wide + lean, 1.4), (c + 0.15, 0.88)]
+    sprite.fill([(x, y * tall) for x, y in torso], coat, RIDER)
+    for sign in (-1, 1):
+        arm = [(c + sign * wide * 0.95 + lean, 1.4), (c + sign * (wide + 0.1), 1.22), (c + sign * 0.24, 1.07)]
+        sprite.stroke([(x, y * tall) for x, y in arm], 0.1, coat * 0.88, RIDER)
+    head, helmet = (c + lean, 1.66 * tall), rng.random() < 0.4
+    top = rng.uniform(20, 230, 3) if helmet else np.array([50.0, 38, 30]) * rng.uniform(0.5, 2)
+    sprite.stroke([(c + lean, 1.48 * tall), (c + lean, 1.58 * tall)], 0.1, skin * 0.8, RIDER)
+    sprite.disc(head, 0.095, 0.125, skin if front else top, RIDER)
+    sprite.disc((head[0], head[1] + 0.05), 0.1 + 0.015 * helmet, 0.09, top, RIDER)
     return sprite
 
 
