@@ -35,7 +35,7 @@ if [ "$protocol" = quick ]; then
     shorter=(TRAIN.SAVE_PRED_EVERY=10 source_only:TRAIN.EARLY_STOP=20 daf:TRAIN.EARLY_STOP=20 isl:TRAIN.EARLY_STOP=10
              isl:ISL.THRESHOLD=0.5 ida:TRAIN.EARLY_STOP=10)
 else
-    count=400 size=320x240 streets=streets_320
+    count=320 size=320x240 streets=streets_320
     shorter=(TRAIN.SAVE_PRED_EVERY=5 source_only:TRAIN.EARLY_STOP=20 self_training:TRAIN.EARLY_STOP=10
              self_training:SELF_TRAINING.STATISTICS_PASSES=4 isl:TRAIN.EARLY_STOP=5 isl:ISL.THRESHOLD=0.5
              ida:TRAIN.EARLY_STOP=5 TEST.BN_IMAGES=16)
