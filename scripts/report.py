@@ -1,6 +1,6 @@
 """Write an experiment report: one HTML page with settings, tables, curves, ranking, pseudo labels, images.
 
-    python scripts/report.py experiments/quick_photographs --out report.html
+    python scripts/report.py experiments/quick_modern_photographs --out report.html
     python scripts/report.py experiments/ep1_seed1 experiments/ep1_seed2 --out two.html --figures DIR --latex table.tex
 
 The page is self-contained, without scripts or external requests. Several experiments are compared on the same images.
