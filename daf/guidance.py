@@ -26,7 +26,7 @@ def depth_loss(predicted: Tensor, wanted: Tensor, known: Tensor | None = None) -
     """Mean smooth L1 distance of log inverse depths (B, H, W); unknown pixels count as 0 in the mean."""
     if known is None:
         return log_l1(predicted, wanted)
-    return log_l1(predicted, wanted, known, count=torch.tensor(known.numel(), device=known.device))
+    return log_l1(predicted, wanted, known, count=torch.full((), known.numel(), device=known.device))  # no copy
 
 
 def masked_median(values: Tensor, mask: Tensor) -> Tensor:

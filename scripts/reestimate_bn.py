@@ -26,7 +26,8 @@ from advent.config.loading import stage_command
 from advent.config.schema import Config
 from advent.doctor.check import sanity_check
 from advent.errors import CheckpointError, ConfigError, MissingStage
-from advent.evaluation.batch_norm import TargetStatistics, batch_norms
+from advent.evaluation.batch_norm import TargetStatistics
+from advent.model.batch_norm import required_batch_norms
 from advent.model.precision import to_device
 from advent.runtime.device import prepare_device
 from advent.utils.serialization import write_json
@@ -53,7 +54,7 @@ def write_reestimated(config: Config, checkpoint: Path | None, output: Path | No
         raise ConfigError(f"--output {target}: is the name of a snapshot of training; choose another name")
     device = prepare_device(config)
     net = to_device(build_network(config, source), device)
-    batch_norms(net)  # refuses a network without batch norms before the images are read
+    required_batch_norms(net)  # refuses a network without batch norms before the images are read
     statistics = TargetStatistics(config, config.TEST.INPUT_SIZE_TARGET, config.TEST.BN_IMAGES)
     sanity_check({"target": statistics.dataset}, config.DATA_CHECK)
     statistics.reestimate(net, device)

@@ -38,7 +38,8 @@ from advent.config.files import (
     read_content,
     read_layers,
 )
-from advent.config.schema import ClassSetConfig, Config, Geometry
+from advent.config.schema import ClassSetConfig, Config
+from advent.config.value_types import Geometry
 from advent.errors import ConfigError
 from advent.utils.paths import CONFIGS
 

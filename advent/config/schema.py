@@ -6,18 +6,27 @@ authors' code that a user can choose is a key, explained here. `docs/config.md` 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.config import JsonDict
-from pydantic_core import PydanticCustomError
 
-from advent.utils.paths import expand_user
-
-LONGEST_TEXT = 4096
-NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
+from advent.config.value_types import (
+    FolderName,
+    Geometry,
+    InputSize,
+    Number,
+    PathText,
+    Side,
+    Size,
+    Text,
+    as_switch,
+    boolean_word,
+    checked_text,
+    folder_name,
+    method_name,
+)
 
 
 def key(default: Any, text: str, *, affects_training: bool = True, earlier: Sequence[Any] = (), **bounds: Any) -> Any:
@@ -28,56 +37,6 @@ def key(default: Any, text: str, *, affects_training: bool = True, earlier: Sequ
     """
     extra: JsonDict = {"affects_training": affects_training, "earlier": list(earlier)}
     return Field(default=default, description=" ".join(text.split()), json_schema_extra=extra, **bounds)
-
-
-def _number(value: Any) -> Any:
-    """YAML 1.1 reads 1e-4 as text and 3 as an integer: both are numbers here."""
-    if isinstance(value, str) and NUMBER.fullmatch(value):
-        return float(value)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**53:
-        return float(value)
-    return value
-
-
-def _switch(value: Any) -> Any:
-    """YAML 1.1 reads off and on as booleans."""
-    return {False: "off", True: "on"}[value] if isinstance(value, bool) else value
-
-
-def _boolean_word(value: Any) -> Any:
-    return str(value).lower() if isinstance(value, bool) else value
-
-
-def _text(value: str) -> str:
-    if "\0" in value or len(value) >= LONGEST_TEXT:
-        raise PydanticCustomError("text", f"is longer than {LONGEST_TEXT} characters or holds a NUL")
-    return value
-
-
-def _folder_name(value: str) -> str:
-    if any(part in value for part in ("..", "/", "\\")):
-        raise PydanticCustomError("folder_name", "is a folder's name, not a path; use EXP_ROOT for paths")
-    return value
-
-
-def _method(value: str) -> str:
-    return "DAF" if value == "dg" else value  # the paper's repository calls it dg
-
-
-def _large_enough(size: list[int]) -> list[int]:
-    if min(size) < 32:
-        raise PydanticCustomError("input_size", "(width, height) is too small for the discriminator; at least 32 x 32")
-    return size
-
-
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Text = Annotated[str, AfterValidator(_text), Field(min_length=1)]
-FolderName = Annotated[Text, AfterValidator(_folder_name)]
-PathText = Annotated[Text, AfterValidator(expand_user)]
-Geometry = Literal["stretch", "pad"]
-Side = Annotated[int, Field(ge=1, lt=2**16)]
-Size = Annotated[list[Side], Field(min_length=2, max_length=2)]
-InputSize = Annotated[Size, AfterValidator(_large_enough)]
 
 
 class Section(BaseModel):
@@ -205,7 +164,7 @@ class ModelConfig(Section):
 class TrainConfig(Section):
     """Training."""
 
-    DA_METHOD: Annotated[Text, AfterValidator(_method)] = key(
+    DA_METHOD: Annotated[Text, AfterValidator(method_name)] = key(
         "DAF", "DAF, DADA, AdvEnt, MinEnt, SourceOnly or SelfTraining"
     )
     SET_SOURCE: PathText = key("all", "split of the source")
@@ -316,12 +275,12 @@ class TrainConfig(Section):
     EVAL_EVERY: int = key(0, "iterations between evaluations on the target's labelled set; 0: none", ge=0)
     RANDOM_SEED: int = key(1234, "seed of all random numbers", ge=0)
     RANDOM_TRAIN: bool = key(False, "draw the seed; the drawn one is recorded", affects_training=False)
-    AMP: Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(_switch)] = key(
+    AMP: Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(as_switch)] = key(
         "off",
         """mixed precision in training and evaluation; fp16 scales the loss (GPUs but not MPS). Losses, maps, batch-norm
         statistics and the depth stay in float32""",
     )
-    TF32: Annotated[Literal["default", "off", "on"], BeforeValidator(_switch)] = key(
+    TF32: Annotated[Literal["default", "off", "on"], BeforeValidator(as_switch)] = key(
         "default",
         """float32 on NVIDIA GPUs from Ampere on (AMP off). default: PyTorch's own, convolutions in TF32 (10 bits of
         mantissa), matrix products in float32; off: both in float32; on: both in TF32""",
@@ -404,7 +363,7 @@ class RankConfig(Section):
         """map whose mean is the score: self-information x depth (the paper), entropy alone (IntraDA), or random (a
         control without a ranking)""",
     )
-    NORMALIZE: Annotated[Literal["false", "true", "release"], BeforeValidator(_boolean_word)] = key(
+    NORMALIZE: Annotated[Literal["false", "true", "release"], BeforeValidator(boolean_word)] = key(
         "false", "normalise by rare classes; release counts the wrong class ids of the authors' code"
     )
     LAMBDA1: Number = key(0.66, "share of the target that becomes the easy half", ge=0.0, le=1.0)
@@ -582,7 +541,7 @@ class Config(Section):
     DEVICE: Text = key("auto", "auto, cpu, cuda, cuda:N or mps", affects_training=False)
     EXP_ROOT: PathText = key("experiments", "folder of all experiments", affects_training=False)
     EXP_NAME: FolderName = key("ep1", "folder of the experiment under EXP_ROOT", affects_training=False)
-    EXP_SUFFIX: Annotated[str, AfterValidator(_text), AfterValidator(_folder_name)] = key(
+    EXP_SUFFIX: Annotated[str, AfterValidator(checked_text), AfterValidator(folder_name)] = key(
         "", "appended to EXP_NAME", affects_training=False
     )
     STAGE: StageConfig = Field(default_factory=StageConfig)

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, field_validator, model_validator
 
-from advent.config.schema import Geometry, Number, Side, key
+from advent.config.schema import key
+from advent.config.value_types import Geometry, Number, Side
 from advent.dataset.classes import IGNORE, ClassEntry, ClassList, ClassSet, Color, Name
 from advent.dataset.layout import FIELDS, ROLES, Layout, Role
 from advent.errors import ConfigError, hint

@@ -6,13 +6,13 @@ alone (AdaBN, Li et al., 2017). It reads no label, and never the images that are
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from advent.build import target_data
 from advent.checkpoints.provenance import names_digest
@@ -20,71 +20,14 @@ from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.loader import load_batches
 from advent.errors import ConfigError
-from advent.model.precision import AMP_DTYPES, autocast, to_device
+from advent.model.batch_norm import preserved_statistics, reestimate, required_batch_norms
+from advent.model.precision import AMP_DTYPES, to_device
 from advent.runtime.progress import with_progress
 from advent.utils.sampling import evenly_spaced
 
 # Not TEST.BATCH_SIZE_TARGET: the batch size must not change a score. Above 1, the variance of a batch contains most of
 # the variance between images.
 IMAGES_PER_BATCH = 8
-BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # timm's BatchNormAct2d is a BatchNorm2d
-
-
-def batch_norms(net: nn.Module) -> list[nn.BatchNorm2d | nn.SyncBatchNorm]:
-    """The network's batch norms with running statistics. Raises ConfigError if there are none."""
-    norms = [part for part in net.modules() if isinstance(part, BATCH_NORMS) and part.track_running_stats]
-    if not norms:
-        raise ConfigError(
-            "the network has no batch norms, so it has no statistics to re-estimate; keep TEST.BN_STATISTICS and "
-            "TRAIN.RESTORE_BN at checkpoint"
-        )
-    return norms
-
-
-@torch.no_grad()
-def reestimate(net: nn.Module, batches: Iterable[Tensor], dtype: torch.dtype | None = None) -> None:
-    """Replace the running statistics by averages over `batches`: of the means, and of the unbiased variances.
-
-    batches: (B, 3, H, W) normalised images on the network's device; each batch has the same weight. `dtype`: autocast
-    type. Batch norms normalise by their batch during the pass; every other module is in eval mode (no dropout).
-    Weights, modes and momenta are as before. Raises ConfigError for a network without batch norms, ValueError without
-    batches.
-    """
-    norms = batch_norms(net)
-    modes = [(part, part.training) for part in net.modules()]
-    momenta = [norm.momentum for norm in norms]
-    count = 0
-    try:
-        net.eval()
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # PyTorch's cumulative average
-            norm.training = True  # not norm.train(): timm's norms contain dropout
-        for images in batches:
-            with autocast(images.device, dtype):
-                net(images)
-            count += 1
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        for part, mode in modes:
-            part.training = mode
-    if count == 0:
-        raise ValueError("no images to estimate batch-norm statistics on")
-
-
-@contextmanager
-def preserved_statistics(net: nn.Module) -> Iterator[None]:
-    """On exit the batch norms have the running statistics and counters that they had on entry."""
-    norms = batch_norms(net)
-    saved = [{name: buffer.clone() for name, buffer in norm.named_buffers(recurse=False)} for norm in norms]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for norm, values in zip(norms, saved, strict=True):
-                for name, buffer in norm.named_buffers(recurse=False):
-                    buffer.copy_(values[name])
 
 
 def spread_batches(indices: Sequence[int], size: int = IMAGES_PER_BATCH) -> list[list[int]]:
@@ -131,7 +74,7 @@ class TargetStatistics:
     def reestimate(self, net: nn.Module, device: torch.device, workers: int | None = None) -> None:
         """Re-estimate a network on `device`. `workers`: data loading processes; by default NUM_WORKERS."""
         workers = self.config.NUM_WORKERS if workers is None else workers
-        batch_norms(net)  # refuses a network without batch norms before images are read
+        required_batch_norms(net)  # refuses a network without batch norms before images are read
         order = spread_batches(self.indices)
         batches = with_progress(load_batches(self.dataset, workers, device, order), "batch norm", len(order))
         reestimate(net, (batch["image"] for batch in batches), AMP_DTYPES[self.config.TRAIN.AMP])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from advent.errors import ConfigError
+from advent.model.batch_norm import frozen_statistics
 from advent.model.deeplabv2 import SegmentationNetwork
 
 
@@ -53,20 +54,4 @@ def _through(run: Sequence[nn.Module], x: Tensor) -> Tensor:
 
 
 def _contexts(run: Sequence[nn.Module]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return nullcontext(), _frozen_running_statistics(run)
-
-
-@contextmanager
-def _frozen_running_statistics(run: Sequence[nn.Module]) -> Iterator[None]:
-    """Prevent a second update of the batch norms' running statistics; batch statistics are used as before."""
-    kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)
-    norms = [part for block in run for part in block.modules() if isinstance(part, kinds)]
-    saved = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm, (_, count) in zip(norms, saved, strict=True):
-        # The counter is replaced by a copy: SyncBatchNorm requires one.
-        norm.momentum, norm.num_batches_tracked = 0.0, None if count is None else count.clone()
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, saved, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, count
+    return nullcontext(), frozen_statistics(nn.ModuleList(run))  # else they would move twice

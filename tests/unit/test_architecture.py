@@ -55,7 +55,8 @@ def imported(path: Path) -> list[str]:
 def layer_of(name: str) -> str:
     """The folder (or top-level module) of advent that a dotted name belongs to."""
     # The typed config is plain data: every layer above utils may take a section of it.
-    return "config.schema" if name.startswith("advent.config.schema") else name.split(".")[1]
+    plain = ("advent.config.schema", "advent.config.value_types")
+    return "config.schema" if name.startswith(plain) else name.split(".")[1]
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,11 +13,13 @@ from torch import nn
 from advent.build import build_network, evaluation_data, target_data
 from advent.checkpoints.io import state_digest
 from advent.config.loading import config_digest, load_config
+from advent.config.schema import Config
 from advent.errors import ConfigError
 from advent.evaluation import evaluate
-from advent.evaluation.batch_norm import TargetStatistics, preserved_statistics, reestimate, spread_batches
+from advent.evaluation.batch_norm import TargetStatistics, spread_batches
 from advent.evaluation.results import row_name, summary
 from advent.evaluation.stage import evaluation_hook
+from advent.model.batch_norm import preserved_statistics, reestimate
 from advent.runtime import distributed
 from helpers import tiny_data
 
@@ -26,7 +27,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def config(data: Path) -> Any:
+def config(data: Path) -> Config:
     overrides = [*tiny_data.NETWORK, *tiny_data.SIZES, *tiny_data.SHORT, f"DATA_ROOT={data}", "DEVICE=cpu"]
     return load_config("quick:daf", [*overrides, "TEST.BN_STATISTICS=target", "TRAIN.EVAL_EVERY=1"])
 
@@ -115,7 +116,7 @@ def test_batches_have_nearly_equal_lengths_and_every_image(count: int) -> None:
     assert max(lengths) - min(lengths) <= 1
 
 
-def test_images_are_those_of_training_evenly_spaced(config: Any) -> None:
+def test_images_are_those_of_training_evenly_spaced(config: Config) -> None:
     config.TEST.BN_IMAGES = 3
     statistics = TargetStatistics.for_scoring(config, evaluation_data(config))
     assert statistics is not None
@@ -128,13 +129,13 @@ def test_images_are_those_of_training_evenly_spaced(config: Any) -> None:
     assert TargetStatistics.for_scoring(config) is None
 
 
-def test_scored_images_are_refused(config: Any) -> None:
+def test_scored_images_are_refused(config: Config) -> None:
     config.TRAIN.SET_TARGET = "val"
     with pytest.raises(ConfigError, match=r"TEST\.BN_STATISTICS: target: .*never estimated on scored images"):
         TargetStatistics.for_scoring(config, evaluation_data(config))
 
 
-def test_evaluation_in_training_leaves_the_network_as_it_was(config: Any) -> None:
+def test_evaluation_in_training_leaves_the_network_as_it_was(config: Config) -> None:
     torch.manual_seed(0)
     net = build_network(config).train()
     images = torch.stack([torch.as_tensor(target_data(config)[index]["image"]) for index in range(2)])
@@ -153,7 +154,7 @@ def test_evaluation_in_training_leaves_the_network_as_it_was(config: Any) -> Non
     assert values["test_miou"] == expected["miou"]
 
 
-def test_every_process_estimates_on_all_images(config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_process_estimates_on_all_images(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net = build_network(config)
     other = copy.deepcopy(net)

@@ -102,9 +102,9 @@ def test_families_of_transformers_train_at_any_size(name, expected):
     assert encoder.strides == (4, 8, 16, 32)
     maps = encoder.features(net, 50 * torch.randn(1, 3, 65, 97, generator=torch.manual_seed(0)))
     assert [feature.shape[1] for feature in maps] == list(encoder.channels)
-    floor = name.startswith("convnext")  # its patches are not padded
+    rounds_down = name.startswith("convnext")  # its patches are not padded
     assert [tuple(f.shape[2:]) for f in maps] == [
-        (65 // s, 97 // s) if floor else (-(-65 // s), -(-97 // s)) for s in encoder.strides
+        (65 // s, 97 // s) if rounds_down else (-(-65 // s), -(-97 // s)) for s in encoder.strides
     ]
     torch.stack([(feature * torch.randn_like(feature)).sum() for feature in maps]).sum().backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in net.parameters())
