@@ -10,28 +10,28 @@ from torch.nn import functional
 
 from advent.config.schema import ModelConfig
 from advent.errors import ConfigError
+from advent.model.depthwise import DilatedDepthwiseConv2d
 from advent.model.encoder import Encoder, Maps
 
 FUSION_WIDTH = (256, 256)
 FUSION_DILATIONS = (1, 6, 12, 18)
 
 
-def conv_norm(in_channels: int, out_channels: int, kernel: int, dilation: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_norm(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
     """Convolution of the same size, batch norm, ReLU: (B, in_channels, h, w) -> (B, out_channels, h, w)."""
-    padding = dilation * (kernel // 2)
-    return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel, padding=padding, dilation=dilation, groups=groups, bias=False),
-        nn.BatchNorm2d(out_channels),
-        nn.ReLU(inplace=True),
-    )
+    convolution = nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels), nn.ReLU(inplace=True))
 
 
 def _branch(in_channels: int, out_channels: int, dilation: int) -> nn.Sequential:
     """1x1 convolution for dilation 1, else a depthwise dilated 3x3 and a 1x1; each with batch norm and ReLU."""
     if dilation == 1:
         return conv_norm(in_channels, out_channels, 1)
-    depthwise = conv_norm(in_channels, in_channels, 3, dilation, groups=in_channels)
-    return nn.Sequential(depthwise, conv_norm(in_channels, out_channels, 1))
+    depthwise = DilatedDepthwiseConv2d(in_channels, dilation)
+    return nn.Sequential(
+        nn.Sequential(depthwise, nn.BatchNorm2d(in_channels), nn.ReLU(inplace=True)),
+        conv_norm(in_channels, out_channels, 1),
+    )
 
 
 class FusionHead(nn.Module):

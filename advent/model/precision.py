@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from advent.config.schema import TrainConfig
 from advent.errors import ConfigError
 from advent.model.deeplabv2 import SegmentationNetwork
+from advent.model.depthwise import GroupedConvolutionsInFloat32
 from advent.runtime import distributed
 
 AMP_DTYPES: dict[str, torch.dtype | None] = {"off": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -62,11 +64,19 @@ class LossScale:
             self._scaler.load_state_dict(state)
 
 
+@contextmanager
+def _cpu_autocast(dtype: torch.dtype) -> Iterator[None]:
+    with torch.autocast("cpu", dtype=dtype), GroupedConvolutionsInFloat32():
+        yield
+
+
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[object]:
     """Autocast context with `dtype`; full precision if `dtype` is None.
 
-    Raises ConfigError if PyTorch has no autocast on the device.
+    On the CPU most grouped convolutions stay in float32. Raises ConfigError if PyTorch has no autocast on the device.
     """
+    if device.type == "cpu" and dtype is not None:
+        return _cpu_autocast(dtype)
     if torch.amp.is_autocast_available(device.type):
         return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
     if dtype is None:

@@ -16,6 +16,7 @@ import torch
 from advent.config.schema import Config
 from advent.errors import DeviceError, first_line
 from advent.runtime import distributed
+from advent.runtime.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ def pick_device(name: str = "auto") -> torch.device:
 def prepare_device(config: Config) -> torch.device:
     """The device of DEVICE, after applying TRAIN.TF32 and TRAIN.DETERMINISTIC; for training, ranking, evaluation."""
     device = pick_device(config.DEVICE)
+    if device.type == "cpu":
+        keep_freed_memory()
     set_deterministic(config.TRAIN.DETERMINISTIC)
     set_tf32(config.TRAIN.TF32)
     if device.type == "cuda" and config.TRAIN.AMP == "off" and _tf32_convolutions(device):
