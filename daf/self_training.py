@@ -81,7 +81,8 @@ def label_target(context: StepContext, target: Batch, positions: Tensor) -> Pseu
     if state.depth.PRIOR and depth is not None:
         probabilities = guidance.with_prior(probabilities, depth, state.get_buffer("class_counts"), state.depth.PRIOR)
     probability, label = probabilities.max(1)
-    weight = mixing.pseudo_weight(probability, label, settings.THRESHOLD, settings.WEIGHT, state.num_classes)
+    weight = mixing.pseudo_weight(probability, label, state.threshold(), settings.WEIGHT, state.num_classes)
+    state.learn_confidence(probability, label)
     return PseudoLabels(label, mixing.ignored_rows(weight, settings.IGNORE_TOP, settings.IGNORE_BOTTOM), depth)
 
 

@@ -20,6 +20,7 @@ BANK_SIZE = (60, 80)
 PRIOR_DECAY = 0.999
 PRIOR_PIXELS = 10_000
 MEAN_DECAY = 0.99
+CONFIDENCE_DECAY = 0.98
 
 
 class SelfTrainingState(MethodState):
@@ -39,6 +40,8 @@ class SelfTrainingState(MethodState):
         self.teacher = copy.deepcopy(net).requires_grad_(False)
         if self.depth.PRIOR:
             self.register_buffer("class_counts", torch.zeros(guidance.BINS, self.num_classes))
+        if self.settings.CLASS_SHARE:
+            self.register_buffer("confidences", torch.zeros(self.num_classes, mixing.CONFIDENCE_BINS))
         if self.depth.TARGET in ("mean", "permuted"):
             count = BANK if self.depth.TARGET == "permuted" else 1
             self.register_buffer("depth_maps", torch.full((count, *BANK_SIZE), LEAST_INVERSE).log())
@@ -104,6 +107,21 @@ class SelfTrainingState(MethodState):
             chosen = maps[(draws * BANK).long()]
             maps.copy_(torch.cat([small, maps])[:BANK])
         return nn.functional.interpolate(chosen[:, None], size=own.shape[1:], mode="bilinear")[:, 0]
+
+    def threshold(self) -> float | Tensor:
+        """SELF_TRAINING.THRESHOLD, or with CLASS_SHARE class-wise thresholds (C,) from the labels seen so far."""
+        if not self.settings.CLASS_SHARE:
+            return self.settings.THRESHOLD
+        return mixing.class_thresholds(
+            self.get_buffer("confidences"), self.settings.THRESHOLD, self.settings.CLASS_SHARE
+        )
+
+    @torch.no_grad()
+    def learn_confidence(self, probability: Tensor, label: Tensor) -> None:
+        """Count the probabilities (B, H, W) of the labels (B, H, W), as shares of the batch's pixels."""
+        if self.settings.CLASS_SHARE:
+            counts = mixing.confidence_counts(probability, label, self.num_classes) / label.numel()
+            self.get_buffer("confidences").mul_(CONFIDENCE_DECAY).add_(counts)
 
     @torch.no_grad()
     def learn_prior(self, source: Batch) -> None:

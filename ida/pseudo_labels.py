@@ -98,7 +98,7 @@ def label_dataset(net: nn.Module, dataset: Any, config: Config, device: torch.de
     all images.
     """
     kept, total = 0, 0
-    threshold = _threshold(net, dataset, config, device, what)
+    threshold = find_threshold(net, dataset, config, device, what, config.ISL.THRESHOLD, config.ISL.CLASS_SHARE)
     with Writer() as writer:
         for names, prediction in predictions(net, dataset, config, device, what):
             labels = pseudo_label(prediction.main, threshold).cpu().numpy()
@@ -110,10 +110,12 @@ def label_dataset(net: nn.Module, dataset: Any, config: Config, device: torch.de
     return kept / total
 
 
-def _threshold(net: nn.Module, dataset: Any, config: Config, device: torch.device, what: str) -> float | Tensor:
-    """ISL.THRESHOLD, or with ISL.CLASS_SHARE class-wise thresholds from an extra pass over the data set."""
-    if config.ISL.CLASS_SHARE == 0:
-        return float(config.ISL.THRESHOLD)
+def find_threshold(
+    net: nn.Module, dataset: Any, config: Config, device: torch.device, what: str, threshold: float, share: float
+) -> float | Tensor:
+    """`threshold`, or with a class `share` above 0 class-wise thresholds (C,) from an extra pass over the data set."""
+    if share == 0:
+        return float(threshold)
     classes = config.NUM_CLASSES
     counts = torch.zeros(classes * BINS, dtype=torch.int64, device=device)
     for _, prediction in predictions(net, dataset, config, device, f"{what} thresholds"):
@@ -121,6 +123,6 @@ def _threshold(net: nn.Module, dataset: Any, config: Config, device: torch.devic
         at = labels * BINS + (confidence * BINS).long().clamp(max=BINS - 1)
         counts += torch.bincount(at.flatten(), minlength=classes * BINS)
     counts = distributed.all_reduce_sum(counts.cpu()).view(classes, BINS)
-    thresholds = class_thresholds(counts.numpy(), config.ISL.THRESHOLD, config.ISL.CLASS_SHARE)
+    thresholds = class_thresholds(counts.numpy(), threshold, share)
     log.info("%s: thresholds %s", what, " ".join(f"{value:.3f}" for value in thresholds))
     return torch.tensor(thresholds, dtype=torch.float32, device=device)

@@ -33,7 +33,7 @@ from advent.runtime.lock import FolderLock
 from advent.utils.serialization import write_text
 from advent.utils.viz_segmask import colorize_mask
 from advent.utils.writer import Writer
-from ida.pseudo_labels import predictions, pseudo_label, write_label
+from ida.pseudo_labels import find_threshold, predictions, pseudo_label, write_label
 from ida.ranking import normaliser, random_score, ranking_scores, rare_classes, sort_by_score, split
 
 EASY, HARD, MASKS = "easy_split.txt", "hard_split.txt", "color_masks"
@@ -106,13 +106,17 @@ def _score_all(
     The processes share the images; each returns the scores of all images, when its labels are written.
     """
     scores: list[tuple[str, float]] = []
+    threshold = None
+    if config.RANK.THRESHOLD:
+        threshold = find_threshold(net, target, config, device, "rank", config.RANK.THRESHOLD, config.RANK.CLASS_SHARE)
     write = partial(write_label, masks, colors=partial(colorize_mask, colors=classes.colors))
     with Writer() as writer:
         for names, prediction in predictions(net, target, config, device, "rank"):
             labels = pseudo_label(prediction.main)
             plain = _scores(config, names, prediction)
             scores += [(n, s * normaliser(label, rare)) for n, s, label in zip(names, plain, labels, strict=True)]
-            for name, mask in zip(names, labels.cpu().numpy(), strict=True):
+            kept = labels if threshold is None else pseudo_label(prediction.main, threshold)
+            for name, mask in zip(names, kept.cpu().numpy(), strict=True):
                 writer.submit(write, name, mask)
     return [pair for part in distributed.all_gather(scores) for pair in part]
 

@@ -252,6 +252,11 @@ def check(config: Config, where: str) -> None:
     if train.DEPTH_LOSS == "log_l1" and config.MODEL.DEPTH_OUTPUT != "log":
         # A linear output starts near 0, below the smallest inverse depth, where log_l1 has no gradient.
         raise ConfigError(f"{where}: TRAIN.DEPTH_LOSS: log_l1 needs a positive depth; set MODEL.DEPTH_OUTPUT=log")
+    if config.RANK.CLASS_SHARE and not config.RANK.THRESHOLD:
+        raise ConfigError(
+            f"{where}: RANK.CLASS_SHARE: {config.RANK.CLASS_SHARE} lowers RANK.THRESHOLD, which is 0; set it, for "
+            "example to 0.9"
+        )
     if test.MODE == "single" and not (test.RESTORE_FROM or test.ENSEMBLE):
         raise ConfigError(f"{where}: TEST.MODE: single needs a checkpoint: TEST.RESTORE_FROM=FILE")
     if test.WEIGHTS and len(test.WEIGHTS) != len(test.ENSEMBLE):

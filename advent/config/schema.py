@@ -367,6 +367,10 @@ class RankConfig(Section):
         "false", "normalise by rare classes; release counts the wrong class ids of the authors' code"
     )
     LAMBDA1: Number = key(0.66, "share of the target that becomes the easy half", ge=0.0, le=1.0)
+    THRESHOLD: Number = key(
+        0.0, "lowest probability of a pseudo label of IDA; 0: every pixel (published)", ge=0.0, le=1.0, earlier=[0.0]
+    )
+    CLASS_SHARE: Number = key(0.0, "as ISL.CLASS_SHARE, for RANK.THRESHOLD", ge=0.0, le=1.0, earlier=[0.0])
 
 
 class SelfTrainingConfig(Section):
@@ -382,6 +386,14 @@ class SelfTrainingConfig(Section):
     )
     THRESHOLD: Number = key(
         0.968, "probability from which a pseudo label is confident", ge=0.0, le=1.0, earlier=[0.968]
+    )
+    CLASS_SHARE: Number = key(
+        0.0,
+        """above 0: at least this share of each class's pixels is confident, the most probable ones: its threshold is
+        lowered for that, by a running histogram of the teacher's probabilities (as ISL.CLASS_SHARE)""",
+        ge=0.0,
+        le=1.0,
+        earlier=[0.0],
     )
     WEIGHT: Literal["share", "confidence", "class"] = key(
         "share",

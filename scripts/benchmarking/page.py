@@ -100,7 +100,7 @@ def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Wall-clock and core minutes of each cell, and total hours."""
     names = {*table.rows}
     cells: list[Run] = [run for run in benchmark.cells if run.name in names or not names]
-    columns = {"minutes": "seconds", "core minutes": "cpu_seconds"}
+    columns = {"minutes": "seconds", "core minutes": "core_seconds"}
     rows, hours = [], dict.fromkeys(columns, 0.0)
     for run in cells:
         results = benchmark.results_of(run.name).values()

@@ -10,7 +10,7 @@ import logging
 import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -24,6 +24,7 @@ from advent.config.loading import default_config, flat, load_config, plain, with
 from advent.config.schema import Config
 from advent.errors import ConfigError, hint
 from advent.evaluation.stage import ORACLE, evaluate_stage
+from advent.runtime.device import device_facts, pick_device
 from advent.utils.paths import find_yaml
 from advent.utils.serialization import read_json, read_yaml, write_json
 from advent.utils.validation import Many, YamlModel, validated
@@ -62,11 +63,15 @@ class TableSpec(YamlModel):
 
 
 class Benchmark(YamlModel):
-    """Benchmark definition: all cells in dependency order, seeds, tables."""
+    """Benchmark definition: all cells in dependency order, seeds, tables.
+
+    `scores`: further scores of each cell's last checkpoint, by name: config keys of the evaluation. `development` is
+    the one for choices.
+    """
 
     results: Annotated[Path, Strict(False)]
     seeds: Annotated[Many[int], Field(min_length=1)]
-    development: dict[str, str]
+    scores: dict[str, dict[str, str]] = {}
     cells: Annotated[Many[Run], Field(min_length=1)]
     tables: Annotated[Many[TableSpec], Field(min_length=1)]
 
@@ -141,11 +146,10 @@ def run_cells(benchmark: Benchmark, seeds: Sequence[int], names: Sequence[str], 
     stages = {(run.name, seed): cell_stage(run, seed, overrides) for seed in seeds for run in benchmark.cells}
     requested = [(seed, benchmark.by_name[name]) for seed in seeds for name in names]
     for seed, run in requested:  # fails before hours of training
-        stage, on_clip = stages[run.name, seed], _on_dev_split(benchmark, run, seed, overrides)
+        stage = stages[run.name, seed]
         if not _is_there(benchmark, run, seed, stage) and stage.trains:
-            for scored in (stage, on_clip):
-                if scored is not None:
-                    evaluation_data(scored.config)
+            for scored in (stage, *_also_scored(benchmark, run, seed, overrides).values()):
+                evaluation_data(scored.config)
     for seed, run in requested:
         if _is_there(benchmark, run, seed, stages[run.name, seed]):
             log.info("seed %d, %s: its results exist, skipped", seed, run.name)
@@ -153,8 +157,7 @@ def run_cells(benchmark: Benchmark, seeds: Sequence[int], names: Sequence[str], 
         for before in _chain(benchmark, run):
             _run_if_needed(stages[before.name, seed])
         log.info("seed %d, %s", seed, run.name)
-        on_clip = _on_dev_split(benchmark, run, seed, overrides)
-        record = _measured(run, seed, stages[run.name, seed], on_clip)
+        record = _measured(run, seed, stages[run.name, seed], _also_scored(benchmark, run, seed, overrides))
         write_json(benchmark.file(run, seed), record)
 
 
@@ -187,8 +190,8 @@ def _run_if_needed(stage: Stage) -> None:
         run_stage(stage)
 
 
-def _measured(run: Run, seed: int, stage: Stage, on_clip: Stage | None) -> dict[str, Any]:
-    began, worked = time.monotonic(), _cpu_seconds()
+def _measured(run: Run, seed: int, stage: Stage, also: Mapping[str, Stage]) -> dict[str, Any]:
+    began, worked = time.monotonic(), _core_seconds()
     _run_if_needed(stage)
     record = {
         "schema": 1,
@@ -196,10 +199,11 @@ def _measured(run: Run, seed: int, stage: Stage, on_clip: Stage | None) -> dict[
         "seed": seed,
         "settings": settings(stage.config),
         **environment(),
+        "processor": device_facts(pick_device(stage.config.DEVICE))["name"],
         "threads": torch.get_num_threads(),
         "command": _command(run, seed),
         "seconds": round(time.monotonic() - began, 1),
-        "cpu_seconds": round(_cpu_seconds() - worked, 1),
+        "core_seconds": round(_core_seconds() - worked, 1),
     }
     if not stage.trains:
         return {**record, "ranking": ranking_quality(stage)}
@@ -208,26 +212,26 @@ def _measured(run: Run, seed: int, stage: Stage, on_clip: Stage | None) -> dict[
     record["last"] = {key: results[-1][key] for key in kept}
     record["oracle"] = {key: results[0][key] for key in kept} if results[0]["selected"] == ORACLE else record["last"]
     record["snapshots"] = {str(row["iteration"]): row["miou"] for row in results if row["selected"] != ORACLE}
-    if on_clip is not None:
-        on_clip.config.TEST.RESTORE_FROM = str(stage.run_dir.snapshots()[-1][1])
-        chosen = evaluate_stage(on_clip.config)[-1]
-        record["development"] = {key: chosen[key] for key in ("miou", "iou")}
+    for name, scored in also.items():
+        scored.config.TEST.RESTORE_FROM = str(stage.run_dir.snapshots()[-1][1])
+        row = evaluate_stage(scored.config)[-1]
+        record[name] = {key: row[key] for key in ("miou", "iou")}
     if run.script == "train_isl.py":
         record["labels"] = label_quality(stage)
     return record
 
 
-def _on_dev_split(benchmark: Benchmark, run: Run, seed: int, overrides: Sequence[str]) -> Stage | None:
-    """The cell evaluated on the development clip, in a folder of its own; None if the benchmark has no clip."""
-    if not benchmark.development:
-        return None
-    clip = [f"{key}={value}" for key, value in benchmark.development.items()]
-    stage = cell_stage(run, seed, [*overrides, *clip, f"STAGE.NAME={run.name}_development"])
-    stage.config.TEST.MODE = "single"  # the checkpoint is set after training
-    return stage
+def _also_scored(benchmark: Benchmark, run: Run, seed: int, overrides: Sequence[str]) -> dict[str, Stage]:
+    """The cell with the evaluation of each further score, in folders of their own."""
+    stages = {}
+    for name, keys in benchmark.scores.items():
+        stage = cell_stage(run, seed, [*overrides, *(f"{k}={v}" for k, v in keys.items()), f"STAGE.NAME={run.name}_{name}"])
+        stage.config.TEST.MODE = "single"  # the checkpoint is set after training
+        stages[name] = stage
+    return stages
 
 
-def _cpu_seconds() -> float:
+def _core_seconds() -> float:
     """CPU seconds of this process and its finished workers; unlike wall time, independent of other load."""
     return sum(os.times()[:4])
 

@@ -61,7 +61,7 @@ def make_look(rng: np.random.Generator, style: str) -> Look:
     warm = rng.normal(0, 0.045 if real else 0.03)
     return Look(
         sun,
-        rng.uniform(0.42, 0.62) if sunny else rng.uniform(0.7, 0.95),
+        rng.uniform(0.28, 0.62) if sunny else rng.uniform(0.6, 0.95),
         rng.uniform(0.5, 0.85) if sunny else 0.0,
         sky,
         zenith,

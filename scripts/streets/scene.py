@@ -217,14 +217,14 @@ class Street:
                 self.trees.append((float(z), edge + side * 0.6, rng.uniform(5, 10)))
         for z in np.arange(rng.uniform(6, 25), 110, rng.uniform(18, 32)):
             objects.lamp(canvas, rng, edge, z, -side)
-        for _ in range(rng.poisson(2.2)):
-            objects.sign(canvas, rng, edge + rng.uniform(-0.2, 0.6), rng.uniform(5, 45))
+        for _ in range(rng.poisson(2.8)):
+            objects.sign(canvas, rng, edge + rng.uniform(-0.2, 0.6), 4 + rng.gamma(2.0, 10.0))
         for _ in range(rng.poisson(1.5)):
             post = rng.uniform(4, 40)
             objects.column(canvas, edge, post, 0, rng.choice([1.0, 1.0, 4.0]), 0.07, rng.uniform(25, 130) * np.ones(3))
-        if rng.random() < 0.5:
-            at = self.crossing - 1 if self.crossing else rng.uniform(8, 30)
-            objects.traffic_light(canvas, rng, edge, at, side)
+        lights = [self.crossing - 1] if self.crossing and rng.random() < 0.6 else []
+        for at in [*lights, *(6 + rng.gamma(2.0, 9.0, rng.poisson(0.7)))]:
+            objects.traffic_light(canvas, rng, edge, float(at), side)
         if rng.random() < 0.15:
             z0, tint = rng.uniform(2, 20), rng.uniform(40, 190) * np.ones(3)
             canvas.poly(beside(edge, z0, z0 + 12, KERB, 1.15), railing(tint, 0.15, 1.0, False), FENCE)
@@ -252,7 +252,7 @@ class Street:
         light = 0.4 * float(canvas.diffuse > 0)
         spots: list[tuple[float, float, float, str]] = []
         for side in (-1, 1):
-            if rng.random() < 0.6 and half > 3.8:
+            if rng.random() < 0.45 and half > 3.8:
                 z = rng.uniform(3, 14)
                 while z < 80:
                     if rng.random() < 0.7:
@@ -277,9 +277,11 @@ class Street:
             kind = str(rng.choice(list(odds), p=np.array(list(odds.values())) / sum(odds.values())))
             vehicle(canvas, rng, kind, x, z, heading + rng.normal(0, 0.03), self.look.sky)
         for _ in range(rng.poisson(2.0)):
-            x, z = rng.choice([-1, 1]) * (half - rng.uniform(0.5, 2.5)), rng.uniform(4.5, 32)
-            if rng.random() < 0.6:  # most riders move along the street
-                objects.place(canvas, cyclist(rng), x, z, rng.normal(0, 0.3), light)
+            x, z = rng.choice([-1, 1]) * (half - rng.uniform(0.5, 2.5)), 4.5 + rng.gamma(2.0, 7.0)
+            if rng.random() < 0.65:  # most riders move along the street, some in pairs
+                for _ in range(1 + int(rng.random() < 0.3)):
+                    objects.place(canvas, cyclist(rng), x, z, rng.normal(0, 0.3), light)
+                    x, z = x + rng.uniform(-1.2, 1.2), z + rng.uniform(0.5, 4.0)
                 continue
             rider = two_wheeler(rng, bool(rng.random() < 0.4), True)
             objects.place(canvas, rider, x, z, rng.normal(0, 0.9) + np.pi * rng.integers(2), light)

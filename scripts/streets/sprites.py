@@ -127,9 +127,12 @@ def _wheel(sprite: Sprite, center: Point, radius: float, thick: float, label: in
 
 
 def two_wheeler(rng: np.random.Generator, motor: bool, ridden: bool) -> Sprite:
-    """A bicycle or motorcycle from the side, with or without its rider."""
+    """A bicycle or motorcycle from the side, with or without its rider.
+
+    A bicycle under its rider is labelled as rider: CamVid's class Bicyclist has both. Cityscapes separates them.
+    """
     sprite = Sprite(2.1, 1.95 if ridden else 1.25)
-    label = MOTORCYCLE if motor else BICYCLE
+    label = MOTORCYCLE if motor else RIDER if ridden else BICYCLE
     paint = rng.uniform(15, 210, 3) * rng.choice([0.35, 1.0])
     back, front, radius = (0.42, 0.33), (1.62 if motor else 1.5, 0.33), 0.29 if motor else 0.33
     for hub in (back, front):
@@ -162,16 +165,16 @@ def two_wheeler(rng: np.random.Generator, motor: bool, ridden: bool) -> Sprite:
 
 
 def cyclist(rng: np.random.Generator) -> Sprite:
-    """A rider on a bicycle, seen from behind or from the front."""
+    """A rider on a bicycle, seen from behind or from the front; both are labelled as rider (see `two_wheeler`)."""
     tall = rng.uniform(0.93, 1.07)
     sprite = Sprite(0.9, 1.9 * tall)
     coat, legs, skin = _cloth(rng), _cloth(rng), SKIN[rng.integers(4)]
     c, lean, front = 0.45, rng.uniform(-0.05, 0.05), rng.random() < 0.4
-    sprite.disc((c, 0.34), 0.035, 0.34, [24, 24, 26], BICYCLE)
-    sprite.stroke([(c, 0.4), (c, 0.95)], 0.05, rng.uniform(15, 210, 3), BICYCLE)
-    sprite.stroke([(c - 0.28, 1.06 * tall), (c + 0.28, 1.06 * tall)], 0.04, [30, 30, 32], BICYCLE)
+    sprite.disc((c, 0.34), 0.035, 0.34, [24, 24, 26], RIDER)
+    sprite.stroke([(c, 0.4), (c, 0.95)], 0.05, rng.uniform(15, 210, 3), RIDER)
+    sprite.stroke([(c - 0.28, 1.06 * tall), (c + 0.28, 1.06 * tall)], 0.04, [30, 30, 32], RIDER)
     if front:
-        sprite.disc((c, 0.92), 0.05, 0.05, [225, 220, 200], BICYCLE)
+        sprite.disc((c, 0.92), 0.05, 0.05, [225, 220, 200], RIDER)
     raised = rng.choice([-1, 1])
     for sign in (-1, 1):
         pedal = 0.42 if sign == raised else 0.2

@@ -58,6 +58,11 @@ def facade(rng: np.random.Generator, height: float, wall: np.ndarray, sky: np.nd
     ribbon, glow = rng.random() < 0.15, rng.uniform(0.05, 0.5)
     ox, oy = rng.uniform(0, 50, 2)
     ground = rng.uniform(3.2, 4.0)
+    dim = rng.random() < 0.5  # a dark shop: unlit glass that mirrors the trees across the street, dark frames
+    front = frame * rng.uniform(0.1, 0.4) + np.array([6.0, 6, 7]) if dim else frame
+    sign = sign * rng.uniform(0.1, 0.5) if dim else sign
+    mirrored = np.array([58.0, 66, 38]) * rng.uniform(0.5, 1.1) * rng.uniform(0.8, 1.2, 3)
+    leafy = rng.uniform(0.0, 0.8)
 
     def paint(s: np.ndarray, t: np.ndarray, z: np.ndarray) -> Painted:
         stain = noise(s + ox, t + oy, 23.0) * 0.07 + noise(s + ox, t, 2.6, 1) * 0.06
@@ -99,11 +104,17 @@ def facade(rng: np.random.Generator, height: float, wall: np.ndarray, sky: np.nd
         glass = sky * mirror[:, None] + np.array([18.0, 20, 24])
         curtain = (pane > 0.72) & (level >= 0)
         glass[curtain] = glass[curtain] * 0.4 + frame * 0.3
+        trees = leafy * np.clip(0.5 + 0.5 * noise(s + oy, t + ox, 6.0, 1) + 0.2 * (ground - t), 0, 1)[:, None]
+        glass = glass * (1 - trees) + mirrored * (0.7 + 0.4 * noise(s + ox, t + oy, 2.7, 1))[:, None].clip(0.1) * trees
+        if dim:
+            glass[level < 0] *= 0.45
         goods = (level < 0) & (hashed(np.floor(s / 0.4), np.floor(t / 0.5), salt) > 0.6)
         glass[goods] = glass[goods] * 0.7 + sign * 0.25
+        lamps = dim & (level < 0) & (hashed(np.floor(s / 0.5), np.floor(t / 0.35), salt + 1) > 0.94)
+        glass[lamps] = glass[lamps] * 0.4 + np.array([150.0, 120, 70])
         edge = (half - u < 0.08) | (u < 0.03) | ((level >= 0) & ((v - bottom < 0.08) | (bottom + tall - v < 0.08)))
         edge |= (level >= 0) & (np.abs(v - bottom - tall * 0.5) < 0.03)
-        glass[edge] = frame * 0.9
+        glass[edge] = np.where(level[edge, None] < 0, front, frame) * 0.9
         color[opening] = glass[opening]
         return color, None, None
 

@@ -89,6 +89,7 @@ CASES = {
     "normalize maybe": (entropy, "quick:rank", ["--normalize=maybe"], nothing, ["maybe", "true"]),
     "normalize without rare": (entropy, "quick:rank", ["--normalize=true"], nothing, ["NORMALIZE", "--normalize false"]),
     "lambda1 too large": (entropy, "quick:rank", ["--lambda1=1.5"], nothing, ["LAMBDA1", "1.5"]),
+    "class share without threshold": (entropy, "quick:rank", ["RANK.CLASS_SHARE=0.5"], nothing, ["RANK.THRESHOLD"]),
     "lambda1 leaves a half empty": (entropy, "quick:rank", ["--lambda1=0.01", "TRAIN.RESTORE_FROM={root}/weights.pth"],
                                     checkpoint({}), ["LAMBDA1"]),
     "ida without ranking": (train_intra, "quick:ida", [], nothing, ["python entropy.py --cfg quick:rank"]),

@@ -57,7 +57,7 @@ def place(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     described: dict[str, Any] = {
         "results": "results",
         "seeds": [1, 2],
-        "development": {"TEST.SET_TARGET": "train"},
+        "scores": {"development": {"TEST.SET_TARGET": "train"}},
         "cells": CELLS,
         "tables": [{"name": "main", "rows": NAMES, "differences": [["daf", "source_only"]]}],
     }
@@ -91,7 +91,7 @@ def test_cells_write_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert len(ida["snapshots"]) >= 2
     assert 0 <= ida["development"]["miou"] <= 100
     assert ida["threads"] >= 1
-    assert ida["cpu_seconds"] > 0
+    assert ida["core_seconds"] > 0
     assert record(place, "upper")["settings"]["SOURCE"] == "CamVid"
     ranking = record(place, "rank")["ranking"]
     assert ranking["easy"] + ranking["hard"] == tiny_data.COUNT
@@ -138,7 +138,7 @@ def test_an_unknown_cell_is_named(place: Path, capsys: pytest.CaptureFixture[str
 
 def test_missing_images_of_the_clip_are_found_before_training(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     described = yaml.safe_load((place / "own.yml").read_text())
-    described["development"] = {"TARGET": "camvid_dusk", "TEST.SET_TARGET": "dev"}
+    described["scores"] = {"development": {"TARGET": "camvid_dusk", "TEST.SET_TARGET": "dev"}}
     (place / "own.yml").write_text(yaml.safe_dump(described))
     assert run(place, "--seeds", "1", "--only", "source_only") == 2
     assert "0001TP_" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -50,6 +51,22 @@ def test_ranking_orders_and_covers_the_target(trained):
         assert label.mode == "L"
         assert label.size == (tiny_data.WIDTH, tiny_data.HEIGHT)
         assert (rank / "color_masks" / name.replace(".png", "_color.png")).is_file()
+
+
+def test_labels_of_the_ranking_may_have_class_thresholds(trained, tmp_path):
+    """RANK.THRESHOLD, CLASS_SHARE: each class keeps its most probable pixels; scores and split do not change."""
+    root = shutil.copytree(trained, tmp_path / "copy")
+    rank = root / "exp/quick/rank"
+    plain = {path.name: np.array(Image.open(path)) for path in rank.glob("color_masks/[0-9]*[0-9].png")}
+    table = (rank / "ranking.csv").read_text()
+    given = ["RANK.THRESHOLD=1.0", "RANK.CLASS_SHARE=0.4"]
+    assert entropy.main(tiny_data.command_line(root, "quick:rank", *given)) == 0
+    assert (rank / "ranking.csv").read_text() == table
+    kept = {name: np.array(Image.open(rank / "color_masks" / name)) for name in plain}
+    before, after = (np.stack([masks[name] for name in sorted(masks)]) for masks in (plain, kept))
+    assert ((after == before) | (after == 255)).all()
+    for index in np.unique(before):
+        assert 0.4 <= (after[before == index] == index).mean() < 1
 
 
 @pytest.mark.parametrize("method", ["DAF", "DADA", "AdvEnt", "MinEnt", "SourceOnly"])

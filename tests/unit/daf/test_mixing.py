@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from daf import mixing
+from ida import pseudo_labels
 
 
 def test_weights_of_pseudo_labels_are_of_each_image():
@@ -74,3 +75,23 @@ def test_random_numbers_belong_to_the_sample():
     assert not torch.equal(
         both[0], mixing.uniform(6, torch.tensor([3]), "visible_blocks", (2,), torch.device("cpu"))[0]
     )
+
+
+def test_class_thresholds_are_those_of_self_learning():
+    """One rule for both: a threshold falls to the lower edge of the bin that completes the class's share."""
+    torch.manual_seed(0)
+    probability, label = torch.rand(2, 40, 50), torch.randint(0, 4, (2, 40, 50))
+    probability[label == 1] *= 0.6  # a class that never reaches 0.9
+    counts = mixing.confidence_counts(probability, label, 5)
+    assert counts.sum() == label.numel()
+    assert counts[1, 60:].sum() == 0
+    for share in (0.05, 0.3, 1.0):
+        found = mixing.class_thresholds(counts, 0.9, share)
+        torch.testing.assert_close(found.double(), torch.tensor(pseudo_labels.class_thresholds(counts.numpy(), 0.9, share)))
+    assert found[4] == pytest.approx(0.9)  # a class without pixels
+
+    thresholds = mixing.class_thresholds(counts, 0.9, 0.5)
+    confident = mixing.pseudo_weight(probability, label, thresholds, "confidence", 5)
+    for index in range(4):
+        assert confident[label == index].mean() >= 0.5
+    assert mixing.pseudo_weight(probability, label, 0.9, "confidence", 5)[label == 1].sum() == 0

@@ -135,7 +135,7 @@ def test_depth_order_pastes_less_and_a_constant_depth_changes_nothing():
 
 
 def test_a_restored_learner_continues_to_the_same_weights():
-    settings = {"TEACHER_STATISTICS": "target", "MASK_RATIO": 0.5, "MASK_BLOCK": 8}
+    settings = {"TEACHER_STATISTICS": "target", "MASK_RATIO": 0.5, "MASK_BLOCK": 8, "CLASS_SHARE": 0.5}
     depth = {"PRIOR": 0.3, "TARGET": "mean"}
     learner = learner_of("DeepLabv2_depth", depth, **settings)
     for iteration in range(WARM_UP, WARM_UP + 2):

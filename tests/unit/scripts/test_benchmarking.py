@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[3]
 PLAIN: dict[str, Any] = {
     "results": "results",
     "seeds": [1, 2],
-    "development": {},
     "cells": [
         {"name": "a", "label": "method a", "script": "train.py", "cfg": "quick:daf"},
         {"name": "b", "label": "method b", "script": "train_isl.py", "cfg": "quick:isl", "after": "a"},
@@ -40,7 +39,7 @@ def own(tmp_path: Path) -> Benchmark:
     benchmark = load_benchmark(written(tmp_path, PLAIN)).model_copy(update={"results": tmp_path / "results"})
     for cell, seed, miou in (("a", 1, 40.0), ("a", 2, 42.0), ("b", 2, 45.0)):
         scores = {"iteration": 9, "miou": miou, "pixel_accuracy": 80.0, "iou": {"flat": miou, "sky": None}}
-        record = {"seconds": 60.0, "cpu_seconds": 90.0, "last": scores, "oracle": {**scores, "miou": miou + 1}}
+        record = {"seconds": 60.0, "core_seconds": 90.0, "last": scores, "oracle": {**scores, "miou": miou + 1}}
         write_json(benchmark.file(benchmark.by_name[cell], seed), record)
     return benchmark
 
