@@ -60,6 +60,12 @@ class Camera:
         return np.array([self.x, self.height, 0.0])
 
 
+def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Cross product of two 3-vectors; NumPy's takes ten times as long for them, a tenth of a scene's time."""
+    (ax, ay, az), (bx, by, bz) = a.tolist(), b.tolist()
+    return np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
+
+
 def clip_near(points: np.ndarray) -> np.ndarray:
     """Cut a camera-space polygon [N, 3] at the near plane."""
     if (points[:, 2] >= NEAR).all():
@@ -112,7 +118,7 @@ class Canvas:
         """
         world = np.asarray(points, np.float64)
         cam = (world - self._position) @ self._rotation.T
-        normal = np.cross(cam[1] - cam[0], cam[-1] - cam[0])
+        normal = cross(cam[1] - cam[0], cam[-1] - cam[0])
         distance = float(normal @ cam[0])
         clipped = clip_near(cam)
         if len(clipped) < 3 or abs(distance) < 1e-9:
@@ -139,7 +145,7 @@ class Canvas:
         rows, columns, inverse = rows[visible], columns[visible], inverse[visible]
         factor = 1.0
         if lit:
-            face = np.cross(world[1] - world[0], world[-1] - world[0])
+            face = cross(world[1] - world[0], world[-1] - world[0])
             face /= np.linalg.norm(face) + 1e-12
             factor = self.shade(face if face @ (self._position - world[0]) > 0 else -face)
         labels: np.ndarray | int | None = label

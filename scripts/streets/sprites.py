@@ -30,9 +30,8 @@ class Sprite:
         self.color, self.label = np.zeros((*shape, 3), np.float32), np.zeros(shape, np.uint8)
 
     def _pixels(self, points: list[Point]) -> np.ndarray:
-        xy = np.array(points, float) * self.scale
-        xy[:, 1] = self.label.shape[0] - 1 - xy[:, 1]
-        return np.round(xy * 16).astype(np.int32)
+        scale, last = self.scale, self.label.shape[0] - 1
+        return np.array([(round(x * scale * 16), round((last - y * scale) * 16)) for x, y in points], np.int32)
 
     def stroke(self, points: list[Point], width: float, color: np.ndarray | list[float], label: int) -> None:
         """A line of this width in metres through the points."""

@@ -30,7 +30,8 @@ def noise_table(kind: int = 0) -> np.ndarray:
 def noise(s: np.ndarray, t: np.ndarray, period: float, kind: int = 0) -> np.ndarray:
     """Noise at plane coordinates; the table repeats after `period` metres."""
     scale = SIZE / period
-    return noise_table(kind)[(t * scale).astype(np.int64) % SIZE, (s * scale).astype(np.int64) % SIZE]
+    last = SIZE - 1  # `& last` is `% SIZE`, since SIZE is a power of two
+    return noise_table(kind)[(t * scale).astype(np.int32) & last, (s * scale).astype(np.int32) & last]
 
 
 def hashed(a: np.ndarray, b: np.ndarray, salt: int) -> np.ndarray:

@@ -111,7 +111,7 @@ def vehicle(
     cabin = 0.82 if kind in ("sedan", "hatch") else 0.95
 
     def point(along: float, up: float, across: float) -> np.ndarray:
-        narrow = 1 - (1 - cabin) * np.clip((up - 0.66) / 0.34, 0, 1)
+        narrow = 1 - (1 - cabin) * min(max((up - 0.66) / 0.34, 0.0), 1.0)
         return origin + forward * along * length + right * across * width / 2 * narrow + np.array([0, up * height, 0])
 
     heap = [point(a, 0, b) * (1, 0, 1) for a, b in ((-0.03, -1.1), (1.03, -1.1), (1.03, 1.1), (-0.03, 1.1))]
