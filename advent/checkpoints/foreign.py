@@ -32,20 +32,19 @@ def foreign_network(names: Collection[str], config_text: str = "") -> ForeignNet
     if all(any(name.startswith(part) for name in names) for part in CTRL_PARTS):
         return ForeignNetwork("CTRL's network", "its decoder is not supported", "evaluate it with CTRL's own code")
     if any(name.startswith("network.encoder.") for name in names) and _has(names, "network.out.", "network_ema."):
-        project = "vfm-uda-plusplus" if _has(names, "network.encoder.spm.") else "vfm-uda"
-        title = "VFM-UDA++" if project.endswith("plusplus") else "VFM-UDA"
+        adapter = _has(names, "network.encoder.spm.")  # the ViT adapter's spatial prior
         return ForeignNetwork(
-            f"{title}'s network",
+            f"VFM-UDA{'++' * adapter}'s network",
             "its head, and its encoder with DINOv2's own names, are not part of this project",
-            f"evaluate it with its own code (github.com/tue-mps/{project}), {OTHERWISE}",
+            f"evaluate it with its own code (github.com/tue-mps/vfm-uda{'-plusplus' * adapter}), {OTHERWISE}",
         )
     if not (_has(names, "backbone.") and _has(names, "decode_head.")):
         return None
-    title, project = _of_mmsegmentation(names, config_text)
+    name, repository = _of_mmsegmentation(names, config_text)
     return ForeignNetwork(
-        title,
+        name,
         "its encoder and head are mmsegmentation's and not part of this project",
-        f"evaluate it with its own code{f' (github.com/lhoyer/{project})' if project else ''}, {OTHERWISE}",
+        f"evaluate it with its own code{f' (github.com/lhoyer/{repository})' if repository else ''}, {OTHERWISE}",
     )
 
 
