@@ -133,6 +133,8 @@ def _shipped_configs() -> list[str]:
 def _command(path: Path, info: CheckpointInfo, beside: Path | None, encoders: Sequence[str]) -> str:
     """The command that evaluates a network, by the config beside it or the shipped configs that describe it."""
 
+    if info.foreign is not None:
+        return f"nothing in this project: {info.foreign.reason}; {info.foreign.advice}"
     if info.network is None:
         return "nothing in this project"
     known = info.dilations or ASPP_DILATIONS

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from advent.checkpoints.foreign import ForeignNetwork, foreign_network
 from advent.checkpoints.io import read
 from advent.errors import CheckpointError
 from advent.methods.registry import NETWORKS
@@ -19,15 +20,14 @@ from advent.model.deeplabv2 import ASPP_DILATIONS
 log = logging.getLogger(__name__)
 CLASSIFIER, AUXILIARY = "layer6.conv2d_list.0.weight", "layer5.conv2d_list.0.weight"
 FUSION_CLASSIFIER, FUSION_EMBEDDING = "head.classifier.weight", "head.embed.0.weight"
-PLAIN, WRAPPED, RESUME, IMAGENET, TORCHVISION = (
+PLAIN, RESUME, IMAGENET, TORCHVISION = (
     "state dict",
-    "model_state_dict wrapper",
     "resume state",
     "ADVENT's ImageNet start",
     "torchvision's ImageNet ResNet",
 )
 IMAGENET_PREFIX, MODULE_PREFIX = "Scale.", "module."
-CTRL_PARTS = ("backbone.", "decoder.", "head_seg.")  # modules of CTRL's network
+WRAPPERS = ("model_state_dict", "state_dict")  # entries that hold the weights; the second is mmcv's and Lightning's
 COUNTER = "num_batches_tracked"  # batch norm's counter since PyTorch 0.4.1; results do not depend on it
 INITIAL_SPREAD = 0.01  # initial standard deviation of the classifiers of the ADVENT family
 SHOWN = 3
@@ -38,13 +38,15 @@ class CheckpointInfo:
     """Content of a checkpoint file.
 
     `weights`: state dict without prefixes. `format`: one of the constants above. `module`: whether names started with
-    `module.`. `others`: names of the file's other entries (optimizers, a discriminator, ...).
+    `module.`. `others`: names of the file's other entries (optimizers, a discriminator, ...). `foreign`: another
+    project's network, which cannot be loaded.
     """
 
     weights: dict[str, Tensor]
     format: str
     module: bool
     others: tuple[str, ...]
+    foreign: ForeignNetwork | None = None
 
     @property
     def network(self) -> str | None:
@@ -114,11 +116,6 @@ class CheckpointInfo:
             return None
         return tuple(rate for rate, is_trained in zip(ASPP_DILATIONS, trained, strict=True) if is_trained)
 
-    @property
-    def is_ctrls(self) -> bool:
-        """Whether the names are those of CTRL's network."""
-        return all(any(name.startswith(part) for name in self.weights) for part in CTRL_PARTS)
-
     def _resnet(self) -> tuple[list[int], int]:
         """Blocks of the four stages, and output channels of the stem."""
         blocks = [_count_blocks(self.weights, f"layer{stage}.") for stage in (1, 2, 3, 4)]
@@ -131,6 +128,8 @@ class CheckpointInfo:
 
     def __str__(self) -> str:
         """Short description, such as `DeepLabv2_depth (16 classes)`."""
+        if self.foreign is not None:
+            return self.foreign.name
         if self.network is None:
             return self.format if self.format in (IMAGENET, TORCHVISION) else "no network of the ADVENT family"
         fusion = f" with a fusion head of width {listed(self._head_width())}" if self.head == "fusion" else ""
@@ -144,7 +143,7 @@ def open_checkpoint(path: str | Path) -> CheckpointInfo:
     if not isinstance(inner, Mapping) or not inner or not all(isinstance(v, Tensor) for v in inner.values()):
         held = f" (it holds {', '.join(map(str, list(content)[:SHOWN]))})" if isinstance(content, Mapping) else ""
         raise CheckpointError(
-            f"{path}: holds no network weights{held}; expected a state dict, or one under model_state_dict"
+            f"{path}: holds no network weights{held}; expected a state dict, or one under {' or '.join(WRAPPERS)}"
         )
     weights = {str(name): tensor for name, tensor in inner.items()}
     module = all(name.startswith(MODULE_PREFIX) for name in weights)
@@ -156,17 +155,24 @@ def open_checkpoint(path: str | Path) -> CheckpointInfo:
         file_format = IMAGENET
     elif {"conv1.weight", "layer4.0.conv1.weight", "fc.weight"} <= weights.keys():
         file_format = TORCHVISION
-    return CheckpointInfo(weights, file_format, module, others)
+    return CheckpointInfo(weights, file_format, module, others, foreign_network(weights, _config_text(content)))
 
 
 def _unwrapped(content: Mapping[Any, Any]) -> tuple[Any, str, tuple[str, ...]]:
     learner = content.get("learner")
     if isinstance(learner, Mapping) and isinstance(learner.get("net"), Mapping):
         return learner["net"], RESUME, tuple(sorted(str(key) for key in learner if key != "net"))
-    inner = content.get("model_state_dict")
-    if isinstance(inner, Mapping):
-        return inner, WRAPPED, tuple(sorted(str(key) for key in content if key != "model_state_dict"))
+    for wrapper in WRAPPERS:
+        if isinstance(content.get(wrapper), Mapping):
+            others = tuple(sorted(str(key) for key in content if key != wrapper))
+            return content[wrapper], f"{wrapper} wrapper", others
     return content, PLAIN, ()
+
+
+def _config_text(content: Any) -> str:
+    """The text of the config in mmcv's `meta` entry; empty without."""
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    return str(meta.get("config", "")) if isinstance(meta, Mapping) else ""
 
 
 def _channels(weights: Mapping[str, Tensor], name: str) -> int | None:

@@ -32,6 +32,7 @@ def load_network(net: nn.Module, path: str | Path) -> None:
     Warns if the weights suggest another value of MODEL.DILATIONS.
     """
     info, own = open_checkpoint(path), CheckpointInfo(net.state_dict(), PLAIN, False, ())
+    _refuse_foreign(path, info)
     expected = own.weights
     # Batch norm of PyTorch before 0.4.1 has no counter.
     weights = {**{name: tensor for name, tensor in expected.items() if name.endswith(COUNTER)}, **info.weights}
@@ -69,6 +70,7 @@ def load_pretrained(net: nn.Module, path: str | Path, mean: Sequence[float]) -> 
         if str(path) == TORCHVISION_WEIGHTS
         else open_checkpoint(path)
     )
+    _refuse_foreign(path, info)
     own = net.state_dict()
     classes = CheckpointInfo(own, PLAIN, False, ()).classes
     if info.network and info.classes != classes:
@@ -87,6 +89,11 @@ def load_pretrained(net: nn.Module, path: str | Path, mean: Sequence[float]) -> 
     return len(fitting)
 
 
+def _refuse_foreign(path: str | Path, info: CheckpointInfo) -> None:
+    if info.foreign is not None:
+        raise CheckpointError(f"{path}: holds {info.foreign}")
+
+
 def _warn(net: nn.Module, path: str | Path, info: CheckpointInfo) -> None:
     classifier = getattr(net, "layer6", None)
     if isinstance(classifier, ASPP):
@@ -99,8 +106,6 @@ def _shape_fix(info: CheckpointInfo, own: CheckpointInfo) -> str:
 
 
 def _suggested_fix(info: CheckpointInfo, own: CheckpointInfo) -> str:
-    if info.is_ctrls:
-        return "its names are those of CTRL's network, which is not supported; evaluate it with CTRL's own code"
     if info.format in (IMAGENET, TORCHVISION):
         return "it holds ImageNet weights to start training from (TRAIN.RESTORE_FROM), not a trained network"
     if info.network is None:

@@ -270,14 +270,17 @@ def read_16bit(path: Path, what: str) -> np.ndarray:
 
 
 def read_values(path: Path, what: str) -> np.ndarray:
-    """Read an (H, W) array of numbers unconverted: a 16-bit PNG, a NumPy file (.npy) or a one-channel TIFF."""
+    """Read an (H, W) array of numbers unconverted: a 16-bit PNG, a NumPy file (.npy), a one-channel TIFF or EXR."""
     suffix = path.suffix.lower()
     if suffix == ".png":
         return read_16bit(path, what)
-    if suffix not in (".npy", ".tif", ".tiff"):
-        raise DataError(f"{path}: {what} is a 16-bit PNG, a .npy or a .tif; convert it to one of them")
+    if suffix not in (".npy", ".tif", ".tiff", ".exr"):
+        raise DataError(f"{path}: {what} is a 16-bit PNG, a .npy, a .tif or a .exr; convert it to one of them")
     try:
-        values = np.load(path, allow_pickle=False) if suffix == ".npy" else np.asarray(open_picture(path))
+        if suffix == ".npy":
+            values = np.load(path, allow_pickle=False)
+        else:
+            values = _read_exr(path, what) if suffix == ".exr" else np.asarray(open_picture(path))
     except OSError as error:
         raise unreadable(path, error) from None
     except (ValueError, EOFError):
@@ -286,6 +289,33 @@ def read_values(path: Path, what: str) -> np.ndarray:
         shape = "x".join(map(str, values.shape))
         raise DataError(f"{path}: {what} is (height, width) with 16-bit or float values, not {values.dtype} {shape}")
     return values
+
+
+def _read_exr(path: Path, what: str) -> np.ndarray:
+    """Read an OpenEXR file with one channel, or equal ones, of any name: (H, W) float16, float32 or uint32."""
+    try:
+        import OpenEXR  # an optional extra; OpenCV's wheels read EXR not at all, or only with an environment variable
+    except ImportError:
+        raise DataError(
+            f"{path}: EXR needs the package OpenEXR: pip install -e '.[exr]', or convert it to .npy"
+        ) from None
+    if not path.is_file():
+        raise DataError(f"{path}: no such file")
+    try:
+        with OpenEXR.File(str(path), header_only=True) as file:
+            (left, top), (right, bottom) = file.header()["dataWindow"]
+        _refuse_huge(path, int(right) - int(left) + 1, int(bottom) - int(top) + 1)
+        with OpenEXR.File(str(path), separate_channels=True) as file:
+            channels = [channel.pixels for channel in file.channels().values()]
+    except DataError:
+        raise
+    except Exception as error:  # the library raises RuntimeError and others
+        raise DataError(f"{path}: cannot be read as EXR ({first_line(error)}); download or unpack it again") from None
+    if not channels or any(not np.array_equal(channels[0], other, equal_nan=True) for other in channels[1:]):
+        raise DataError(
+            f"{path}: {what} has one channel or equal channels, this file has {len(channels)} different ones"
+        )
+    return channels[0]
 
 
 def network_input(rgb: np.ndarray, mean: Sequence[float] = IMG_MEAN) -> np.ndarray:

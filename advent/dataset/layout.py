@@ -19,8 +19,9 @@ FIELDS = ("split", "folder", "name")
 class Layout(YamlModel):
     """Path patterns of the roles, relative to the data set's root, with the same fields in each.
 
-    {split}: the split's folder. {name}: the part that the files of one image share; it may contain subfolders.
-    {folder}: one or more parent folders, for layouts such as `clip/images/x.jpg` and `clip/labels/x.png`.
+    {split}: the split's folder, before or after the other fields. {name}: the part that the files of one image share;
+    it may contain subfolders. {folder}: one or more parent folders, for layouts such as `clip/images/x.jpg` and
+    `clip/labels/x.png`.
     """
 
     images: str = key(..., "pattern of the images, with `{name}` in it once, such as `{split}/rgb/{name}.png`")
@@ -28,18 +29,24 @@ class Layout(YamlModel):
     depth: str | None = key(None, "pattern of the depth files")
     camera: str | None = key(None, "pattern of the camera files, which `kind: disparity` needs")
 
+    def for_split(self, split_folder: str) -> Layout:
+        """The layout of one split. {split} is filled in if image names contain it: `{folder}/{split}/{name}.png`."""
+        if "{split}" not in self.images[len(_fixed(self.images)) :]:
+            return self
+        patterns = {role: getattr(self, role) for role in ROLES}
+        return Layout(
+            **{role: pattern and pattern.replace("{split}", split_folder) for role, pattern in patterns.items()}
+        )
+
     def base(self, role: str, split_folder: str) -> Path | None:
         """Folder of one role: the pattern up to the path component with {folder} or {name}; None without a pattern."""
         pattern = getattr(self, role)
-        if pattern is None:
-            return None
-        return Path(os.path.dirname(re.split(r"\{folder\}|\{name\}", pattern)[0]).format(split=split_folder))
+        return None if pattern is None else Path(_fixed(pattern).format(split=split_folder))
 
     @cached_property
     def names(self) -> NamePattern:
-        """Pattern of the image names, relative to the image folder."""
-        fixed = os.path.dirname(re.split(r"\{folder\}|\{name\}", self.images)[0])
-        return NamePattern(self.images[len(fixed) :].lstrip("/"))
+        """Pattern of the image names, relative to the image folder; of the layout that `for_split` returns."""
+        return NamePattern(self.images[len(_fixed(self.images)) :].lstrip("/"))
 
     def path(self, role: str, split_folder: str, name: str) -> Path | None:
         """File of one role for the image `name`, relative to the root; None without a pattern."""
@@ -49,6 +56,11 @@ class Layout(YamlModel):
         fields = self.names.fields(name)
         assert fields is not None, f"{name} is no name of this layout"
         return Path(pattern.format(split=split_folder, **fields))
+
+
+def _fixed(pattern: str) -> str:
+    """The folders of a pattern before the path component with {folder} or {name}."""
+    return os.path.dirname(re.split(r"\{folder\}|\{name\}", pattern)[0])
 
 
 class NamePattern:

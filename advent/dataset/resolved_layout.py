@@ -70,7 +70,9 @@ def resolve_layout(spec: DatasetSpec, root: Path, split: str, roles: Sequence[st
     if split not in spec.splits:
         raise DataError(f"data set {spec.name} has no split {split!r}; {hint(split, list(spec.splits))}")
     candidates = [
-        ResolvedLayout(Path(root), layout, folder) for layout in spec.layouts for folder in spec.splits[split]
+        ResolvedLayout(Path(root), layout.for_split(folder), folder)
+        for layout in spec.layouts
+        for folder in spec.splits[split]
     ]
     existing = [resolved for resolved in candidates if resolved.images.is_dir()]
     if not existing:

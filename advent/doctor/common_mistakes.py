@@ -37,7 +37,7 @@ def match_ids(spec: DatasetSpec, seen: Collection[int]) -> list[str]:
 def locate_misplaced(spec: DatasetSpec, root: Path, split: str) -> list[str]:
     """Possible reasons for a missing image folder: unpacked too deep, root too far in, other case, another suffix."""
     expected = [
-        (layout, base)
+        (layout.for_split(folder), base)
         for layout in spec.layouts
         for folder in spec.splits[split]
         if (base := layout.base("images", folder)) is not None

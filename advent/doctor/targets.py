@@ -7,7 +7,8 @@ from pathlib import Path
 from advent.config.class_set import class_set
 from advent.config.schema import Config
 from advent.dataset.classes import ClassSet, load_classes
-from advent.dataset.resolved_layout import folder_of, resolve_layout
+from advent.dataset.file_lists import walk
+from advent.dataset.resolved_layout import ResolvedLayout, folder_of, resolve_layout
 from advent.dataset.spec import DatasetSpec, load_spec
 from advent.doctor.check import CheckTarget
 from advent.errors import UserError
@@ -73,12 +74,18 @@ def targets_of_dataset(spec: DatasetSpec, root: Path, class_set_name: str | None
             resolved = resolve_layout(spec, root, split, roles)
         except UserError:
             continue
+        if resolved.layout not in spec.layouts and not _has_image(resolved):
+            continue  # the splits lie below the other folders, so that every split has the image folder
         if (resolved.layout, resolved.split_folder) not in seen:
             seen.add((resolved.layout, resolved.split_folder))
             roles = [role for role in roles if getattr(resolved.layout, role)]
             subjects.append(CheckTarget(f"{spec.name}, {split}", spec, root, split, classes, wanted=roles))
     first = next(iter(spec.splits))
     return subjects or [CheckTarget(f"{spec.name}, {first}", spec, root, first, classes, wanted=["labels"])]
+
+
+def _has_image(resolved: ResolvedLayout) -> bool:
+    return any(resolved.layout.names.fields(file) for file in walk(resolved.images))
 
 
 def _classes(spec: DatasetSpec, name: str | None) -> ClassSet | None:

@@ -112,10 +112,10 @@ def _with_gaps(depth_cm: np.ndarray, known: np.ndarray) -> np.ndarray:
 
 
 def _far_is_large(depth: DepthFormat, samples: list[np.ndarray]) -> tuple[str, bool]:
-    """Guessed meaning of `synthia_cm` or `distance` samples, and whether it is consistent with the spec."""
-    meaning, unit = guess_depth(samples)
-    unit_cm = UNITS_CM[depth.unit] * depth.scale
-    consistent = meaning == "a distance" and UNITS_CM[unit] == unit_cm
+    """Guessed meaning of `synthia_cm` or `distance` samples after `scale`, and whether it agrees with the spec."""
+    meaning, unit = guess_depth([values * depth.scale for values in samples])
+    metres = [values * (depth.scale * UNITS_CM[depth.unit] / CM_PER_M) for values in samples]
+    consistent = guess_depth(metres) == ("a distance", "m")
     return f"{meaning} in {unit}" if unit else meaning, consistent or meaning == UNCLEAR
 
 
