@@ -2,8 +2,10 @@
 
     python scripts/checkpoint.py FILE
     python scripts/checkpoint.py FILE --to plain --out OTHER
+    python scripts/checkpoint.py FILE --to folder --out DIR
 
-Formats: plain (a state dict, as saved here), wrapper (under `model_state_dict`), module (names with `module.`).
+Formats: plain (a state dict, as saved here), wrapper (under `model_state_dict`), module (names with `module.`),
+safetensors (a state dict in OTHER.safetensors), folder (model.safetensors, config.yml and a model card, to share).
 ADVENT's ImageNet file and torchvision's become starting weights in this project's names and input convention.
 """
 
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from advent.checkpoints.formats import ASPP_DILATIONS, IMAGENET, TORCHVISION, CheckpointInfo, listed, open_checkpoint
-from advent.checkpoints.io import digest, save
+from advent.checkpoints.io import digest, is_safetensors, save, save_safetensors
 from advent.cli import OneLineParser
 from advent.config.files import aliases
 from advent.config.loading import default_config, load_config, protocol_sections
@@ -23,15 +25,19 @@ from advent.config.schema import Config
 from advent.errors import ConfigError, UserError, printable
 from advent.model.pretrained import convert
 from advent.utils.paths import CONFIGS
+from advent.utils.program import as_typed
+from daf.inference import load_model
 from ida import cli
 
-FORMS = ("plain", "wrapper", "module")
+FORMS = ("plain", "wrapper", "module", "safetensors", "folder")
+SUFFIX = ".safetensors"
 
 
 def describe(path: Path, info: CheckpointInfo) -> list[tuple[str, str]]:
     """(label, text) rows that describe a checkpoint file."""
 
     form = info.format + (", names with module." if info.module else "")
+    form += ", safetensors" if is_safetensors(path) else ""
     form += f"; beside it: {', '.join(info.others)}" if info.others else ""
     numbers = sum(tensor.numel() for tensor in info.weights.values() if tensor.is_floating_point())
     types = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in info.weights.values()})
@@ -158,12 +164,25 @@ def _command(path: Path, info: CheckpointInfo, beside: Path | None, encoders: Se
 
 
 def converted(info: CheckpointInfo, form: str, mean: Sequence[float]) -> dict[str, Any]:
-    """The weights in another format."""
+    """The weights in another format (of one file)."""
 
     weights = convert(info.weights, mean) if info.format == TORCHVISION else info.weights
     if form == "wrapper":
         return {"model_state_dict": weights}
     return {f"module.{name}": tensor for name, tensor in weights.items()} if form == "module" else dict(weights)
+
+
+def _write(file: Path, info: CheckpointInfo, form: str, out: Path, cfg: str | None) -> None:
+    if form == "folder":
+        load_model(file, cfg, "cpu").save_pretrained(out)
+        return
+    if (form == "safetensors") != (out.suffix == SUFFIX):
+        raise ConfigError(f"--out {out}: --to safetensors and the suffix {SUFFIX} belong together")
+    weights = converted(info, form, default_config().TRAIN.IMG_MEAN)
+    if form == "safetensors":
+        save_safetensors(out, weights)
+    else:
+        save(out, weights)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -174,7 +193,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("file", metavar="FILE", type=Path)
     parser.add_argument("--to", choices=FORMS, help="convert the weights to this format")
-    parser.add_argument("--out", metavar="OTHER", type=Path, help="the converted file")
+    parser.add_argument("--out", metavar="OTHER", type=Path, help="the converted file, or the folder")
+    parser.add_argument("--cfg", metavar="FILE", help="with --to folder: the config (default: config.yml beside FILE)")
     args = parser.parse_args(argv)
 
     def body() -> None:
@@ -182,11 +202,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if (args.to is None) != (args.out is None):
             raise ConfigError("--to and --out belong together: --to plain --out OTHER")
         for label, words in describe(args.file, info):
-            print(printable(f"{label:<11}{words}"))
+            print(printable(as_typed(f"{label:<11}{words}")))
         if args.out is not None:
             if args.out.exists():
                 raise ConfigError(f"{args.out}: already exists; choose another --out")
-            save(args.out, converted(info, args.to, default_config().TRAIN.IMG_MEAN))
+            _write(args.file, info, args.to, args.out, args.cfg)
             print(f"{'written':<11}{args.out} ({args.to})")
 
     return cli.run_cli("scripts/checkpoint.py", body, argv)

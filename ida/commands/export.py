@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def body() -> None:
         model = load_model(args.checkpoint, args.cfg, "cpu", amp="off")
-        errors = export_onnx(model, args.out, args.checkpoint, args.opset)
+        assert model.checkpoint is not None
+        errors = export_onnx(model, args.out, model.checkpoint, args.opset)
         print(f"{args.out}: {args.out.stat().st_size / 2**20:.1f} MiB, opset {args.opset}")
         for output, error in errors.items():
             print(f"  differs from PyTorch by {error:.1e} of the largest value ({output})")
