@@ -63,16 +63,13 @@ def read(path: str | Path) -> Any:
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
+    _refuse_bomb(path)
     try:
         if is_safetensors(path):
             return safetensors.torch.load(path.read_bytes())
-    except SafetensorError as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({first_line(error)})") from None
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
-    _refuse_bomb(path)
-    try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:  # newer versions of torch.load read such files by their suffix
+        raise CheckpointError(f"{path}: not a readable safetensors file ({first_line(error)})") from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused, it holds more than tensors ({_unloaded(error)})") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, MemoryError) as error:
