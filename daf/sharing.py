@@ -27,7 +27,7 @@ from daf.model_card import CARD, model_card
 WEIGHTS, CONFIG, RESULTS = "model.safetensors", "config.yml", "results.json"
 FILES = (WEIGHTS, CONFIG, CARD, PROVENANCE, RESULTS)
 HUB = "hf:"
-NAME = re.compile(r"\w+(:\w+)?")  # a config's name, such as ep1:ida or intra_trained
+NAME = re.compile(r"[\w-]+(:[\w-]+)?")  # a config's name, such as ep1:ida or intra_trained
 
 
 @dataclass(frozen=True)
