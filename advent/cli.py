@@ -10,7 +10,6 @@ import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
@@ -22,6 +21,7 @@ from advent.config.schema import Config
 from advent.dataset.loader import lost_worker
 from advent.errors import ConfigError, UserError, first_line, printable
 from advent.runtime import distributed, signals
+from advent.utils.program import COMMAND, as_typed, program_name, uses_command
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # errno values that the user can fix: a full or broken disk, a folder that is a file, no permission.
@@ -43,6 +43,10 @@ SPELLINGS = {"true": "true", "1": "true", "yes": "true", "false": "false", "0": 
 
 class OneLineParser(argparse.ArgumentParser):
     """Argument parser with one-line errors; flags and KEY=VALUE pairs may come in any order."""
+
+    def __init__(self, *, prog: str, description: str | None = None, **options: Any) -> None:
+        """`prog`: the script's name; the parser shows how it was started (`dgada train` for `train.py`)."""
+        super().__init__(prog=program_name(prog), description=as_typed(description or ""), **options)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse arguments; KEY=VALUE may come anywhere, even after a flag with several values (`--seeds 1 A=3`)."""
@@ -66,8 +70,8 @@ class OneLineParser(argparse.ArgumentParser):
 def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     """Add `--checkpoint` and `--cfg` of the tools that load a trained network."""
     add = parser.add_argument
-    network = "a trained network, in any format of the ADVENT family"
-    add("--checkpoint", metavar="FILE", type=Path, required=True, help=network)
+    network = "a trained network: a checkpoint, a folder, PROTOCOL:STAGE, or hf:OWNER/NAME"
+    add("--checkpoint", metavar="FILE", required=True, help=network)
     add("--cfg", metavar="FILE", help="its config: a path, or a name under configs/ (default: config.yml beside it)")
 
 
@@ -199,13 +203,16 @@ def run_cli(prog: str, body: Callable[[], None], argv: Sequence[str] | None = No
             distributed.wait_for_torchrun()
         signals.ignore_from_now()
         if distributed.is_error_reporter():
-            print(printable(f"{prog}: {message}"), file=sys.stderr, flush=True)
+            print(printable(f"{program_name(prog)}: {as_typed(message)}"), file=sys.stderr, flush=True)
         return code
 
 
 def _command(prog: str, argv: Sequence[str], resumes: bool) -> str:
     kept = [argument for argument in argv if argument not in ("--resume", "--overwrite")]
-    launcher = ["python"]
+    program = program_name(prog).split()
+    by_command = uses_command() and program[0] == COMMAND
+    launcher = [] if by_command else ["python"]
     if distributed.is_distributed_launch():
         launcher = ["torchrun", f"--nproc_per_node={os.environ.get('LOCAL_WORLD_SIZE', '1')}"]
-    return shlex.join([*launcher, prog, *kept, *(["--resume"] if resumes else [])])
+        launcher += ["--no-python"] if by_command else []
+    return shlex.join([*launcher, *program, *kept, *(["--resume"] if resumes else [])])

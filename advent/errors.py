@@ -58,6 +58,13 @@ def hint(word: str, known: Iterable[str]) -> str:
     return f"did you mean {match}?" if match else f"known: {', '.join(known)}"
 
 
+def hints(word: str, known: Iterable[str], most: int = 3) -> str:
+    """As `hint`, with up to `most` similar words."""
+    known = list(known)
+    matches = difflib.get_close_matches(word, known, n=most, cutoff=0.45)
+    return f"did you mean {' or '.join(matches)}?" if matches else f"known: {', '.join(known)}"
+
+
 _ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)")  # colours, titles, links
 
 

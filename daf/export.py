@@ -17,6 +17,7 @@ from torch.nn import functional
 import advent
 from advent.checkpoints.io import digest
 from advent.errors import ConfigError, DataError
+from advent.utils.program import extra_command
 from daf.inference import Model
 
 OPSET = 18
@@ -140,6 +141,6 @@ def _libraries() -> Any:
         import onnx
         import onnxruntime
     except ImportError as error:
-        raise ConfigError(f"export: {error.name} is not installed; pip install -e '.[export]'") from None
+        raise ConfigError(f"export: {error.name} is not installed; {extra_command('export')}") from None
     onnxruntime.set_default_logger_severity(3)
     return onnx

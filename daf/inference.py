@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import TypeVar, cast, overload
 
 import cv2
 import numpy as np
@@ -22,6 +22,7 @@ from advent.build import build_network
 from advent.config.class_set import class_set
 from advent.config.loading import load_config
 from advent.config.schema import Config
+from advent.config.value_types import Geometry
 from advent.dataset import resize as geometries
 from advent.dataset.base_dataset import network_images
 from advent.dataset.classes import ClassSet
@@ -39,9 +40,9 @@ from advent.utils.deprecation import deprecated_names
 from advent.utils.loss import self_information
 from advent.utils.viz_segmask import colorize_mask
 from daf.methods import register
+from daf.sharing import find_checkpoint, write_folder
 
 log = logging.getLogger(__name__)
-CONFIG = "config.yml"  # written by every stage beside its snapshots
 
 T = TypeVar("T")
 Picture = str | Path | Image.Image | np.ndarray
@@ -54,7 +55,8 @@ class Model:
     `size`: (width, height) of the network's input; `geometry`: how images are resized to it (stretch, or keep the
     aspect and pad); `mean`: BGR, subtracted from 0..255; `amp`: off, bf16 or fp16. With a depth head (`gives_depth`)
     the network predicts inverse depth, 65536 / (centimetres + 1), on the source's scale, for any unit of the source's
-    files. `crops`: sliding crops of the network's input; None predicts it at once.
+    files. `crops`: sliding crops of the network's input; None predicts it at once. `checkpoint`: the file
+    that was loaded.
     """
 
     net: nn.Module
@@ -67,10 +69,21 @@ class Model:
     amp: str
     gives_depth: bool
     crops: Crops | None = None
+    checkpoint: Path | None = None
 
     def colors(self, prediction: Prediction) -> Image.Image:
         """The class map in the classes' colours, as a paletted image."""
         return colorize_mask(prediction.classes, self.classes.colors)
+
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write `model.safetensors`, `config.yml` and a model card (README.md) that `load_model(folder)` reads.
+
+        Input size and geometry are those of this model. Provenance and scores beside the checkpoint are kept. Raises
+        ConfigError if the folder has a model, unless `overwrite`.
+        """
+        config = self.config.model_copy(deep=True)
+        config.TEST.INPUT_SIZE_TARGET, config.GEOMETRY_TARGET = list(self.size), cast(Geometry, self.geometry)
+        return write_folder(Path(folder), self.net, config, self.checkpoint, overwrite)
 
 
 @dataclass(frozen=True)
@@ -102,13 +115,16 @@ def load_model(
 ) -> Model:
     """Load a trained network for inference.
 
+    `checkpoint`: a file, a folder (of `save_pretrained`, or of a stage), `hf:OWNER/NAME`, or a config's name
+    (`ep1:ida`).
     Network, classes, input size, geometry and mean are read from `cfg` (a path, or a name under configs/), else from
     the `config.yml` beside the checkpoint. `amp`, `size`, `geometry`, and `crop` and `stride` (TEST.CROP, TEST.STRIDE)
     override the config; sizes are (width, height). Statistics of batch norms are the checkpoint's.
-    Raises ConfigError, CheckpointError or DeviceError.
+    Raises ConfigError, CheckpointError, MissingStage or DeviceError.
     """
     register()
-    file = cfg if cfg is not None else _config_beside(Path(checkpoint))
+    found = find_checkpoint(checkpoint, cfg)
+    file = found.config
     sliding = {"TEST.CROP": crop, "TEST.STRIDE": stride}
     config = load_config(file, [f"{key}={list(value)}" for key, value in sliding.items() if value is not None])
     chosen_geometry = _known_geometry(geometry) if geometry is not None else _geometry_of(config, file)
@@ -117,7 +133,7 @@ def load_model(
         raise ConfigError(f"amp: {precision!r} is none of {', '.join(AMP_DTYPES)}")
     torch_device = pick_device(device)
     set_tf32(config.TRAIN.TF32)
-    net = to_device(build_network(config, checkpoint), torch_device).eval()
+    net = to_device(build_network(config, found.path), torch_device).eval()
     width, height = size if size is not None else config.TEST.INPUT_SIZE_TARGET
     if min(width, height) < 32:
         raise ConfigError(f"size: {width} x {height} (width, height) is too small; at least 32 x 32")
@@ -132,6 +148,7 @@ def load_model(
         precision,
         find_network(config).gives_depth,
         Crops.of(config.TEST.CROP, config.TEST.STRIDE),
+        found.path,
     )
 
 
@@ -243,16 +260,6 @@ def load_rgb(image: Picture) -> Image.Image:
 
 def _resized(model: Model, picture: Image.Image) -> np.ndarray:
     return geometries.resize_image(picture, model.size, model.geometry)
-
-
-def _config_beside(checkpoint: Path) -> Path:
-    beside = checkpoint.parent / CONFIG
-    if not beside.is_file():
-        raise ConfigError(
-            f"{checkpoint}: no {CONFIG} beside it, so its network and classes are unknown; name its config "
-            f"with --cfg (python scripts/checkpoint.py {checkpoint} lists matching ones)"
-        )
-    return beside
 
 
 def _geometry_of(config: Config, file: str | Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from advent.dataset.classes import ClassSet
 from advent.dataset.file_lists import walk
 from advent.dataset.formats import picture_suffixes
 from advent.errors import ConfigError, DataError
@@ -58,30 +59,39 @@ def predict_files(
     """Predict an image, a video, or all of a folder (recursively); writes one subfolder of `output` per product.
 
     `frames`: also write the still images of every video frame. Raises ConfigError or DataError if there is nothing to
-    predict, if two inputs would share an output file, or if an input would be overwritten.
+    predict, if the only input cannot be read, if two inputs would share an output file, or if an input would be
+    overwritten.
     """
     options = options.of(model)
     keys, others = _keys(source, output)
     _refuse_to_overwrite(keys, output, options)
-    classes = model.classes
+    summary = PredictionSummary(others=others)
+    stills = {key: file for key, file in keys.items() if file.suffix.lower() not in VIDEOS}
+    try:
+        if stills:
+            _predict_stills(model, stills, output, options, batch_size, summary)
+        for key, file in keys.items():
+            if file.suffix.lower() in VIDEOS:
+                try:
+                    read, complaint = predict_video(model, file, output, key, options, batch_size, frames)
+                    summary.frames += read
+                    if complaint:
+                        summary.skip(complaint)
+                except DataError as error:
+                    summary.skip(error)
+    finally:  # also if interrupted, but not if nothing was predicted
+        if summary.images or summary.frames:
+            _write_classes(output / "classes.csv", model.classes)
+    if summary.skipped and not (summary.images or summary.frames) and not source.is_dir():
+        raise DataError(summary.skipped[0])
+    return summary
+
+
+def _write_classes(path: Path, classes: ClassSet) -> None:
     rows = [(i, name, *color) for i, (name, color) in enumerate(zip(classes.names, classes.colors, strict=True))]
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([("id", "name", "red", "green", "blue"), *rows])
-    write_text(output / "classes.csv", table.getvalue())
-    summary = PredictionSummary(others=others)
-    stills = {key: file for key, file in keys.items() if file.suffix.lower() not in VIDEOS}
-    if stills:
-        _predict_stills(model, stills, output, options, batch_size, summary)
-    for key, file in keys.items():
-        if file.suffix.lower() in VIDEOS:
-            try:
-                read, complaint = predict_video(model, file, output, key, options, batch_size, frames)
-                summary.frames += read
-                if complaint:
-                    summary.skip(complaint)
-            except DataError as error:
-                summary.skip(error)
-    return summary
+    write_text(path, table.getvalue())
 
 
 def _predict_stills(

@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
 from ida import cli
-from reporting.qualitative import source_figure
+from ida.pipeline.qualitative import source_figure
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import struct
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import safetensors.torch
 import torch
-from torch import nn
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from advent.errors import CheckpointError, first_line
 from advent.utils.serialization import write_atomically
@@ -33,8 +37,26 @@ def save(path: str | Path, value: Any) -> Path:
     return write_atomically(path, write)
 
 
+def save_safetensors(path: str | Path, weights: Mapping[str, Tensor]) -> Path:
+    """Write a state dict as a safetensors file, atomically: the same names, dtypes, shapes and bits."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
+    content = safetensors.torch.save(tensors, {"format": "pt"})
+
+    def write(handle: BinaryIO) -> None:
+        handle.write(content)
+
+    return write_atomically(path, write)
+
+
+def is_safetensors(path: str | Path) -> bool:
+    """Whether a file has a safetensors header: its length (8 bytes, within the file), then a JSON object."""
+    with open(path, "rb") as handle:
+        head = handle.read(9)
+    return len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] <= Path(path).stat().st_size - 8
+
+
 def read(path: str | Path) -> Any:
-    """Load a checkpoint file to the CPU: tensors and plain containers only.
+    """Load a checkpoint file (PyTorch's or safetensors) to the CPU: tensors and plain containers only.
 
     Raises CheckpointError naming the file if it is missing, damaged, or needs code to be loaded.
     """
@@ -43,7 +65,11 @@ def read(path: str | Path) -> Any:
         raise CheckpointError(f"{path}: no such checkpoint")
     _refuse_bomb(path)
     try:
+        if is_safetensors(path):
+            return safetensors.torch.load(path.read_bytes())
         return torch.load(path, map_location="cpu", weights_only=True)
+    except SafetensorError as error:  # newer versions of torch.load read such files by their suffix
+        raise CheckpointError(f"{path}: not a readable safetensors file ({first_line(error)})") from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: refused, it holds more than tensors ({_unloaded(error)})") from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError, MemoryError) as error:

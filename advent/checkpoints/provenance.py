@@ -22,11 +22,11 @@ from advent.config.schema import Config
 from advent.errors import StaleInput
 from advent.runtime import distributed
 from advent.runtime.device import device_facts, pick_device
+from advent.utils.paths import CHECKOUT, PROJECT
 from advent.utils.serialization import read_json
 
 log = logging.getLogger(__name__)
 FILE = "provenance.json"
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 def provenance(config: Config, inputs: Mapping[str, Path], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -83,6 +83,8 @@ def _revision() -> dict[str, str]:
     for file in sorted(p for package in ("advent", "daf", "ida") for p in (PROJECT / package).rglob("*.py")):
         sources.update(file.relative_to(PROJECT).as_posix().encode() + b"\0" + file.read_bytes())
     revision = {"sha256": sources.hexdigest()}
+    if not CHECKOUT:  # site-packages may be inside another project's repository
+        return revision
     try:
         command = ["git", "-C", str(PROJECT), "rev-parse", "HEAD"]
         commit = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from advent.errors import ConfigError, hint
-from advent.utils.paths import CONFIGS, expand_user
+from advent.errors import ConfigError, hint, hints
+from advent.utils.paths import CONFIGS, config_folders, expand_user, find_in_configs, named_files, searched
 from advent.utils.serialization import read_yaml
 
 log = logging.getLogger(__name__)
@@ -50,10 +50,10 @@ class StageSection:
 
 
 def find_config(path_or_name: str | Path) -> ConfigReference:
-    """A config file, by path or by name under configs/ with or without `.yml`, perhaps with `:SECTION`.
+    """A config file, by path or by name with or without `.yml`, perhaps with `:SECTION`.
 
-    Published and earlier names are announced aliases (configs/aliases.yml). Raises ConfigError that says where it was
-    looked for, and the nearest name.
+    A name is looked up in the current folder, in its `configs`, and among the shipped configs. Published and earlier
+    names are announced aliases (configs/aliases.yml). Raises ConfigError with the folders and similar names.
     """
     text = expand_user(str(path_or_name))
     file, colon, section = (text, "", "") if Path(text).is_file() else text.rpartition(":")
@@ -66,18 +66,24 @@ def find_config(path_or_name: str | Path) -> ConfigReference:
     while shown.startswith("configs/"):
         shown = shown.removeprefix("configs/")
     shown = shown.removesuffix(".yml")
-    inside = not given.is_absolute() and ".." not in given.parts
-    candidate = CONFIGS / f"{shown}.yml"
+    inside = bool(shown) and not given.is_absolute() and ".." not in given.parts
+    if inside and given.suffix != ".yml" and (beside := Path(f"{file}.yml")).is_file():
+        return ConfigReference(beside, file, section or None)
+    candidate = find_in_configs(f"{shown}.yml")
     if inside and candidate.is_file() and not f"{shown}.yml".startswith(NOT_CONFIGS):
         return ConfigReference(candidate, shown, section or None)
     if inside and not section and shown in aliases():
         return _aliased(text, aliases()[shown])
-    names = [p.relative_to(CONFIGS).as_posix() for p in CONFIGS.rglob("*.yml")]
-    names = [name.removesuffix(".yml") for name in names if not name.startswith(NOT_CONFIGS)]
     raise ConfigError(
-        f"{path_or_name}: no such config, neither as a path nor under {CONFIGS}; "
-        f"{hint(given.with_suffix('').name, sorted([*names, *aliases()]))}"
+        f"{path_or_name}: no such config in {Path.cwd()} or {searched()}; "
+        f"{hints(given.with_suffix('').name, [*_names(), *aliases()])}"
     )
+
+
+def _names() -> list[str]:
+    """Names of all configs that are no part of others."""
+    names = [path.relative_to(folder).as_posix() for folder in config_folders() for path in folder.rglob("*.yml")]
+    return sorted({name.removesuffix(".yml") for name in names if not name.startswith(NOT_CONFIGS)})
 
 
 @cache
@@ -134,8 +140,7 @@ def _sections(path: Path, raw: Any) -> dict[str, StageSection]:
 
 
 def named_file(kind: str, name: str) -> Path:
-    file = CONFIGS / kind / f"{name}.yml"
-    known = sorted(path.stem for path in (CONFIGS / kind).glob("*.yml"))
-    if name not in known:
-        raise ConfigError(f"{name!r} is not in {CONFIGS / kind}: {hint(name, known)}")
-    return file
+    files = named_files(kind)
+    if name not in files:
+        raise ConfigError(f"{name!r} is not in {searched(kind)}: {hint(name, sorted(files))}")
+    return files[name]

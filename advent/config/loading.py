@@ -41,7 +41,7 @@ from advent.config.files import (
 from advent.config.schema import ClassSetConfig, Config
 from advent.config.value_types import Geometry
 from advent.errors import ConfigError
-from advent.utils.paths import CONFIGS
+from advent.utils.paths import find_in_configs
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +148,7 @@ def _merge_section(
     tree: Tree, reference: ConfigReference, sections: dict[str, StageSection], section: StageSection
 ) -> None:
     """A stage's keys: its kind's file, its place in the chain, its method's overlay, and its own."""
-    kind = CONFIGS / "stages" / f"{KINDS[section.script]}.yml"
+    kind = find_in_configs(f"stages/{KINDS[section.script]}.yml")
     _merge(tree, read_content(kind) if kind.is_file() else {}, str(kind), "")
     before = list(sections.values())[: list(sections).index(section.name)]
     trained = [other.name for other in before if other.trains]

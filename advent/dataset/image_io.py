@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import struct
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from advent.dataset.classes import Color
 from advent.dataset.exif import Turn, turn_of
 from advent.dataset.formats import HEIF, RAW, decoded_formats, has_heif
 from advent.errors import DataError, first_line, printable
+from advent.utils.program import extra_command
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +47,9 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise _undecodable(path, error) from None
     except DataError:
         raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, above MOST_PIXELS
+        declared = re.search(r"\d+", str(error))
+        raise _too_large(path, f"{int(declared[0]):,}" if declared else "its") from None
     except Exception as error:  # Pillow's decoders raise many types: EOFError, RuntimeError, struct.error, ...
         raise _undecodable(path, error) from None
 
@@ -102,14 +107,18 @@ def unreadable(path: Path, error: OSError) -> DataError:
 def _undecodable(path: Path, error: Exception) -> DataError:
     unknown = isinstance(error, UnidentifiedImageError) or not str(error)
     if unknown and path.suffix.lower() in HEIF and not has_heif():
-        return DataError(f"{path}: HEIC needs the package pillow-heif: pip install -e '.[heic]', or convert it to JPEG")
+        return DataError(f"{path}: HEIC needs the package pillow-heif: {extra_command('heic')}, or convert it to JPEG")
     reason = "unknown format" if unknown else first_line(error)
     return DataError(f"{path}: cannot be read as an image ({reason}); download or unpack it again")
 
 
 def _refuse_huge(path: Path, width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
-        raise DataError(f"{path}: {width} x {height} pixels exceed the limit of {MOST_PIXELS:,}; scale it down")
+        raise _too_large(path, f"{width} x {height}")
+
+
+def _too_large(path: Path, pixels: str) -> DataError:
+    return DataError(f"{path}: {pixels} pixels exceed the limit of {MOST_PIXELS:,}; scale it down")
 
 
 def picture_size(path: Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Path lookup: YAML files in configs/ by name, and home folders."""
+"""Path lookup: YAML files of configs/ by name, and home folders."""
 
 from __future__ import annotations
 
@@ -8,8 +8,33 @@ from pathlib import Path
 from advent.errors import ConfigError, hint
 
 PROJECT = Path(__file__).resolve().parents[2]
-# In a checkout configs/ is beside the packages; in an installed wheel it is inside this one (setup.py).
-CONFIGS = PROJECT / "configs" if (PROJECT / "configs").is_dir() else PROJECT / "advent" / "configs"
+_PACKAGED = PROJECT / "advent" / "configs"
+# A wheel has the configs inside this package (setup.py); a checkout has them beside the packages.
+CHECKOUT = not _PACKAGED.is_dir()
+CONFIGS = PROJECT / "configs" if CHECKOUT else _PACKAGED
+
+
+def config_folders() -> list[Path]:
+    """Folders that names of configs are looked up in: `configs` in the current folder, then the shipped one."""
+    own = Path.cwd() / "configs"
+    return [own, CONFIGS] if own.is_dir() and own.resolve() != CONFIGS.resolve() else [CONFIGS]
+
+
+def find_in_configs(relative: str) -> Path:
+    """The first `configs/<relative>` that exists, else its path in the shipped folder."""
+    paths = [folder / relative for folder in config_folders()]
+    return next((path for path in paths if path.is_file()), paths[-1])
+
+
+def named_files(kind: str) -> dict[str, Path]:
+    """Name -> file of every configs/<kind>/<name>.yml."""
+    folders = [folder / kind for folder in reversed(config_folders())]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yml"))}
+
+
+def searched(kind: str = "") -> str:
+    """The folders of `config_folders`, for messages."""
+    return " or ".join(str(folder / kind) for folder in config_folders())
 
 
 def expand_user(path: str) -> str:
@@ -27,11 +52,11 @@ def find_yaml(name_or_path: str | Path, kind: str) -> Path:
     if "/" in text or text.lower().endswith((".yml", ".yaml")):
         path = Path(text)
         if not path.is_file():
-            path = CONFIGS / kind / text
+            path = find_in_configs(f"{kind}/{text}")
         if not path.is_file():
-            raise ConfigError(f"{text}: no such file; use a path, or a bare name from {CONFIGS / kind}")
+            raise ConfigError(f"{text}: no such file; use a path, or a bare name from {searched(kind)}")
         return path
-    files = {path.stem: path for path in sorted((CONFIGS / kind).glob("*.yml"))}
+    files = named_files(kind)
     if text.lower() not in files:
-        raise ConfigError(f"{text!r} is not in {CONFIGS / kind}: {hint(text.lower(), files)}")
+        raise ConfigError(f"{text!r} is not in {searched(kind)}: {hint(text.lower(), files)}")
     return files[text.lower()]

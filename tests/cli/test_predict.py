@@ -283,7 +283,7 @@ def test_a_video_becomes_videos(checkpoint: Path, tmp_path: Path) -> None:
         assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(10)
     assert len(list((tmp_path / "out/classes/drive").glob("*.png"))) == 5
     (tmp_path / "broken.mp4").write_bytes(b"no video")
-    assert run_predict(checkpoint, tmp_path / "broken.mp4", tmp_path / "out2") == 1
+    assert run_predict(checkpoint, tmp_path / "broken.mp4", tmp_path / "out2") == 2
 
 
 def test_a_network_without_depth(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
