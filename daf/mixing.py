@@ -48,9 +48,7 @@ def class_thresholds(counts: Tensor, threshold: float, share: float) -> Tensor:
     return torch.where(total[:, 0] > 0, (enough / bins).clamp(max=threshold), threshold)
 
 
-def pseudo_weight(
-    probability: Tensor, label: Tensor, threshold: float | Tensor, kind: str, num_classes: int
-) -> Tensor:
+def pseudo_weight(probability: Tensor, label: Tensor, threshold: float | Tensor, kind: str, num_classes: int) -> Tensor:
     """Weights (B, H, W) of pseudo labels `label` (B, H, W) with the given `probability` (B, H, W); per image.
 
     share: the image's share of pixels with probability >= threshold. confidence: 1 for these pixels, else 0. class: the

@@ -71,7 +71,7 @@ class Benchmark(YamlModel):
 
     results: Annotated[Path, Strict(False)]
     seeds: Annotated[Many[int], Field(min_length=1)]
-    scores: dict[str, dict[str, str]] = {}
+    scores: dict[str, dict[str, str]] = Field(default_factory=dict)
     cells: Annotated[Many[Run], Field(min_length=1)]
     tables: Annotated[Many[TableSpec], Field(min_length=1)]
 
@@ -225,7 +225,8 @@ def _also_scored(benchmark: Benchmark, run: Run, seed: int, overrides: Sequence[
     """The cell with the evaluation of each further score, in folders of their own."""
     stages = {}
     for name, keys in benchmark.scores.items():
-        stage = cell_stage(run, seed, [*overrides, *(f"{k}={v}" for k, v in keys.items()), f"STAGE.NAME={run.name}_{name}"])
+        own = [*(f"{key}={value}" for key, value in keys.items()), f"STAGE.NAME={run.name}_{name}"]
+        stage = cell_stage(run, seed, [*overrides, *own])
         stage.config.TEST.MODE = "single"  # the checkpoint is set after training
         stages[name] = stage
     return stages

@@ -87,7 +87,8 @@ def test_class_thresholds_are_those_of_self_learning():
     assert counts[1, 60:].sum() == 0
     for share in (0.05, 0.3, 1.0):
         found = mixing.class_thresholds(counts, 0.9, share)
-        torch.testing.assert_close(found.double(), torch.tensor(pseudo_labels.class_thresholds(counts.numpy(), 0.9, share)))
+        of_isl = pseudo_labels.class_thresholds(counts.numpy(), 0.9, share)
+        torch.testing.assert_close(found.double(), torch.tensor(of_isl))
     assert found[4] == pytest.approx(0.9)  # a class without pixels
 
     thresholds = mixing.class_thresholds(counts, 0.9, 0.5)
