@@ -107,7 +107,7 @@ class _FillOnBackward(torch.autograd.Function):
 
 def bench(cfg: str, device: torch.device, overrides: Sequence[str] = ()) -> Bench:
     """A randomly initialised network of a shipped config, and random batches of its sizes."""
-    config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", *overrides])
+    config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", "TRAIN.AMP=off", *overrides])
     torch.manual_seed(0)
     net = random_network(config)
     learner = Learner(net, find_method(config), find_network(config).supervised, config.TRAIN, device)
