@@ -8,22 +8,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from advent.config.schema import Precision
 from advent.errors import first_line
 from advent.model.batch_norm import batch_norms, preserved_statistics
 from advent.model.outputs import forward
-from advent.model.precision import memory_format
+from advent.model.precision import autocast, memory_format
 
 LARGEST_AREA = 320 * 240  # pixels of a measured image
 ROUNDS = 3  # of which the first warms up
 WORTH = 0.9  # largest share of float32's time for which bfloat16 is chosen
-HOPELESS = 10.0  # share of float32's time in the warm-up at which the measurement ends
-ALIKE = 0.9  # least cosine similarity of the results of both formats
+HOPELESS = 10.0  # multiple of float32's time in the first round: without bfloat16 instructions it may be a hundred
+ALIKE = 0.9  # least cosine similarity of a layer's results in both formats
 SIDE_MULTIPLE = 32  # of a reduced image: strides and patch sizes of the encoders divide it, or they enlarge the image
 
 
@@ -61,7 +61,8 @@ def fastest_precision(net: nn.Module, device: torch.device, passes: Passes) -> P
         return Precision(*(("bf16", "the GPU computes in bf16") if has_bf16 else ("fp16", "the GPU has no bf16")))
     if device.type != "cpu":
         return Precision("off", f"{device.type} is not measured")
-    with _unchanged(net, passes.trains):
+    with _unchanged(net):
+        net.eval()  # no dropout: both formats draw differently
         return _measured(net, passes.reduced())
 
 
@@ -74,73 +75,106 @@ def _gpu_has_bf16(device: torch.device) -> bool:
 
 
 def _measured(net: nn.Module, passes: Passes) -> Precision:
-    """Both formats in turn on the CPU. Without bfloat16 instructions it may be a hundred times slower: then one try."""
+    """Both formats in turn on the CPU, after a check of the layers' results."""
     width, height = passes.size_wh
     generator = torch.Generator().manual_seed(0)
     images = 50 * torch.randn(passes.images, 3, height, width, generator=generator)  # pixels minus their mean
     images = images.contiguous(memory_format=memory_format(images.device))
-    plain, reduced, similarity = math.inf, math.inf, 1.0
-    for turn in range(ROUNDS):
-        seconds, expected = _timed(net, images, None, passes.trains)
-        try:
-            seconds_reduced, results = _timed(net, images, torch.bfloat16, passes.trains)
-        except RuntimeError as error:  # an operation that has no bfloat16 on the CPU
-            return Precision("off", f"bf16 does not run here: {first_line(error)}")
-        # In every round: a faulty kernel may read memory that only later holds anything.
-        similarity = min(similarity, _cosine(expected, results))
-        if not similarity >= ALIKE:
-            what = "gradients" if passes.trains else "outputs"
-            return Precision("off", f"bf16 {what} are wrong here: cosine similarity {similarity:.2f} with fp32's")
-        if turn or seconds_reduced > HOPELESS * seconds:
-            plain, reduced = min(plain, seconds), min(reduced, seconds_reduced)
-        if reduced > HOPELESS * plain:
-            break
+    seconds: dict[torch.dtype | None, float] = {}
+    try:
+        if wrong := _wrong_layer(net, images, passes.trains):
+            return Precision("off", f"bf16 is wrong here: {wrong}")
+        for norm in batch_norms(net):
+            norm.training = passes.trains  # not norm.train(): timm's norms contain dropout
+        for turn in range(ROUNDS):
+            for dtype in (None, torch.bfloat16):
+                taken, finite = _timed(net, images, dtype, passes.trains)
+                if dtype is not None and not finite:
+                    return Precision("off", "bf16 is wrong here: infinite or not a number")
+                if turn == 0 and dtype is not None and taken > HOPELESS * seconds[None]:
+                    return Precision("off", f"bf16 takes {taken / seconds[None]:.0f} times as long as fp32; {passes}")
+                seconds[dtype] = taken if turn <= 1 else min(taken, seconds[dtype])
+    except RuntimeError as error:  # an operation that has no bfloat16 on the CPU
+        return Precision("off", f"bf16 does not run here: {first_line(error)}")
+    plain, reduced = seconds[None], seconds[torch.bfloat16]
     chosen = "bf16" if reduced <= WORTH * plain else "off"
     return Precision(chosen, f"bf16 {reduced:.3g} s, fp32 {plain:.3g} s; {passes}")  # type: ignore[arg-type]
 
 
-def _timed(net: nn.Module, images: Tensor, dtype: torch.dtype | None, trains: bool) -> tuple[float, list[Tensor]]:
-    """Seconds of a pass, and its results: the gradients of the weights if it trains, else the outputs."""
+def _timed(net: nn.Module, images: Tensor, dtype: torch.dtype | None, trains: bool) -> tuple[float, bool]:
+    """Seconds of a pass, with that of the gradients if it trains; and whether its results are finite."""
     began = perf_counter()
-    if not trains:
-        with torch.inference_mode():
-            results = [x.float() for x in forward(net, images, dtype) if x is not None]
-    else:
-        outputs = [x.float() for x in forward(net, images, dtype) if x is not None]
-        # Not `backward`: it would leave gradients on the weights.
-        weights = [parameter for parameter in net.parameters() if parameter.requires_grad]
-        gradients = torch.autograd.grad(torch.stack([_loss(x) for x in outputs]).sum(), weights, allow_unused=True)
-        results = [gradient for gradient in gradients if gradient is not None]
-    return perf_counter() - began, results
+    with torch.set_grad_enabled(trains):
+        results = [x.float() for x in forward(net, images, dtype) if x is not None]
+        if trains:
+            # Not `backward`: it would leave gradients on the weights.
+            weights = [parameter for parameter in net.parameters() if parameter.requires_grad]
+            loss = torch.stack([x.mean() for x in results]).sum()
+            results += [x for x in torch.autograd.grad(loss, weights, allow_unused=True) if x is not None]
+    taken = perf_counter() - began
+    return taken, all(bool(torch.isfinite(x).all()) for x in results)
 
 
-def _loss(output: Tensor) -> Tensor:
-    """A linear loss with smooth random weights, relative to the size of the output: depth may be in the thousands."""
-    height, width = output.shape[-2:]
+def _wrong_layer(net: nn.Module, images: Tensor, trains: bool) -> str | None:
+    """The first kind of layer whose results in bfloat16 differ from those in float32, in words; None if all agree.
+
+    Layers are compared alone, on random inputs. Gradients of the whole network do not tell: rounding alone turns those
+    of a healthy encoder with batch norms by a cosine of 0 to 0.9.
+    """
+    layers: dict[str, tuple[nn.Module, Sequence[int]]] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and inputs[0].is_floating_point():
+            layers.setdefault(f"{layer} on {tuple(inputs[0].shape)}", (layer, inputs[0].shape))
+
+    hooks = [
+        part.register_forward_pre_hook(note)
+        for part in net.modules()
+        if not list(part.children()) and any(weight.dim() > 1 for weight in part.parameters())
+    ]
+    try:
+        with torch.no_grad():
+            forward(net, images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for words, (layer, shape) in layers.items():
+        expected, results = (_layer_results(layer, shape, dtype, trains) for dtype in (None, torch.bfloat16))
+        similarity = min(map(_cosine, expected, results))
+        if not similarity >= ALIKE:  # NaN, too
+            return f"{words}: cosine similarity {similarity:.2f} with fp32"
+    return None
+
+
+def _layer_results(layer: nn.Module, shape: Sequence[int], dtype: torch.dtype | None, trains: bool) -> list[Tensor]:
+    """A layer's output on a random input; if it trains, also the gradients of its input and its weights."""
     generator = torch.Generator().manual_seed(1)
-    coarse = torch.randn(*output.shape[:2], -(-height // 8), -(-width // 8), generator=generator)
-    weights = functional.interpolate(coarse, size=(height, width))
-    return (weights * output).mean() / output.detach().abs().mean().clamp_min(1e-6)
+    x = torch.randn(*shape, generator=generator)
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=memory_format(x.device))
+    with torch.set_grad_enabled(trains):
+        x.requires_grad_(trains)
+        with autocast(x.device, dtype):
+            output = layer(x)
+        if not trains:
+            return [output.float()]
+        weights = [x, *(weight for weight in layer.parameters() if weight.requires_grad)]
+        gradient = torch.randn(output.shape, generator=generator).to(output)
+        return [output.detach().float(), *(x.float() for x in torch.autograd.grad(output, weights, gradient))]
 
 
-def _cosine(expected: Sequence[Tensor], results: Sequence[Tensor]) -> float:
-    """Cosine similarity of two lists of tensors, as if each were one vector; NaN if a value is not finite."""
-
-    def dot(left: Sequence[Tensor], right: Sequence[Tensor]) -> float:
-        return sum(float((a * b).sum(dtype=torch.float64)) for a, b in zip(left, right, strict=True))
-
-    lengths = dot(expected, expected) * dot(results, results)
-    return dot(expected, results) / math.sqrt(lengths) if lengths > 0 else math.nan
+def _cosine(expected: Tensor, result: Tensor) -> float:
+    """Cosine similarity of two tensors as vectors; 1 for two of zeros, NaN if a value is not finite."""
+    a, b = expected.double().flatten(), result.double().flatten()
+    lengths = float(a.norm() * b.norm())
+    return float(a @ b) / lengths if lengths else float(torch.equal(a, b))
 
 
 @contextmanager
-def _unchanged(net: nn.Module, trains: bool) -> Iterator[None]:
-    """Eval mode inside; with `trains`, batch norms train, but dropout is off. Modes and statistics are restored."""
+def _unchanged(net: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards modes, batch-norm statistics and random states are what they were."""
     modes = [(part, part.training) for part in net.modules()]
     try:
-        net.eval()
-        for norm in batch_norms(net):
-            norm.training = trains  # not norm.train(): timm's norms contain dropout
         with preserved_statistics(net), torch.random.fork_rng(devices=[]):
             yield
     finally:
