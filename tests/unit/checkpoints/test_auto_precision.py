@@ -138,4 +138,4 @@ def test_passes_are_those_of_the_stage() -> None:
     ],
 )
 def test_modern_protocols_ask_the_machine_and_the_papers_do_not(cfg: str, amp: str) -> None:
-    assert load_config(cfg).TRAIN.AMP == amp
+    assert amp == load_config(cfg).TRAIN.AMP
