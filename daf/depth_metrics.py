@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from advent.build import build_network
+from advent.checkpoints.auto_precision import scoring_passes, settle_precision
 from advent.checkpoints.io import digest
 from advent.checkpoints.provenance import environment
 from advent.checkpoints.run_dir import RunDir
@@ -91,6 +92,7 @@ def evaluate_depth(config: Config) -> dict[str, float]:
     (candidate,) = candidates(config)[-1:]
     statistics = TargetStatistics.for_scoring(config, dataset)
     net = to_device(build_network(config, candidate.files[0]), device).eval()
+    settle_precision(config, lambda: net, device, scoring_passes(config), start=candidate.files[0])
     if statistics is not None:
         statistics.reestimate(net, device)
     truths = dict(
@@ -106,7 +108,7 @@ def evaluate_depth(config: Config) -> dict[str, float]:
         for name, inverse in zip(batch["name"], depth, strict=True):
             truth = read_depth_metres(*truths[name])
             batch_scores[-1].append(depth_scores(metres(_sized(inverse, truth.shape)), truth))
-    refuse_everywhere(nonfinite, f"{candidate}: the predicted depth", config.TRAIN.AMP)
+    refuse_everywhere(nonfinite, f"{candidate}: the predicted depth", config.TRAIN.precision.format)
     scores = [score for batch in distributed.interleave(distributed.all_gather(batch_scores)) for score in batch]
     counted = [score for score in scores if score is not None]
     if not counted:
@@ -117,6 +119,7 @@ def evaluate_depth(config: Config) -> dict[str, float]:
         **environment(),
         "snapshot": str(candidate),
         "sha256": digest(candidate.files[0]),
+        "precision": config.TRAIN.precision._asdict(),
         "images": len(counted),
         "without truth": len(scores) - len(counted),
         "depth": means,
@@ -144,7 +147,7 @@ def _refuse_other_requests(test: Any) -> None:
 @torch.inference_mode()
 def _depth(net: torch.nn.Module, images: Tensor, config: Config) -> Tensor:
     crops = Crops.of(config.TEST.CROP, config.TEST.STRIDE)
-    depth = sliding_forward(net, images, AMP_DTYPES[config.TRAIN.AMP], crops).depth
+    depth = sliding_forward(net, images, AMP_DTYPES[config.TRAIN.precision.format], crops).depth
     assert depth is not None
     return depth
 

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from advent.build import build_network
+from advent.checkpoints.auto_precision import settle_precision
 from advent.config.class_set import class_set
 from advent.config.loading import load_config
 from advent.config.schema import Config
@@ -35,6 +36,7 @@ from advent.evaluation.predictor import Crops, not_finite, refuse_not_finite, sl
 from advent.methods.registry import find_network
 from advent.model.outputs import resize_bilinear
 from advent.model.precision import AMP_DTYPES, to_device
+from advent.model.precision_probe import Passes
 from advent.runtime.device import pick_device, set_tf32
 from advent.utils.deprecation import deprecated_names
 from advent.utils.loss import self_information
@@ -120,6 +122,9 @@ def load_model(
     Network, classes, input size, geometry and mean are read from `cfg` (a path, or a name under configs/), else from
     the `config.yml` beside the checkpoint. `amp`, `size`, `geometry`, and `crop` and `stride` (TEST.CROP, TEST.STRIDE)
     override the config; sizes are (width, height). Statistics of batch norms are the checkpoint's.
+
+    `amp`: off, bf16, fp16, or auto, the fastest one on this device. If it is the config that says auto, the format of
+    the checkpoint's stage is kept, if that ran on the same type of device.
     Raises ConfigError, CheckpointError, MissingStage or DeviceError.
     """
     register()
@@ -128,15 +133,18 @@ def load_model(
     sliding = {"TEST.CROP": crop, "TEST.STRIDE": stride}
     config = load_config(file, [f"{key}={list(value)}" for key, value in sliding.items() if value is not None])
     chosen_geometry = _known_geometry(geometry) if geometry is not None else _geometry_of(config, file)
-    precision = amp if amp is not None else config.TRAIN.AMP
-    if precision not in AMP_DTYPES:
-        raise ConfigError(f"amp: {precision!r} is none of {', '.join(AMP_DTYPES)}")
+    if amp not in (None, "auto", *AMP_DTYPES):
+        raise ConfigError(f"amp: {amp!r} is none of {', '.join(AMP_DTYPES)}, auto")
     torch_device = pick_device(device)
     set_tf32(config.TRAIN.TF32)
     net = to_device(build_network(config, found.path), torch_device).eval()
     width, height = size if size is not None else config.TEST.INPUT_SIZE_TARGET
     if min(width, height) < 32:
         raise ConfigError(f"size: {width} x {height} (width, height) is too small; at least 32 x 32")
+    crops = Crops.of(config.TEST.CROP, config.TEST.STRIDE)
+    passes = Passes(1, config.TEST.CROP or (width, height), trains=False)
+    running = config.model_copy(update={"TRAIN": config.TRAIN.model_copy(update={"AMP": amp or config.TRAIN.AMP})})
+    settle_precision(running, lambda: net, torch_device, passes, start=None if amp == "auto" else found.path)
     return Model(
         net,
         config,
@@ -145,9 +153,9 @@ def load_model(
         tuple(config.TRAIN.IMG_MEAN),
         chosen_geometry,
         torch_device,
-        precision,
+        running.TRAIN.precision.format,
         find_network(config).gives_depth,
-        Crops.of(config.TEST.CROP, config.TEST.STRIDE),
+        crops,
         found.path,
     )
 

@@ -25,12 +25,17 @@ log = logging.getLogger(__name__)
 RECORD = "complete.json"
 
 
+def isl_method() -> Method:
+    """ISL's step: supervised, on the pseudo labels."""
+    return Method("ISL", supervised_step, include_last_iter=True, multi_level=True)
+
+
 def isl_stage(config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
     """Train on pseudo labels of the target, regenerated before iterations 0, REFRESH + 1, 2 * REFRESH + 1, ..."""
     start = None if is_resuming(config, resume) else initial_checkpoint(config)
     target = target_data(config)
     resolve_seed(config, resume)
-    method = Method("ISL", supervised_step, include_last_iter=True, multi_level=True)
+    method = isl_method()
     started = time.monotonic()
     with create_trainer(
         config, method, data={"target": target}, resume=resume, overwrite=overwrite, start=start

@@ -64,7 +64,8 @@ def predictions(
     TRAIN.PREDICT_CROP predicts in sliding crops.
     Raises NotFinite at the first batch with a non-finite output: its labels and scores would be arbitrary.
     """
-    compiled, amp_dtype = maybe_compile(net, config.TRAIN, device), AMP_DTYPES[config.TRAIN.AMP]
+    amp = config.TRAIN.precision.format
+    compiled, amp_dtype = maybe_compile(net, config.TRAIN, device), AMP_DTYPES[amp]
     crops = Crops.of(config.TRAIN.PREDICT_CROP, config.TRAIN.PREDICT_STRIDE)
     order = distributed.shard(sequential_batches(len(dataset), config.TRAIN.BATCH_SIZE_TARGET))
     with eval_mode(net):
@@ -73,7 +74,7 @@ def predictions(
             outputs = sliding_forward(compiled, batch["image"], amp_dtype, crops)
             prediction = outputs.each(partial(resize_bilinear, size_hw=size_hw))
             nonfinite = not_finite(batch["name"], prediction.main, prediction.depth)
-            refuse_not_finite(nonfinite, f"{what}: the network's logits or depth", config.TRAIN.AMP)
+            refuse_not_finite(nonfinite, f"{what}: the network's logits or depth", amp)
             yield batch["name"], prediction
 
 

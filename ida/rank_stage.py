@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from advent.build import build_network, target_data
+from advent.checkpoints.auto_precision import labelling_passes, settle_precision
 from advent.checkpoints.io import digest
 from advent.checkpoints.provenance import names_digest, provenance
 from advent.checkpoints.run_dir import RunDir, initial_checkpoint
@@ -57,6 +58,7 @@ def rank_stage(config: Config, best_iter: int | None = None) -> RunDir:
     split(((name, 0.0) for name in target.names), config.RANK.LAMBDA1)  # raises early if one half would be empty
     device = prepare_device(config)
     net = to_device(build_network(config, checkpoint), device)
+    settle_precision(config, lambda: net, device, labelling_passes(config), start=checkpoint)
     restore_statistics(net, config, device)
     run_dir = RunDir.of(config)
     lock = FolderLock(run_dir.path).acquire()

@@ -19,6 +19,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
 
 from advent.build import build_network
+from advent.checkpoints.auto_precision import settle_precision
 from advent.checkpoints.io import digest, save
 from advent.checkpoints.provenance import provenance
 from advent.checkpoints.run_dir import SNAPSHOT, RunDir
@@ -26,9 +27,10 @@ from advent.config.loading import stage_command
 from advent.config.schema import Config
 from advent.doctor.check import sanity_check
 from advent.errors import CheckpointError, ConfigError, MissingStage
-from advent.evaluation.batch_norm import TargetStatistics
+from advent.evaluation.batch_norm import IMAGES_PER_BATCH, TargetStatistics
 from advent.model.batch_norm import required_batch_norms
 from advent.model.precision import to_device
+from advent.model.precision_probe import Passes
 from advent.runtime.device import prepare_device
 from advent.utils.serialization import write_json
 from ida import cli
@@ -57,6 +59,8 @@ def write_reestimated(config: Config, checkpoint: Path | None, output: Path | No
     required_batch_norms(net)  # refuses a network without batch norms before the images are read
     statistics = TargetStatistics(config, config.TEST.INPUT_SIZE_TARGET, config.TEST.BN_IMAGES)
     sanity_check({"target": statistics.dataset}, config.DATA_CHECK)
+    passes = Passes(IMAGES_PER_BATCH, config.TEST.INPUT_SIZE_TARGET, trains=False)
+    settle_precision(config, lambda: net, device, passes, start=source)
     statistics.reestimate(net, device)
     save(target, {name: tensor.detach().cpu() for name, tensor in net.state_dict().items()})
     facts = provenance(config, {"start": source}, {"target": statistics.dataset.names})

@@ -30,7 +30,7 @@ FILE = "provenance.json"
 
 
 def provenance(config: Config, inputs: Mapping[str, Path], names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """The provenance record of one run: config, seed, code, libraries, device, and digests of inputs and image names.
+    """The provenance record of one run: config, seed, code, libraries, device, format, and digests of inputs and names.
 
     `inputs`: role -> file (the initial checkpoint, splits). `names`: role -> image names of a data set.
     """
@@ -41,6 +41,7 @@ def provenance(config: Config, inputs: Mapping[str, Path], names: Mapping[str, S
         "seed": config.TRAIN.RANDOM_SEED,
         **environment(),
         "device": device_facts(pick_device(config.DEVICE)),
+        "precision": config.TRAIN.precision._asdict(),
         "inputs": {role: {"path": str(path), "sha256": digest(path)} for role, path in inputs.items()},
         "data": {role: {"images": len(n), "sha256": names_digest(n)} for role, n in names.items()},
         **({"launcher": distributed.launcher()} if distributed.launcher() else {}),

@@ -7,9 +7,9 @@ authors' code that a user can choose is a key, explained here. `docs/config.md` 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr
 from pydantic.config import JsonDict
 
 from advent.config.value_types import (
@@ -161,6 +161,13 @@ class ModelConfig(Section):
     )
 
 
+class Precision(NamedTuple):
+    """The number format that a stage computes in (`off` is float32), and why."""
+
+    format: Literal["off", "bf16", "fp16"]
+    reason: str
+
+
 class TrainConfig(Section):
     """Training."""
 
@@ -275,10 +282,10 @@ class TrainConfig(Section):
     EVAL_EVERY: int = key(0, "iterations between evaluations on the target's labelled set; 0: none", ge=0)
     RANDOM_SEED: int = key(1234, "seed of all random numbers", ge=0)
     RANDOM_TRAIN: bool = key(False, "draw the seed; the drawn one is recorded", affects_training=False)
-    AMP: Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(as_switch)] = key(
+    AMP: Annotated[Literal["off", "bf16", "fp16", "auto"], BeforeValidator(as_switch)] = key(
         "off",
         """mixed precision in training and evaluation; fp16 scales the loss (GPUs but not MPS). Losses, maps, batch-norm
-        statistics and the depth stay in float32""",
+        statistics and the depth stay in float32. auto: what is faster on this machine (docs/training.md)""",
     )
     TF32: Annotated[Literal["default", "off", "on"], BeforeValidator(as_switch)] = key(
         "default",
@@ -307,6 +314,22 @@ class TrainConfig(Section):
         ge=0,
         affects_training=False,
     )
+    _precision: Precision | None = PrivateAttr(default=None)
+
+    @property
+    def precision(self) -> Precision:
+        """The number format of the stage: AMP, or for `auto` what `settle_precision` chose once it had the network.
+
+        It is no part of the config: the digest is the same on every machine.
+        """
+        if self.AMP != "auto":
+            return Precision(self.AMP, "TRAIN.AMP")
+        assert self._precision is not None, "TRAIN.AMP: auto is not decided yet: call settle_precision first"
+        return self._precision
+
+    @precision.setter
+    def precision(self, chosen: Precision) -> None:
+        self._precision = chosen
 
 
 class AugmentConfig(Section):

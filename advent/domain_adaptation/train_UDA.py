@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from easydict import EasyDict
 
+from advent.checkpoints.auto_precision import settle_precision, training_passes
 from advent.checkpoints.run_dir import RunDir
 from advent.config.loading import as_config
 from advent.config.schema import Config
@@ -33,6 +34,7 @@ def train_domain_adaptation(
     """
     config = as_config(cfg)
     device = next(model.parameters()).device
+    settle_precision(config, lambda: model, device, training_passes(config))
     learner = Learner(model, find_method(config), find_network(config).supervised, config.TRAIN, device)
     with Trainer(config, learner, RunDir.of(config)) as trainer:
         trainer.run(_endless(trainloader, device), _endless(targetloader, device))

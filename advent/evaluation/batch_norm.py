@@ -77,7 +77,7 @@ class TargetStatistics:
         required_batch_norms(net)  # refuses a network without batch norms before images are read
         order = spread_batches(self.indices)
         batches = with_progress(load_batches(self.dataset, workers, device, order), "batch norm", len(order))
-        reestimate(net, (batch["image"] for batch in batches), AMP_DTYPES[self.config.TRAIN.AMP])
+        reestimate(net, (batch["image"] for batch in batches), AMP_DTYPES[self.config.TRAIN.precision.format])
 
     @contextmanager
     def applied(self, net: nn.Module, device: torch.device, workers: int | None = None) -> Iterator[None]:

@@ -48,6 +48,7 @@ def setting_digest(config: Config, device: torch.device, datasets: Sequence[Stre
     facts = {
         "config": config_digest(config, WITHOUT_EFFECT_ON_SCORES),
         "device": device_facts(device),
+        "precision": config.TRAIN.precision.format,
         "data": [data_digest(dataset) for dataset in datasets],
         **code_and_libraries(),
     }

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from advent.build import build_network, evaluation_data, target_data
+from advent.checkpoints.auto_precision import scoring_passes, settle_precision
 from advent.checkpoints.formats import open_checkpoint, warn_of_dilations
 from advent.checkpoints.io import digest
 from advent.checkpoints.provenance import environment, names_digest
@@ -115,12 +116,14 @@ class Scorer:
         if self.statistics is not None:
             distributed.require_same(**{"target's training images": names_digest(self.statistics.dataset.names)})
         self.cache = RunDir.of(config).path / CACHE
+        self._settled = False
 
     def result(self, candidate: Candidate, save: bool = False) -> dict[str, Any]:
         """The scores of one candidate, from the cache if everything that they depend on is unchanged.
 
         `save` also writes its predictions to TEST.SAVE_PREDS, if set; the cache is then not used.
         """
+        self._settle(candidate)
         sha256 = candidate.sha256
         head = {"iteration": candidate.iteration, "snapshot": str(candidate), "sha256": sha256}
         key = self._key(sha256, candidate.weights)
@@ -151,6 +154,7 @@ class Scorer:
             "config": config_digest(config),
             "test": plain(config.TEST),
             "device": device_facts(self.device),
+            "precision": config.TRAIN.precision._asdict(),
             "results": results,
         }
 
@@ -159,7 +163,7 @@ class Scorer:
         nets = [self._network(file) for file in candidate.files]
         crops = Crops.of(test.CROP, test.STRIDE)
         predictor = Predictor(
-            nets, candidate.weights, amp=config.TRAIN.AMP, flip=test.FLIP, scales=test.SCALES, crops=crops
+            nets, candidate.weights, amp=config.TRAIN.precision.format, flip=test.FLIP, scales=test.SCALES, crops=crops
         )
         options = {"batch_size": test.BATCH_SIZE_TARGET, "workers": config.NUM_WORKERS}
         name = candidate.files[0].name
@@ -175,6 +179,19 @@ class Scorer:
         if self.statistics is not None:
             scores["batch_norm"] = self.statistics.record()
         return scores
+
+    def _settle(self, candidate: Candidate) -> None:
+        """Choose the number format of TRAIN.AMP: auto by the first candidate. Scores depend on it, cached ones too."""
+        if not self._settled:
+            file = candidate.files[0]
+            settle_precision(
+                self.config,
+                lambda: to_device(build_network(self.config, file), self.device),
+                self.device,
+                scoring_passes(self.config),
+                start=file,
+            )
+        self._settled = True
 
     def _network(self, file: Path) -> nn.Module:
         net = to_device(build_network(self.config, file), self.device)
@@ -217,7 +234,8 @@ def evaluation_hook(config: Config, net: nn.Module, device: torch.device) -> Cal
     dataset, classes = evaluation_data(config), class_set(config)
     statistics = TargetStatistics.for_scoring(config, dataset)
     crops = Crops.of(config.TEST.CROP, config.TEST.STRIDE)
-    measure = partial(confusion, net, dataset, device, workers=0, amp=config.TRAIN.AMP, crops=crops)
+    amp = config.TRAIN.precision.format
+    measure = partial(confusion, net, dataset, device, workers=0, amp=amp, crops=crops)
 
     def hook(iteration: int) -> dict[str, float]:
         if (iteration + 1) % config.TRAIN.EVAL_EVERY:

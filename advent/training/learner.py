@@ -53,7 +53,7 @@ class Learner:
         self.net = to_device(net, device).train()
         if train.CHECKPOINT_ACTIVATIONS:
             recompute_activations(net)
-        self.scale = LossScale(train.AMP, device)
+        self.scale = LossScale(train.precision.format, device)
         weights = {name: float(getattr(train, key)) for name, key in LAMBDAS.items()}
         self.context = StepContext(
             maybe_compile(net, train, device),
@@ -61,7 +61,7 @@ class Learner:
             supervised,
             discriminators.to(device).train(),
             weights,
-            AMP_DTYPES[train.AMP],
+            AMP_DTYPES[train.precision.format],
             self.scale,
             method.state(net) if method.state else None,
         )

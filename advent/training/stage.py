@@ -19,6 +19,7 @@ from advent.build import (
     source_data,
     target_data,
 )
+from advent.checkpoints.auto_precision import settle_precision, training_passes
 from advent.checkpoints.loading import TORCHVISION_WEIGHTS, load_pretrained
 from advent.checkpoints.provenance import names_digest, provenance, read_provenance
 from advent.checkpoints.run_dir import RunDir, initial_checkpoint
@@ -33,6 +34,7 @@ from advent.evaluation.batch_norm import restore_statistics
 from advent.evaluation.stage import evaluation_hook
 from advent.methods.registry import find_method, find_network
 from advent.methods.steps import Method
+from advent.model.precision import to_device
 from advent.runtime import distributed
 from advent.runtime.device import prepare_device, seed_everything, seed_rank
 from advent.training.learner import Learner
@@ -139,19 +141,28 @@ def create_trainer(
     device = prepare_device(config)
     seed_everything(config.TRAIN.RANDOM_SEED, config.TRAIN.DETERMINISTIC)
     run_dir = RunDir.of(config)
-    if is_resuming(config, resume):
+    resumed, trained = is_resuming(config, resume), start is not None
+    if resumed:
         net = find_network(config).build(config, build_encoder(config, weights=False))
     else:
         net = build_network(config, start)
-        if start is not None:
-            restore_statistics(net, config, device)
-        elif config.TRAIN.RESTORE_FROM:
+        if not trained and config.TRAIN.RESTORE_FROM:
             load_pretrained(net, config.TRAIN.RESTORE_FROM, config.TRAIN.IMG_MEAN)
             start = None if config.TRAIN.RESTORE_FROM == TORCHVISION_WEIGHTS else Path(config.TRAIN.RESTORE_FROM)
+    settle_precision(
+        config,
+        lambda: to_device(net, device),
+        device,
+        training_passes(config),
+        resumed=run_dir.path if resumed else None,
+        start=start,
+    )
+    if trained and not resumed:
+        restore_statistics(net, config, device)
     learner = Learner(net, method, find_network(config).supervised, config.TRAIN, device)
     seed_rank(config.TRAIN.RANDOM_SEED)  # after the networks are built, so that all ranks start from the same weights
     trainer = Trainer(config, learner, run_dir, resume=resume, overwrite=overwrite, data=digests)
-    if is_resuming(config, resume):
+    if resumed:
         run_dir.record_resume(trainer.iteration, batch=effective_batch(config, method.uses_target))
     else:
         files = {**({"start": start} if start else {}), **(inputs or {})}

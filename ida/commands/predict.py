@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--output", metavar="DIR", type=Path, required=True, help="output folder; created if missing")
     add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--batch-size", metavar="N", type=int, default=1, help="images in one forward pass (default: 1)")
-    add("--amp", choices=("off", "bf16", "fp16"), help="precision (default: the config's TRAIN.AMP)")
+    add("--amp", choices=("off", "bf16", "fp16", "auto"), help="precision; auto: the fastest (default: TRAIN.AMP)")
     add("--size", metavar="N", type=int, nargs=2, help="width and height of the network's input (default: config's)")
     add(
         "--crop", metavar="N", type=int, nargs=2, help="width and height of sliding crops (default: config's TEST.CROP)"

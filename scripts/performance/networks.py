@@ -15,9 +15,9 @@ from advent.build import build_encoder
 from advent.config.loading import load_config
 from advent.config.schema import Config
 from advent.methods.registry import find_method, find_network
-from advent.methods.steps import Batch
+from advent.methods.steps import Batch, Method
 from advent.model.deeplabv2 import SegmentationNetwork, initialise
-from advent.model.outputs import forward
+from advent.model.outputs import NetworkOutputs, forward, forward_at_input_size
 from advent.training.learner import Learner
 
 
@@ -30,12 +30,13 @@ class Bench:
     source: Batch
     target: Batch
     device: torch.device
+    iteration: int = 0
     _gradients: list[Tensor] = field(default_factory=list)
     _outputs: list[Tensor] = field(default_factory=list)
 
     def step(self) -> object:
         """One complete iteration."""
-        return self.learner.update(0, self.source, self.target)
+        return self.learner.update(self.iteration, self.source, self.target)
 
     def passes(self) -> None:
         """Only the network's two passes, forward and backward from given output gradients."""
@@ -60,11 +61,16 @@ class Bench:
             for parameter, gradient in zip(parameters, self._gradients, strict=True):
                 parameter.grad = gradient
 
-        context.net, kept = _PrecomputedNet(self._outputs, fill), context.net
+        stub = _PrecomputedNet(self._outputs, fill)
+
+        def predict(_: nn.Module, images: Tensor) -> NetworkOutputs:
+            return forward_at_input_size(stub, images, context.amp_dtype)
+
+        context.predict_with = predict  # type: ignore[assignment, method-assign]  # of the network and of a teacher
         try:
-            self.learner.update(0, self.source, self.target)
+            self.step()
         finally:
-            context.net = kept
+            del context.predict_with  # type: ignore[method-assign]
 
     def discriminator(self) -> None:
         """The discriminator's part of a step: two forward and three backward passes."""
@@ -105,12 +111,15 @@ class _FillOnBackward(torch.autograd.Function):
         return (None,) * (len(gradients) + 1)
 
 
-def bench(cfg: str, device: torch.device, overrides: Sequence[str] = ()) -> Bench:
-    """A randomly initialised network of a shipped config, and random batches of its sizes."""
-    config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", *overrides])
+def bench(cfg: str, device: torch.device, overrides: Sequence[str] = (), method: Method | None = None) -> Bench:
+    """A randomly initialised network of a shipped config, and random batches of its sizes.
+
+    `method`: by default TRAIN.DA_METHOD.
+    """
+    config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", "TRAIN.AMP=off", *overrides])
     torch.manual_seed(0)
     net = random_network(config)
-    learner = Learner(net, find_method(config), find_network(config).supervised, config.TRAIN, device)
+    learner = Learner(net, method or find_method(config), find_network(config).supervised, config.TRAIN, device)
     train = config.TRAIN
     source = batch(config, train.INPUT_SIZE_SOURCE, train.BATCH_SIZE_SOURCE, device)
     target = batch(config, train.INPUT_SIZE_TARGET, train.BATCH_SIZE_TARGET, device)

@@ -25,6 +25,7 @@ from advent.utils.metrics import confusion_counts
 from daf.inference import Model, predict_batch
 from ida.pseudo_labels import pseudo_label, write_label
 from ida.ranking import ranking_scores
+from performance.cost import cost
 from performance.data_loading import reading
 from performance.networks import Bench, bench, count_bytes, count_flops, random_network, tensors_bytes
 from performance.scaling import scaling
@@ -284,4 +285,5 @@ SECTIONS: dict[str, Callable[[torch.device, int], Sequence[Row]]] = {
     "predict": prediction,
     "operations": operations,
     "scaling": scaling,
+    "cost": cost,
 }

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from advent.build import evaluation_data, source_data, target_data
+from advent.checkpoints.auto_precision import settle_precision, training_passes
 from advent.checkpoints.loading import TORCHVISION_WEIGHTS
 from advent.config.schema import Config
 from advent.dataset.spec import load_spec
@@ -84,6 +85,7 @@ def _measure(stage: Stage, steps: int) -> Needs:
     if not stage.trains:
         return Needs(stage.name, 0, 0, 0, None if labelled is None else labelled * forward, _memory(device))
     method = _method(stage)
+    settle_precision(config, lambda: to_device(net, device), device, training_passes(config))
     learner = Learner(net, method, find_network(config).supervised, train, device)
     isl = stage.script == "train_isl.py"  # trains on the target only
     labelled_size = train.INPUT_SIZE_TARGET if isl else train.INPUT_SIZE_SOURCE

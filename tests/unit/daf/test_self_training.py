@@ -192,10 +192,27 @@ def test_batches_of_two_sizes_cannot_be_mixed():
         find_method(config)
 
 
-def test_a_step_reads_no_scalar():
+ALL_IDEAS = {"ORDER": True, "MIX_LOSS": 0.1, "PRIOR": 0.3, "MASKED": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("depth", "settings"),
+    [
+        ({}, {}),
+        ({}, {"MASK_RATIO": 0.7}),
+        ({}, {"WEIGHT": "confidence", "IGNORE_TOP": 0.1, "IGNORE_BOTTOM": 0.2}),
+        ({}, {"ADVERSARY": True}),
+        ({"ORDER": True, "MIX_LOSS": 0.1}, {}),
+        ({"PRIOR": 0.3}, {}),
+        ({"MASKED": 0.01}, {"MASK_RATIO": 0.7}),
+        *[({**ALL_IDEAS, "TARGET": kind}, {"MASK_RATIO": 0.7}) for kind in ("permuted", "mean", "constant")],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("amp", ["off", "bf16"])
+def test_a_step_reads_no_scalar(depth, settings, amp):
     """On a GPU, the host never waits for the device."""
-    depth = {"ORDER": True, "MIX_LOSS": 0.1, "PRIOR": 0.3, "MASKED": 0.01, "TARGET": "permuted"}
-    learner = learner_of("DeepLabv2_depth", depth, MASK_RATIO=0.7, TEACHER_STATISTICS="target")
+    learner = learner_of("DeepLabv2_depth", depth, {"AMP": amp}, TEACHER_STATISTICS="target", **settings)
     learner.update(WARM_UP, *pair(depth=True))
     with ScalarReads() as counter:
         learner.update(WARM_UP + 1, *pair(depth=True))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -68,6 +71,34 @@ def test_gradients_of_depthwise_convolutions_are_right_under_autocast(options: d
     (plain, exact), (reduced, ours) = gradient(None), gradient(torch.bfloat16)
     assert (plain.dtype, reduced.dtype) == (torch.float32, torch.bfloat16)
     torch.testing.assert_close(ours, exact, rtol=0.05, atol=0.02 * float(exact.abs().max()))
+
+
+COMPILERS = [
+    "aot_eager",
+    pytest.param(
+        "inductor",
+        marks=[pytest.mark.slow, pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")],
+    ),
+]
+
+
+@pytest.mark.parametrize("backend", COMPILERS)
+def test_a_compiled_network_has_right_gradients_under_autocast(backend: str) -> None:
+    """TRAIN.COMPILE with TRAIN.AMP: bf16: the compiler must follow the mode that keeps depthwise ones in float32."""
+    torch.manual_seed(0)
+    depthwise = [DilatedDepthwiseConv2d(16, 3), nn.Conv2d(16, 16, 5, padding=2, groups=16)]
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), *depthwise, nn.Conv2d(16, 4, 1)).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 20, 24).to(memory_format=torch.channels_last)
+    compiled = torch.compile(net, backend=backend)
+
+    def gradients(call: Callable[[Tensor], Tensor], dtype: torch.dtype | None) -> tuple[Tensor, ...]:
+        with autocast(CPU, dtype):
+            output = call(x)
+        assert output.dtype == (dtype or torch.float32)
+        return torch.autograd.grad(output.float().square().mean(), list(net.parameters()))
+
+    for ours, exact in zip(gradients(compiled, torch.bfloat16), gradients(net, None), strict=True):
+        torch.testing.assert_close(ours, exact, rtol=0.05, atol=0.02 * float(exact.abs().max()))
 
 
 def test_other_convolutions_stay_reduced_under_autocast() -> None:
