@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the packages need not be installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the packages need not be installed
 
 import torch
 
@@ -40,6 +39,7 @@ from advent.utils.tables import markdown_table
 from ida import cli
 from performance.gpu import MEASUREMENTS
 
+ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs/data/gpu.json"
 TOTAL = 525  # seconds for all parts together
 KILLED = 5  # seconds below which no part is started

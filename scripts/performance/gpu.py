@@ -23,8 +23,8 @@ from performance.timing import Row, alternate, row
 # Rehearsal on a CPU: the same step with a small network on small images.
 SMALL_RESNET = ["MODEL.LAYERS=[1,1,1,1]", "MODEL.WIDTH=8"]
 SMALL_RESNET += ["TRAIN.INPUT_SIZE_SOURCE=[64,48]", "TRAIN.INPUT_SIZE_TARGET=[64,48]"]
-SMALL_CROPS = ["MODEL.HEAD_WIDTH=[8,16]", "MODEL.LAYERS=[1,1,1,1]", "AUGMENT.CROP=[56,56]", "TRAIN.PREDICT_CROP=[56,56]"]
-SMALL_CROPS += ["TRAIN.PREDICT_STRIDE=[56,56]", "MODEL.ENCODER=timm:vit_tiny_patch16_224", "SELF_TRAINING.MASK_BLOCK=8"]
+SMALL_CROPS = ["MODEL.ENCODER=timm:vit_tiny_patch16_224", "MODEL.HEAD_WIDTH=[8,16]", "SELF_TRAINING.MASK_BLOCK=8"]
+SMALL_CROPS += [f"{key}=[56,56]" for key in ("AUGMENT.CROP", "TRAIN.PREDICT_CROP", "TRAIN.PREDICT_STRIDE")]
 RUNS = 5
 
 
