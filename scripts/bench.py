@@ -4,9 +4,9 @@
     python scripts/bench.py --only step memory --rounds 3 --device cuda
     python scripts/bench.py --plot bench.json --out docs/performance.png
 
-Sections: machine, step, formats, memory, compile, evaluation, labels, data, predict, operations, scaling, cost.
-Variants alternate in one process; medians and quartiles are reported. All sections take about 45 minutes on two cores.
-Nothing else should run at the same time.
+Sections: machine, step, formats, memory, memory_estimate, compile, evaluation, labels, data, predict, operations,
+scaling, cost. Variants alternate in one process; medians and quartiles are reported. All sections take about 45 minutes
+on two cores. Nothing else should run at the same time.
 """
 
 from __future__ import annotations

@@ -118,12 +118,21 @@ def bench(cfg: str, device: torch.device, overrides: Sequence[str] = (), method:
     """
     config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", "TRAIN.AMP=off", *overrides])
     torch.manual_seed(0)
+    learner = new_learner(config, device, method)
+    return Bench(config, learner, *batches(config, device), device)
+
+
+def new_learner(config: Config, device: torch.device, method: Method | None = None) -> Learner:
+    """A learner of the config's network with random weights; `method`: by default TRAIN.DA_METHOD."""
     net = random_network(config)
-    learner = Learner(net, method or find_method(config), find_network(config).supervised, config.TRAIN, device)
-    train = config.TRAIN
-    source = batch(config, train.INPUT_SIZE_SOURCE, train.BATCH_SIZE_SOURCE, device)
-    target = batch(config, train.INPUT_SIZE_TARGET, train.BATCH_SIZE_TARGET, device)
-    return Bench(config, learner, source, target, device)
+    return Learner(net, method or find_method(config), find_network(config).supervised, config.TRAIN, device)
+
+
+def batches(config: Config, device: torch.device) -> tuple[Batch, Batch]:
+    """Random batches of source and target, of the sizes that the config trains with."""
+    train, crop = config.TRAIN, config.AUGMENT.CROP
+    source = batch(config, crop or train.INPUT_SIZE_SOURCE, train.BATCH_SIZE_SOURCE, device)
+    return source, batch(config, crop or train.INPUT_SIZE_TARGET, train.BATCH_SIZE_TARGET, device)
 
 
 def random_network(config: Config) -> SegmentationNetwork:
@@ -161,17 +170,17 @@ class _Traffic(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if not func.is_view:
-            self.bytes += tensors_bytes(list(_tensors((args, kwargs or {}, result))))
+            self.bytes += tensors_bytes(list(tensors_in((args, kwargs or {}, result))))
         return result
 
 
-def _tensors(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
     """The tensors in an operation's arguments or results, which may be nested in lists, tuples and dictionaries."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, list | tuple | dict):
         for part in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(part)
+            yield from tensors_in(part)
 
 
 def count_bytes(work: Callable[[], object]) -> int:

@@ -27,6 +27,7 @@ from ida.pseudo_labels import pseudo_label, write_label
 from ida.ranking import ranking_scores
 from performance.cost import cost
 from performance.data_loading import reading
+from performance.memory import memory_estimate
 from performance.networks import Bench, bench, count_bytes, count_flops, random_network, tensors_bytes
 from performance.scaling import scaling
 from performance.straightforward import Straightforward
@@ -278,6 +279,7 @@ SECTIONS: dict[str, Callable[[torch.device, int], Sequence[Row]]] = {
     "step": step,
     "formats": formats,
     "memory": memory,
+    "memory_estimate": memory_estimate,
     "compile": compiled,
     "evaluation": evaluation,
     "labels": pseudo_label_size,

@@ -1,4 +1,4 @@
-"""Golden values: loading, weights filled by parameter name, comparison within a tolerance."""
+"""Golden values: loading, weights filled by parameter name, comparison within a tolerance, on TEST_DEVICE."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from helpers.device import DEVICE
+
 FOLDER = Path(__file__).parent
 checked: list[float] = []  # relative error of every golden value compared in this run
 
@@ -19,8 +21,8 @@ def load(name: str) -> dict:
 
 
 def fill(module: nn.Module, salt: str = "") -> nn.Module:
-    """Fill a module's weights in float64 by parameter name, as golden/README defines; returns the module."""
-    module.double()
+    """Fill a module's weights in float64 by parameter name, as golden/README defines; returns it on the device."""
+    module.double().to(DEVICE)
     state = module.state_dict()
     for name, tensor in state.items():
         z = np.random.RandomState(crc32((salt + name).encode())).standard_normal(tuple(tensor.shape))
@@ -43,6 +45,7 @@ def fill(module: nn.Module, salt: str = "") -> nn.Module:
 
 def close(got, want, scale: float = 0.0) -> None:
     """|got - want| <= 1e-6 * (|want| + scale) + 1e-12, elementwise; scale is the probe's std."""
+    got = got.detach().cpu() if isinstance(got, torch.Tensor) else got
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     error = np.abs(got - want)
     allowed = 1e-6 * (np.abs(want) + scale) + 1e-12
@@ -52,7 +55,7 @@ def close(got, want, scale: float = 0.0) -> None:
 
 def probe(got, want: dict) -> None:
     """Compare an array with its recorded mean, standard deviation, L1 norm, shape and values."""
-    array = got.detach().numpy() if isinstance(got, torch.Tensor) else np.asarray(got)
+    array = got.detach().cpu().numpy() if isinstance(got, torch.Tensor) else np.asarray(got)
     array = array.astype(np.float64)
     assert list(array.shape) == want["shape"]
     std = want["std"]
@@ -63,4 +66,4 @@ def probe(got, want: dict) -> None:
 
 
 def normal(seed: int, *shape: int, scale: float = 1.0) -> torch.Tensor:
-    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape) * scale)
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape) * scale).to(DEVICE)

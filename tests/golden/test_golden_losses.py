@@ -11,6 +11,7 @@ from advent.utils.metrics import mean_iou
 from daf.interaction import depth_aware_map
 from daf.loss import berhu
 from golden.golden import close, load, normal, probe
+from helpers.device import DEVICE
 from ida.pseudo_labels import pseudo_label
 from ida.ranking import ranking_scores
 
@@ -24,7 +25,7 @@ def labels_with_ignored(seed, shape, num_classes, extra):
 def test_losses_and_gradients():
     golden = load("losses")
     logits = normal(10, 2, 16, 17, 23, scale=2).requires_grad_()
-    labels = torch.from_numpy(labels_with_ignored(11, (2, 17, 23), 16, 3))
+    labels = torch.from_numpy(labels_with_ignored(11, (2, 17, 23), 16, 3)).to(DEVICE)
     loss = cross_entropy_2d(logits, labels)
     loss.backward()
     close(loss.item(), golden["cross_entropy"])
@@ -54,7 +55,7 @@ def test_schedule():
 def test_repeated_update():
     golden = load("repeated_sgd")
     for repeats, steps in golden["after_each_of_3_steps"].items():
-        w = torch.nn.Parameter(torch.tensor(golden["start"], dtype=torch.float64))
+        w = torch.nn.Parameter(torch.tensor(golden["start"], dtype=torch.float64, device=DEVICE))
         optimizer = RepeatedSGD([{"params": [w], "repeats": int(repeats)}], lr=1.0, momentum=0.9, weight_decay=5e-4)
         for step, want in enumerate(steps):
             optimizer.param_groups[0]["lr"] = lr_poly(2.5e-4, step, 10, 0.9)

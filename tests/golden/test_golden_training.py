@@ -10,6 +10,7 @@ from advent.methods.registry import find_method, find_network
 from advent.model.encoder import ResNetEncoder
 from advent.training.learner import Learner
 from golden.golden import close, fill, load, normal, probe
+from helpers.device import DEVICE
 
 RUNS = {
     "daf_as_released (source depth^1, target depth^2)": ("DAF", "DeepLabv2_depth", [1, 2]),
@@ -24,7 +25,7 @@ def batches(step):
     labels[labels >= 16] = 255
     source = {
         "image": normal(100 + step, 1, 3, 64, 80, scale=50),
-        "label": torch.from_numpy(labels),
+        "label": torch.from_numpy(labels).to(DEVICE),
         "depth": normal(300 + step, 1, 64, 80, scale=20).abs(),
     }
     return source, {"image": normal(400 + step, 1, 3, 48, 96, scale=50)}
@@ -37,7 +38,7 @@ def test_two_steps(name):
     config.TRAIN.DA_METHOD, config.MODEL.NAME, config.TRAIN.DEPTH_POWER = RUNS[name]
     network = find_network(config)
     net = fill(network.build(config, ResNetEncoder()))
-    learner = Learner(net, find_method(config), network.supervised, config.TRAIN, torch.device("cpu"))
+    learner = Learner(net, find_method(config), network.supervised, config.TRAIN, DEVICE)
     discriminator = fill(learner.context.discriminators["main"], "D.")
     for step, want in enumerate(golden["losses"]):
         losses = learner.update(step, *batches(step))

@@ -20,8 +20,8 @@ HEIGHT, WIDTH, CLASSES = 48, 64, 7
 STEPS = 5
 
 
-def make_learner(method: str, statistics: bool = False) -> Any:
-    """Learner of a tiny float64 network; batch norm is in eval mode unless `statistics` is set."""
+def make_learner(method: str, statistics: bool = False, device: str = "cpu", amp: str = "off") -> Any:
+    """Learner of a tiny network; batch norm is in eval mode unless `statistics` is set. It is float64 without `amp`."""
     from advent.config.loading import default_config
     from advent.methods.registry import find_method, find_network
     from advent.methods.steps import Method, supervised_step
@@ -33,7 +33,7 @@ def make_learner(method: str, statistics: bool = False) -> Any:
 
     register()
     config = default_config()
-    config.NUM_CLASSES, config.TRAIN.MAX_ITERS = CLASSES, 100
+    config.NUM_CLASSES, config.TRAIN.MAX_ITERS, config.TRAIN.AMP = CLASSES, 100, amp
     # Large enough that five steps move every weight by far more than rounding.
     config.TRAIN.LEARNING_RATE, config.TRAIN.LEARNING_RATE_D = 1e-3, 1e-3
     config.MODEL.MULTI_LEVEL = method.endswith("multi-level")
@@ -53,11 +53,10 @@ def make_learner(method: str, statistics: bool = False) -> Any:
     chosen_method = intra_method(config) if method == "IDA" else find_method(config)
     if method == "ISL":
         chosen_method = Method("ISL", supervised_step, include_last_iter=True, multi_level=True)
-    result = Learner(net, chosen_method, find_network(config).supervised, config.TRAIN, torch.device("cpu"))
-    result.net.double()
-    result.context.discriminators.double()
-    if result.context.state is not None:
-        result.context.state.double()
+    result = Learner(net, chosen_method, find_network(config).supervised, config.TRAIN, torch.device(device))
+    for module in (result.net, result.context.discriminators, result.context.state):
+        if module is not None and amp == "off":
+            module.double()
     if not statistics:
         result.net.eval()
     return result
@@ -85,32 +84,44 @@ def batches(method: str, step: int, count: int) -> tuple[dict[str, Any], dict[st
     return source, target
 
 
+def to_device(batch: dict[str, Any], device: str, amp: str = "off") -> dict[str, Any]:
+    """The batch on the device, in float64 or with `amp` in float32; positions stay on the CPU."""
+    moved = {name: value if name == "position" else value.to(device) for name, value in batch.items()}
+    return {n: x.float() if amp != "off" and x.is_floating_point() else x for n, x in moved.items()}
+
+
 def cut(batch: dict[str, Any], first: int, last: int) -> dict[str, Any]:
     return {name: value[first:last] for name, value in batch.items()}
 
 
-def train(method: str, images: int, micro: int = 1, statistics: bool = False, steps: int = STEPS) -> dict[str, Any]:
+def train(
+    method: str, images: int, micro: int = 1, statistics: bool = False, steps: int = STEPS, device: str = "cpu"
+) -> dict[str, Any]:
     """Train on batches of `images` images; this process takes its share in `micro` micro-batches.
 
     Returns the gradients of the first STEPS steps, the losses of all, and the weights and statistics at the end.
     """
     from advent.runtime import distributed
 
-    learner = make_learner(method, statistics)
+    learner = make_learner(method, statistics, device)
     learner.broadcast_weights()
     size = images // (distributed.world_size() * micro)
     record: dict[str, Any] = {"gradients": {}, "losses": []}
     for step in range(steps):
         source, target = batches(method, step, images)
         starts = [size * (distributed.rank() * micro + index) for index in range(micro)]
-        parts = [[cut(batch, start, start + size) for start in starts] for batch in (source, target)]
+        parts = [[to_device(cut(batch, start, start + size), device) for start in starts] for batch in (source, target)]
         values = learner.update(step, parts[0], None if method == "ISL" else parts[1])
         record["losses"].append({name: float(value) for name, value in values.items()})
         if step < STEPS:
-            record["gradients"] |= {f"{step} {n}": p.grad.clone() for n, p in parameters(learner) if p.grad is not None}
-    record["weights"] = {n: p.detach().clone() for n, p in parameters(learner)}
-    record["statistics"] = {n: b.clone() for n, b in learner.net.named_buffers()}
+            record["gradients"] |= {f"{step} {n}": _copy(p.grad) for n, p in parameters(learner) if p.grad is not None}
+    record["weights"] = {n: _copy(p) for n, p in parameters(learner)}
+    record["statistics"] = {n: _copy(b) for n, b in learner.net.named_buffers()}
     return record
+
+
+def _copy(tensor: Any) -> Any:
+    return tensor.detach().to("cpu", copy=True)
 
 
 def parameters(learner: Any) -> list[tuple[str, Any]]:

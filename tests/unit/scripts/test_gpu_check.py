@@ -1,0 +1,64 @@
+"""scripts/gpu_check.py: records of parts that pass, fail and hang; the page's blocks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import gpu_check
+from advent.errors import ConfigError
+from advent.utils.paths import CONFIGS
+from advent.utils.serialization import read_json
+
+CPU = torch.device("cpu")
+PAGE = "# Page\n\n<!-- gpu: rates -->\nold\n<!-- end -->\nrest\n"
+
+
+def part_of(tmp_path: Path, body: str) -> gpu_check.Part:
+    file = tmp_path / "test_part.py"
+    file.write_text(f"def test_one():\n    {body}\n")
+    return gpu_check.Part("a part", 60, (str(file), "--noconftest"))
+
+
+def test_a_part_that_fails_tells_its_first_error(tmp_path: Path) -> None:
+    record = gpu_check.run_part(part_of(tmp_path, "raise ValueError('broken')"), CPU, 300)
+    assert record["state"] == "failed"
+    assert record["error"] == "ValueError: broken"
+
+
+def test_a_part_that_hangs_is_stopped(tmp_path: Path) -> None:
+    record = gpu_check.run_part(part_of(tmp_path, "import time; time.sleep(600)"), CPU, 0.5)
+    assert record["state"] == "timed out"
+    assert record["seconds"] < 60
+
+
+def test_an_unknown_part_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--only ratess"):
+        gpu_check.check("cpu", tmp_path / "gpu.json", ["ratess"])
+
+
+def test_blocks_of_a_page() -> None:
+    assert "Not yet run on a GPU.\n<!-- end -->\nrest" in gpu_check.fill_page(PAGE, None)
+    parts = {"rates": {"state": "ok", "seconds": 3.0, "rows": [{"what": "scoring", "per_second": 12.5}]}}
+    record = {
+        "rehearsal": False,
+        "device": {"name": "Some GPU"},
+        "versions": {"torch": "2.14"},
+        "parts": parts,
+    }
+    filled = gpu_check.fill_page(PAGE, record)
+    assert "Some GPU, PyTorch 2.14:" in filled
+    assert "12.5" in filled
+    assert "old" not in filled
+    assert gpu_check.fill_page(PAGE, {**record, "rehearsal": True}) == gpu_check.fill_page(PAGE, None)
+    with pytest.raises(ConfigError, match="expected one of parts"):
+        gpu_check.fill_page(PAGE.replace("rates", "speed"), None)
+
+
+def test_the_performance_page_is_up_to_date() -> None:
+    text = (CONFIGS.parent / "docs/performance.md").read_text(encoding="utf-8")
+    record = read_json(gpu_check.OUT) if gpu_check.OUT.is_file() else None
+    assert gpu_check.fill_page(text, record) == text
+    assert text.count("<!-- gpu: ") == len(gpu_check.BLOCKS)
