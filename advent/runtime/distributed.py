@@ -260,13 +260,16 @@ def interleave(shares: Sequence[Sequence[T]]) -> list[T]:
 
 
 def is_error_reporter() -> bool:
-    """Whether this process should print why the run ended: true for the first process that asks."""
+    """Whether this process should print why the run ended: true for the first process that asks.
+
+    If the store cannot be reached (the machine that holds it died), one process of each machine prints.
+    """
     if not is_distributed_launch():
         return True
     try:
         return _World.store.add("said", 1) == 1
     except (RuntimeError, AttributeError):  # the store is gone or was never connected
-        return launched_rank() == 0
+        return os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def wait_for_torchrun() -> None:
