@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
@@ -157,6 +159,15 @@ def test_every_machine_prints_its_error_when_the_store_has_died(pod, monkeypatch
             monkeypatch.setattr(distributed._World, "store", client)
             printed.append(distributed.is_error_reporter())
     assert printed == [True, False, True, False]
+
+
+def test_a_store_that_does_not_answer_keeps_no_error_back(pod, monkeypatch):
+    """The store's machine has disappeared without closing its connections."""
+    vanished = threading.Event()
+    monkeypatch.setattr(distributed._World, "store", SimpleNamespace(add=lambda *_: vanished.wait()))
+    monkeypatch.setattr(distributed, "SECONDS_FOR_STORE", 0.05)
+    assert distributed.is_error_reporter()
+    vanished.set()
 
 
 def test_a_stage_takes_part_on_a_node_of_a_cluster(pod):
