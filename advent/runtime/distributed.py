@@ -10,6 +10,7 @@ import functools
 import importlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +32,7 @@ P = ParamSpec("P")
 # is noticed at once. The timeout is long because the slowest machine may finish its shard of a ranking minutes later.
 TIMEOUT = timedelta(minutes=30)
 SECONDS_FOR_TORCHRUN = 10.0  # time to detect which process failed first, before the others exit
+SECONDS_FOR_STORE = 5.0  # time for torchrun's store to answer which process reports the error
 ALIGNED = 16  # elements: alignment of a tensor in a message, so that vectorised kernels can use it in place
 
 
@@ -260,13 +262,23 @@ def interleave(shares: Sequence[Sequence[T]]) -> list[T]:
 
 
 def is_error_reporter() -> bool:
-    """Whether this process should print why the run ended: true for the first process that asks."""
+    """Whether this process should print why the run ended: true for the first process that asks.
+
+    If the store cannot be reached (the machine that holds it died), one process of each machine prints.
+    """
     if not is_distributed_launch():
         return True
-    try:
-        return _World.store.add("said", 1) == 1
-    except (RuntimeError, AttributeError):  # the store is gone or was never connected
-        return launched_rank() == 0
+    answers: list[bool] = []
+
+    def ask() -> None:
+        with suppress(RuntimeError, AttributeError):  # the store is gone or was never connected
+            answers.append(_World.store.add("said", 1) == 1)
+
+    # In a thread, because `add` has no timeout: it waits for a machine that disappeared until TCP gives up.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(SECONDS_FOR_STORE)
+    return answers[0] if answers else os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def wait_for_torchrun() -> None:

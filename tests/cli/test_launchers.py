@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch.distributed as dist
@@ -135,13 +137,37 @@ def test_tool_prints_its_error_on_every_node(pod, monkeypatch, capsys):
     assert run_cli("scripts/tool.py", body, []) == 2
     assert seen == [(False, 0)]
     assert capsys.readouterr().err == "scripts/tool.py: error: no such thing\n"
-    monkeypatch.setenv("LOCAL_RANK", "0")  # set by torchrun, which would run the tool several times
+    monkeypatch.setenv("LOCAL_RANK", "1")  # set by torchrun, which would run the tool several times
     assert run_cli("scripts/tool.py", body, []) == 2
     assert len(seen) == 1
-    assert capsys.readouterr().err == ""  # only rank 0 prints the error
-    monkeypatch.setenv("RANK", "0")
+    assert capsys.readouterr().err == ""  # only the first process of the machine prints the error
+    monkeypatch.setenv("LOCAL_RANK", "0")
     assert run_cli("scripts/tool.py", body, []) == 2
     assert "scripts/tool.py works in one process; start it with python" in capsys.readouterr().err
+
+
+def test_every_machine_prints_its_error_when_the_store_has_died(pod, monkeypatch):
+    """The machine of rank 0 holds the store. When it dies, the other machines once ended without a word."""
+    server = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    clients = [dist.TCPStore("127.0.0.1", server.port, is_master=False) for _ in range(2)]
+    printed = []
+    for alive in (True, False):
+        if not alive:
+            del server
+        for local_rank, client in enumerate(clients):
+            monkeypatch.setenv("LOCAL_RANK", str(local_rank))
+            monkeypatch.setattr(distributed._World, "store", client)
+            printed.append(distributed.is_error_reporter())
+    assert printed == [True, False, True, False]
+
+
+def test_a_store_that_does_not_answer_keeps_no_error_back(pod, monkeypatch):
+    """The store's machine has disappeared without closing its connections."""
+    vanished = threading.Event()
+    monkeypatch.setattr(distributed._World, "store", SimpleNamespace(add=lambda *_: vanished.wait()))
+    monkeypatch.setattr(distributed, "SECONDS_FOR_STORE", 0.05)
+    assert distributed.is_error_reporter()
+    vanished.set()
 
 
 def test_a_stage_takes_part_on_a_node_of_a_cluster(pod):

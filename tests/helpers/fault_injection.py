@@ -2,7 +2,8 @@
 
 HOW: kill (SIGKILL), raise (a bug), term (SIGTERM to this process alone), hang (no answer), or spawn (no fault; data
 workers are spawned). Only the first start fails; a restart by torchrun runs without the fault. `NOTE` in the
-environment names a file to which rank 0 appends every iteration that it begins.
+environment names a file to which rank 0 appends every iteration that it begins. `TIMEOUT` is the time in seconds that
+a process waits for one that does not answer.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import signal
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,11 @@ def main() -> int:
     fault, rank, iteration, script, *argv = sys.argv[1:]
     if fault == "spawn":
         multiprocessing.set_start_method("spawn")
+    from advent.runtime import distributed
     from advent.training.learner import Learner
 
+    if "TIMEOUT" in os.environ:
+        distributed.TIMEOUT = timedelta(seconds=float(os.environ["TIMEOUT"]))
     original = Learner.update
     is_this_process = os.environ["RANK"] == rank and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
 
