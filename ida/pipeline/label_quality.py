@@ -61,7 +61,8 @@ def ranking_quality(stage: Stage) -> dict[str, Any] | None:
     """Quality of a ranking; None if the target's training images have no labels.
 
     mIoU (percent) and share of wrong pixels (percent) of its pseudo labels on both halves, and Spearman's correlation
-    of the score with the true error (share of wrong pixels) over the images.
+    of the score with the true error (share of wrong pixels) over the images. Pixels without a label (RANK.THRESHOLD) do
+    not count.
     """
     with open(stage.run_dir.path / "ranking.csv", newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
@@ -69,7 +70,10 @@ def ranking_quality(stage: Stage) -> dict[str, Any] | None:
     pairs = _labels(stage.config, stage.run_dir.path / MASKS, names)
     if pairs is None:
         return None
-    hists = [confusion_matrix(truth, label, stage.config.NUM_CLASSES) for label, truth in pairs]
+    hists = [
+        confusion_matrix(np.where(label == IGNORE_LABEL, IGNORE_LABEL, truth), label, stage.config.NUM_CLASSES)
+        for label, truth in pairs
+    ]
     error = [1 - np.trace(hist) / max(hist.sum(), 1) for hist in hists]
     easy = np.array([row["half"] == "easy" for row in rows])
 

@@ -17,7 +17,10 @@ import test_intra
 import train
 import train_intra
 import train_isl
+from advent.config.loading import load_config
 from helpers import tiny_data
+from ida.pipeline.label_quality import ranking_quality
+from ida.pipeline.stage import Stage
 
 
 def rows(path):
@@ -67,6 +70,13 @@ def test_labels_of_the_ranking_may_have_class_thresholds(trained, tmp_path):
     assert ((after == before) | (after == 255)).all()
     for index in np.unique(before):
         assert 0.4 <= (after[before == index] == index).mean() < 1
+    truth = root / "CamVid/trainannot"
+    truth.mkdir(exist_ok=True)
+    for name in plain:
+        shutil.copy(next((root / "CamVid/valannot").glob("*.png")), truth / name)
+    quality = ranking_quality(Stage("rank", "entropy.py", load_config(rank / "config.yml")))  # of the labelled pixels
+    assert quality is not None
+    assert 0 <= quality["error_easy"] <= 100
 
 
 @pytest.mark.parametrize("method", ["DAF", "DADA", "AdvEnt", "MinEnt", "SourceOnly"])
