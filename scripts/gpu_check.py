@@ -119,7 +119,9 @@ def _run(command: Sequence[str], env: dict[str, str], log: Any, limit: float) ->
 def _test_rows(report: Path) -> list[dict[str, Any]]:
     """A row per test of pytest's JUnit report: name, seconds, and why it failed or was skipped."""
     rows: list[dict[str, Any]] = []
-    for case in ET.parse(report).iter("testcase") if report.is_file() else ():
+    if not report.is_file():  # pytest writes it at its end
+        return rows
+    for case in ET.parse(report).iter("testcase"):
         entry: dict[str, Any] = {"what": case.get("name"), "seconds": float(case.get("time", 0))}
         for key, words in (("failure", "error"), ("error", "error"), ("skipped", "skipped")):
             if (found := case.find(key)) is not None:

@@ -66,4 +66,4 @@ def test_a_step_without_data_counts_what_a_real_step_holds(method: str) -> None:
     counted, real = step_memory(config), step_memory(config, CPU)
     assert counted.held == pytest.approx(real.held, rel=0.001)
     assert counted.peak == pytest.approx(real.peak, rel=0.05)
-    assert counted.peak > 1.2 * counted.held
+    assert counted.peak > counted.held
