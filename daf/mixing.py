@@ -12,8 +12,6 @@ from torch.nn import functional
 from advent.dataset.sampling import sample_rng
 from advent.utils.loss import IGNORE_LABEL
 
-CONFIDENCE_BINS = 100  # of the histogram of a class's probabilities
-
 
 def uniform(seed: int, positions: Tensor, stream: str, shape: Sequence[int], device: torch.device) -> Tensor:
     """Uniform float32 numbers in [0, 1) of each sample, (B, *shape) on `device`.
@@ -26,26 +24,6 @@ def uniform(seed: int, positions: Tensor, stream: str, shape: Sequence[int], dev
     if device.type == "cuda":  # copies from pinned memory do not wait
         numbers = numbers.pin_memory()
     return numbers.to(device, non_blocking=device.type == "cuda")
-
-
-def confidence_counts(probability: Tensor, label: Tensor, num_classes: int) -> Tensor:
-    """Histogram (C, CONFIDENCE_BINS) of the probabilities of the pixels that are labelled as each class."""
-    at = label * CONFIDENCE_BINS + (probability * CONFIDENCE_BINS).long().clamp(max=CONFIDENCE_BINS - 1)
-    zeros = probability.new_zeros(num_classes * CONFIDENCE_BINS)
-    return zeros.index_add(0, at.flatten(), torch.ones_like(probability).flatten()).view(num_classes, -1)
-
-
-def class_thresholds(counts: Tensor, threshold: float, share: float) -> Tensor:
-    """Class-wise thresholds (C,): `threshold`, or lower where less than `share` of a class's pixels would reach it.
-
-    counts: (C, bins) as of `confidence_counts`. A lowered threshold is the lower edge of the bin that completes the
-    class's most probable `share`. A class without pixels keeps `threshold`.
-    """
-    bins = counts.shape[1]
-    most_confident = counts.flip(1).cumsum(1).flip(1)  # pixels at least as confident as each bin
-    total = most_confident[:, :1]
-    enough = (most_confident >= share * total).sum(1) - 1  # the highest bin that reaches the share
-    return torch.where(total[:, 0] > 0, (enough / bins).clamp(max=threshold), threshold)
 
 
 def pseudo_weight(probability: Tensor, label: Tensor, threshold: float | Tensor, kind: str, num_classes: int) -> Tensor:

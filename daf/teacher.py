@@ -12,6 +12,7 @@ from advent.config.schema import Config
 from advent.methods.steps import Batch, MethodState, NetworkOutputs, StepContext
 from advent.model.batch_norm import batch_norms
 from daf import guidance, mixing
+from daf.class_thresholds import class_thresholds, probability_counts
 from daf.loss import LEAST_INVERSE
 
 GROUND = ("road", "flat")  # class on which the depths of both domains are aligned
@@ -20,6 +21,7 @@ BANK_SIZE = (60, 80)
 PRIOR_DECAY = 0.999
 PRIOR_PIXELS = 10_000
 MEAN_DECAY = 0.99
+CONFIDENCE_BINS = 100
 CONFIDENCE_DECAY = 0.98
 
 
@@ -41,7 +43,7 @@ class SelfTrainingState(MethodState):
         if self.depth.PRIOR:
             self.register_buffer("class_counts", torch.zeros(guidance.BINS, self.num_classes))
         if self.settings.CLASS_SHARE:
-            self.register_buffer("confidences", torch.zeros(self.num_classes, mixing.CONFIDENCE_BINS))
+            self.register_buffer("confidences", torch.zeros(self.num_classes, CONFIDENCE_BINS))
         if self.depth.TARGET in ("mean", "permuted"):
             count = BANK if self.depth.TARGET == "permuted" else 1
             self.register_buffer("depth_maps", torch.full((count, *BANK_SIZE), LEAST_INVERSE).log())
@@ -112,15 +114,13 @@ class SelfTrainingState(MethodState):
         """SELF_TRAINING.THRESHOLD, or with CLASS_SHARE class-wise thresholds (C,) from the labels seen so far."""
         if not self.settings.CLASS_SHARE:
             return self.settings.THRESHOLD
-        return mixing.class_thresholds(
-            self.get_buffer("confidences"), self.settings.THRESHOLD, self.settings.CLASS_SHARE
-        )
+        return class_thresholds(self.get_buffer("confidences"), self.settings.THRESHOLD, self.settings.CLASS_SHARE)
 
     @torch.no_grad()
     def learn_confidence(self, probability: Tensor, label: Tensor) -> None:
         """Count the probabilities (B, H, W) of the labels (B, H, W), as shares of the batch's pixels."""
         if self.settings.CLASS_SHARE:
-            counts = mixing.confidence_counts(probability, label, self.num_classes) / label.numel()
+            counts = probability_counts(probability, label, self.num_classes, CONFIDENCE_BINS) / label.numel()
             self.get_buffer("confidences").mul_(CONFIDENCE_DECAY).add_(counts)
 
     @torch.no_grad()

@@ -23,6 +23,7 @@ from advent.runtime.progress import with_progress
 from advent.utils.loss import IGNORE_LABEL
 from advent.utils.serialization import write_atomically
 from advent.utils.writer import Writer
+from daf.class_thresholds import class_thresholds, probability_counts
 
 log = logging.getLogger(__name__)
 BINS = 1000  # of the histogram of a class's probabilities
@@ -39,20 +40,6 @@ def pseudo_label(logits: Tensor, threshold: float | Tensor | None = None) -> Ten
     confidence, labels = logits.softmax(1).max(1)
     least = threshold[labels] if isinstance(threshold, Tensor) else threshold
     return labels.masked_fill(confidence < least, IGNORE_LABEL).to(torch.uint8)
-
-
-def class_thresholds(counts: np.ndarray, threshold: float, share: float) -> np.ndarray:
-    """Class-wise thresholds (C,): `threshold`, or lower where less than `share` of a class's pixels would reach it.
-
-    counts: (C, bins) histogram of the probabilities of the pixels predicted as each class, equal bins over [0, 1]. A
-    lowered threshold is the lower edge of the bin that completes the class's most confident `share` of pixels. A
-    class that is never predicted keeps `threshold`.
-    """
-    bins = counts.shape[1]
-    most_confident = counts[:, ::-1].cumsum(1)[:, ::-1]  # pixels at least as confident as each bin
-    enough = most_confident >= share * counts.sum(1, keepdims=True)
-    edges = (bins - 1 - enough[:, ::-1].argmax(1)) / bins  # the highest bin that reaches the share
-    return np.where(counts.sum(1) > 0, np.minimum(edges, threshold), threshold)
 
 
 @torch.inference_mode()
@@ -118,12 +105,10 @@ def find_threshold(
     if share == 0:
         return float(threshold)
     classes = config.NUM_CLASSES
-    counts = torch.zeros(classes * BINS, dtype=torch.int64, device=device)
+    counts = torch.zeros(classes, BINS, dtype=torch.int64, device=device)  # float32 cannot count a data set's pixels
     for _, prediction in predictions(net, dataset, config, device, f"{what} thresholds"):
         confidence, labels = prediction.main.softmax(1).max(1)
-        at = labels * BINS + (confidence * BINS).long().clamp(max=BINS - 1)
-        counts += torch.bincount(at.flatten(), minlength=classes * BINS)
-    counts = distributed.all_reduce_sum(counts.cpu()).view(classes, BINS)
-    thresholds = class_thresholds(counts.numpy(), threshold, share)
+        counts += probability_counts(confidence, labels, classes, BINS).long()
+    thresholds = class_thresholds(distributed.all_reduce_sum(counts.cpu()).double(), threshold, share)
     log.info("%s: thresholds %s", what, " ".join(f"{value:.3f}" for value in thresholds))
-    return torch.tensor(thresholds, dtype=torch.float32, device=device)
+    return thresholds.to(torch.float32).to(device)  # in this order: MPS has no float64

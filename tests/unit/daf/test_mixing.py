@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 
 from daf import mixing
-from ida import pseudo_labels
+from daf.class_thresholds import class_thresholds, probability_counts
 
 
 def test_weights_of_pseudo_labels_are_of_each_image():
@@ -77,22 +77,15 @@ def test_random_numbers_belong_to_the_sample():
     )
 
 
-def test_class_thresholds_are_those_of_self_learning():
-    """One rule for both: a threshold falls to the lower edge of the bin that completes the class's share."""
+def test_weights_by_class_thresholds():
+    """A class that never reaches the threshold of the others keeps its share."""
     torch.manual_seed(0)
     probability, label = torch.rand(2, 40, 50), torch.randint(0, 4, (2, 40, 50))
-    probability[label == 1] *= 0.6  # a class that never reaches 0.9
-    counts = mixing.confidence_counts(probability, label, 5)
+    probability[label == 1] *= 0.6
+    counts = probability_counts(probability, label, 5, 100)
     assert counts.sum() == label.numel()
     assert counts[1, 60:].sum() == 0
-    for share in (0.05, 0.3, 1.0):
-        found = mixing.class_thresholds(counts, 0.9, share)
-        of_isl = pseudo_labels.class_thresholds(counts.numpy(), 0.9, share)
-        torch.testing.assert_close(found.double(), torch.tensor(of_isl))
-    assert found[4] == pytest.approx(0.9)  # a class without pixels
-
-    thresholds = mixing.class_thresholds(counts, 0.9, 0.5)
-    confident = mixing.pseudo_weight(probability, label, thresholds, "confidence", 5)
+    confident = mixing.pseudo_weight(probability, label, class_thresholds(counts, 0.9, 0.5), "confidence", 5)
     for index in range(4):
-        assert confident[label == index].mean() >= 0.5
+        assert 0.5 <= confident[label == index].mean() < 0.6
     assert mixing.pseudo_weight(probability, label, 0.9, "confidence", 5)[label == 1].sum() == 0

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 
-from ida.pseudo_labels import class_thresholds, pseudo_label
+from daf.class_thresholds import class_thresholds
+from ida.pseudo_labels import pseudo_label
 
 # Histogram of predicted probabilities: three classes, ten bins.
-COUNTS = np.array(
+COUNTS = torch.tensor(
     [
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 10],  # always certain
         [0, 0, 0, 0, 0, 6, 0, 0, 4, 0],  # four pixels at 0.8, six at 0.5
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 0],  # never predicted
-    ]
+    ],
+    dtype=torch.float64,
 )
 
 
