@@ -37,8 +37,7 @@ def test_the_first_stage_chooses_and_the_others_keep(data: Path, monkeypatch: py
     plain = torch.load(data / "exp/quick/daf/model_6.pth")
 
     machine("off", monkeypatch)
-    for file in ("model_6.pth", "finished.json"):
-        (data / "exp/quick/daf" / file).unlink()
+    tiny_data.remove_end(data)
     assert train.main([*line, "--resume"]) == 0
     continued = torch.load(data / "exp/quick/daf/model_6.pth")
     assert all(torch.equal(plain[name], continued[name]) for name in plain)

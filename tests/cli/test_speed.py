@@ -25,8 +25,7 @@ def test_reduced_precision_resumes_to_the_same_weights(data: Path, amp: str) -> 
     shutil.rmtree(data / "exp")
     line = tiny_data.command_line(data, "quick:daf", f"TRAIN.AMP={amp}")
     assert train.main(line) == 0
-    for file in ("model_6.pth", "finished.json"):
-        (data / "exp/quick/daf" / file).unlink()
+    tiny_data.remove_end(data)
     assert train.main([*line, "--resume"]) == 0
     continued = torch.load(data / "exp/quick/daf/model_6.pth")
     assert all(torch.equal(plain[name], continued[name]) for name in plain)

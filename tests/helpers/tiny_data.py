@@ -79,6 +79,14 @@ SHORT = [
     "ISL.THRESHOLD=0.1",
     "ISL.REFRESH_EVERY=3",
 ]
+# For runs of several processes that are killed: twelve iterations, snapshots in between.
+LONG = [
+    "TRAIN.EARLY_STOP=12",
+    "TRAIN.SAVE_PRED_EVERY=3",
+    "TRAIN.LOG_EVERY=5",
+    "TRAIN.BATCH_SIZE_SOURCE=1",
+    "TRAIN.BATCH_SIZE_TARGET=1",
+]
 
 
 def command_line(root: Path, cfg: str, *options: str) -> list[str]:
@@ -86,3 +94,9 @@ def command_line(root: Path, cfg: str, *options: str) -> list[str]:
     common = ["--cfg", cfg, "--data-root", str(root), "--exp-root", str(root / "exp"), "--device", "cpu"]
     flags = [option for option in options if option.startswith("--")]
     return [*common, *flags, *NETWORK, *SIZES, *SHORT, *[option for option in options if not option.startswith("--")]]
+
+
+def remove_end(root: Path, stage: str = "daf", last: int = 6) -> None:
+    """Make a finished stage look interrupted: without its last snapshot and its completion record."""
+    for file in (f"model_{last}.pth", "finished.json"):
+        (root / "exp/quick" / stage / file).unlink()

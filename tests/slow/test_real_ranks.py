@@ -17,14 +17,6 @@ import torch
 from helpers import ddp_equivalence, kill_resume_stress, tiny_data
 from helpers.process_pool import ROOT, ProcessPool, torchrun
 
-LONG = [
-    "TRAIN.EARLY_STOP=12",
-    "TRAIN.SAVE_PRED_EVERY=3",
-    "TRAIN.LOG_EVERY=5",
-    "TRAIN.BATCH_SIZE_SOURCE=1",
-    "TRAIN.BATCH_SIZE_TARGET=1",
-]
-
 
 @pytest.fixture(scope="module")
 def four():
@@ -68,7 +60,7 @@ def start(
     processes: int = 2,
     **environment: str,
 ):
-    line = tiny_data.command_line(data, cfg, *LONG, *options)
+    line = tiny_data.command_line(data, cfg, *tiny_data.LONG, *options)
     flags = [f"--max-restarts={restarts}"]
     arguments = [fault, str(rank), str(iteration), script, *line]
     return torchrun("tests/helpers/fault_injection.py", arguments, processes, *flags, **environment)

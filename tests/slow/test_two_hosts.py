@@ -23,13 +23,6 @@ pytestmark = pytest.mark.slow
 
 SECONDS_TO_END = 120  # of a host whose peer has died: 10 for torchrun, the rest for a busy machine
 SECONDS_OF_RUN = 1200  # only a run that hangs needs them
-LONG = [
-    "TRAIN.EARLY_STOP=12",
-    "TRAIN.SAVE_PRED_EVERY=3",
-    "TRAIN.LOG_EVERY=5",
-    "TRAIN.BATCH_SIZE_SOURCE=1",
-    "TRAIN.BATCH_SIZE_TARGET=1",
-]
 SELF_TRAINING = [
     "TRAIN.DA_METHOD=SelfTraining",
     "SELF_TRAINING.THRESHOLD=0.2",
@@ -63,14 +56,14 @@ def two():
 def undisturbed(two, tmp_path_factory) -> Path:
     """DAF's run directory, by two processes on one machine."""
     root = tiny_data.make_data(tmp_path_factory.mktemp("undisturbed"))
-    results = two.run(run_script, "train", tiny_data.command_line(root, "quick:daf", *LONG))
+    results = two.run(run_script, "train", tiny_data.command_line(root, "quick:daf", *tiny_data.LONG))
     assert [code for code, _, _ in results] == [0, 0], results
     return root / DAF
 
 
 def start(host: Host, data: Path, fault: str = "none", rank: int = 0, *options: str, **torchrun: str) -> Run:
     """Start DAF on a host. Process `rank` has the fault in iteration 8; `torchrun` are torchrun's options."""
-    line = tiny_data.command_line(data, "quick:daf", *LONG, *options)
+    line = tiny_data.command_line(data, "quick:daf", *tiny_data.LONG, *options)
     flags = [f"--{name.replace('_', '-')}={value}" for name, value in torchrun.items()]
     arguments = [fault, str(rank), "8", "train", *line]
     return host.torchrun("tests/helpers/fault_injection.py", arguments, *flags, NOTE=str(data / "note"))
@@ -107,7 +100,7 @@ WEIGHTS, LOSSES = 1e-3, 1e-3
 def test_two_hosts_train_as_two_processes_and_as_one(hosts, two, tmp_path, options):
     """Equal bytes to two processes on one machine; to rounding, one process with two micro-batches."""
     roots = {name: tiny_data.make_data(tmp_path / name) for name in ("hosts", "two", "one")}
-    lines = {name: tiny_data.command_line(root, "quick:daf", *LONG, *options) for name, root in roots.items()}
+    lines = {name: tiny_data.command_line(root, "quick:daf", *tiny_data.LONG, *options) for name, root in roots.items()}
     runs = [host.torchrun("train.py", lines["hosts"]) for host in hosts]
     wait_for_success(runs)
     results = two.run(run_script, "train", lines["two"])
