@@ -237,7 +237,9 @@ class DatasetSpec(YamlModel):
         return max([*used, *(info.data.get("palette") or ()), len(info.data.get("label_names", ())) - 1, 1])
 
     @model_validator(mode="after")
-    def _ids_in_range(self) -> DatasetSpec:
+    def _keys_agree(self) -> DatasetSpec:
+        if self.render is not None and self.render.split not in self.splits:
+            raise ValueError(f"render: renders the split {self.render.split}, which is not in splits")
         if self.fill_label is not None and self.fill_label > self.max_label_id:
             raise ValueError(f"fill_label {self.fill_label} is not in 0..{self.max_label_id}")
         for set_name, table in self.ids.items():
