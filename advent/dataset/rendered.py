@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 RENDERER = PROJECT / "scripts" / "make_streets.py"
 MANIFEST = "streets.json"  # written by the renderer: the scenes' settings, not a part of them
 SHOWN = 12  # characters of a digest in messages
+FEW = 8  # scenes that one process renders sooner than several start
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK")  # the renderer is one process, and refuses to be one of several
 
 
@@ -85,6 +86,7 @@ def _render(spec: DatasetSpec, setup: RenderSetup, root: Path) -> None:
         setup.split: ("--count" if setup.split == "train" else "--val-count", str(setup.count))
     }
     options = ["--size", f"{width}x{height}", "--seed", str(setup.seed), "--style", setup.style]
+    options += ["--workers", "1"] if setup.count < FEW else []
     command = [sys.executable, str(RENDERER), "--out", str(root), *counts["train"], *counts["val"], *options]
     environment = {name: value for name, value in os.environ.items() if name not in LAUNCHER}
     progress = None if sys.stderr.isatty() else subprocess.PIPE  # a terminal shows the renderer's progress bar

@@ -41,7 +41,7 @@ def test_a_missing_folder_is_rendered_as_the_tool_renders_it(scenes: Path, tmp_p
     )
     assert len(data) == 2
     assert data[1]["label"].shape == (48, 64)
-    assert VAL_OFFSET > len(data)  # validation scenes have other random numbers than training scenes
+    assert len(data) < VAL_OFFSET  # validation scenes have other random numbers than training scenes
 
 
 def test_rendered_scenes_are_not_rendered_again(scenes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +75,9 @@ def test_the_log_compares_the_digest_with_the_documented_one(scenes: Path, caplo
 
 def test_without_a_checkout_the_error_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rendered, "CHECKOUT", False)
-    with pytest.raises(DataError, match=r"^\S*scenes: no such folder, and scenes is rendered by a tool of the checkout"):
+    with pytest.raises(
+        DataError, match=r"^\S*scenes: no such folder, and scenes is rendered by a tool of the checkout"
+    ):
         resolve_root(tmp_path, None, spec_of(tmp_path))
     assert not (tmp_path / "scenes").exists()
 
