@@ -20,6 +20,7 @@ from advent.utils.tables import markdown_table, results_table
 from daf.depth_metrics import evaluate_depth
 from daf.methods import register
 from daf.model_card import CARD, documented_miou
+from daf.sharing import WEIGHTS
 from ida.intra import intra_stage
 from ida.isl import isl_stage
 from ida.pipeline.stage import Stage, stages_of
@@ -111,8 +112,8 @@ def evaluate_and_print(args: argparse.Namespace) -> None:
 def _compare_with_card(config: Config, result: Mapping[str, Any]) -> None:
     """Log the mIoU that the card of a checkpoint documents for this data set, if there is a card."""
     checkpoint = Path(result["snapshot"])
-    card = next((path for path in (checkpoint.with_suffix(".md"), checkpoint.parent / CARD) if path.is_file()), None)
-    if card is None:
+    card = checkpoint.parent / CARD if checkpoint.name == WEIGHTS else checkpoint.with_suffix(".md")
+    if not card.is_file():
         return
     documented = documented_miou(card, config.TARGET)
     if documented is None:

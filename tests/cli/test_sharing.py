@@ -122,7 +122,8 @@ def test_half_precision_halves_the_weights_and_loads_as_float32(stage: Path, tmp
     ours, theirs = (predict(m, PHOTO, probabilities=True) for m in (model, again))
     assert ours.probabilities is not None
     assert theirs.probabilities is not None
-    assert 0 < np.abs(ours.probabilities - theirs.probabilities).max() < 0.01
+    assert (ours.classes == theirs.classes).mean() > 0.99
+    assert 0 < np.abs(ours.probabilities - theirs.probabilities).mean() < 0.005
     assert ours.depth is not None
     assert theirs.depth is not None
     assert np.abs(ours.depth - theirs.depth).max() < 0.01 * np.abs(ours.depth).max()
