@@ -54,7 +54,7 @@ def predictions(
     amp = config.TRAIN.precision.format
     compiled, amp_dtype = maybe_compile(net, config.TRAIN, device), AMP_DTYPES[amp]
     crops = Crops.of(config.TRAIN.PREDICT_CROP, config.TRAIN.PREDICT_STRIDE)
-    order = distributed.shard(sequential_batches(len(dataset), config.TRAIN.BATCH_SIZE_TARGET))
+    order = distributed.shard(sequential_batches(len(dataset), config.TEST.BATCH_SIZE_TARGET))
     with eval_mode(net):
         for batch in with_progress(load_batches(dataset, config.NUM_WORKERS, device, order), what, len(order)):
             size_hw = batch["image"].shape[-2:]

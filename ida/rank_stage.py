@@ -35,9 +35,10 @@ from advent.utils.serialization import write_text
 from advent.utils.viz_segmask import colorize_mask
 from advent.utils.writer import Writer
 from ida.pseudo_labels import find_threshold, predictions, pseudo_label, write_label
-from ida.ranking import normaliser, random_score, ranking_scores, rare_classes, sort_by_score, split
+from ida.ranking import distance_scores, normaliser, random_score, ranking_scores, rare_classes, sort_by_score, split
 
 EASY, HARD, MASKS = "easy_split.txt", "hard_split.txt", "color_masks"
+DEPTH_MAPS = ("depth", "distance")  # values of RANK.MAP that need the network's depth
 
 
 def rank_stage(config: Config, best_iter: int | None = None) -> RunDir:
@@ -45,7 +46,7 @@ def rank_stage(config: Config, best_iter: int | None = None) -> RunDir:
 
     `best_iter` selects `model_{best_iter}.pth` of the previous stage instead of its last snapshot.
     """
-    if config.RANK.MAP == "depth" and not find_network(config).gives_depth:
+    if config.RANK.MAP in DEPTH_MAPS and not find_network(config).gives_depth:
         raise ConfigError(
             f"MODEL.NAME: {config.MODEL.NAME} predicts no depth to rank by; use DeepLabv2_depth, or RANK.MAP=entropy"
         )
@@ -126,7 +127,12 @@ def _score_all(
 def _scores(config: Config, names: Sequence[str], prediction: NetworkOutputs) -> list[float]:
     if config.RANK.MAP == "random":
         return [random_score(name, config.TRAIN.RANDOM_SEED) for name in names]
-    return ranking_scores(prediction.main, prediction.depth if config.RANK.MAP == "depth" else None)
+    if config.RANK.MAP == "entropy":
+        return ranking_scores(prediction.main, None)
+    assert prediction.depth is not None, "rank_stage refuses a network without depth"
+    if config.RANK.MAP == "distance":
+        return distance_scores(prediction.main, prediction.depth)
+    return ranking_scores(prediction.main, prediction.depth)
 
 
 def _write_split(folder: Path, scores: list[tuple[str, float]], lambda1: float) -> tuple[list[str], list[str]]:

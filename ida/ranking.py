@@ -14,7 +14,7 @@ from advent.errors import ConfigError
 from advent.evaluation.predictor import refuse_not_finite
 from advent.utils.deprecation import deprecated_names
 from advent.utils.loss import self_information
-from daf.interaction import depth_aware_map
+from daf.interaction import depth_aware_map, distance_aware_map
 
 # The authors' code counts IntraDA's rare classes by their ids among 19 classes, also on its 16-class network, where the
 # ids have other meanings (9 is sky there, 12 car, 15 bicycle; 16 and 17 do not exist).
@@ -30,6 +30,14 @@ def ranking_scores(logits: Tensor, depth: Tensor | None) -> list[float]:
     """
     score_map = self_information(logits.softmax(1)) if depth is None else depth_aware_map(logits, depth)
     return score_map.mean((1, 2, 3)).tolist()
+
+
+def distance_scores(logits: Tensor, depth: Tensor) -> list[float]:
+    """One score per image: mean over classes, rows and columns of self-information x relative distance.
+
+    Shapes as in `ranking_scores`. The factor is `distance_aware_map`'s.
+    """
+    return distance_aware_map(logits, depth).mean((1, 2, 3)).tolist()
 
 
 def random_score(name: str, seed: int) -> float:

@@ -26,7 +26,7 @@ from advent.errors import ConfigError, DataError
 from advent.utils.serialization import write_json
 from streets.pictures import paths, render, write_picture
 
-VERSION = 4
+VERSION = 5
 VAL_OFFSET = 1_000_000  # validation images have their own seeds, independent of the count
 SHAPES = ((4, 3), (16, 9), (3, 2), (4, 3), (1, 1))
 

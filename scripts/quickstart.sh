@@ -35,7 +35,7 @@ if [ "$protocol" = quick ]; then
     shorter=(TRAIN.SAVE_PRED_EVERY=10 source_only:TRAIN.EARLY_STOP=20 daf:TRAIN.EARLY_STOP=20 isl:TRAIN.EARLY_STOP=10
              isl:ISL.THRESHOLD=0.5 ida:TRAIN.EARLY_STOP=10)
 else
-    count=320 size=320x240 streets=streets_320
+    count=128 size=480x360 streets=streets_480_128
     shorter=(TRAIN.SAVE_PRED_EVERY=5 source_only:TRAIN.EARLY_STOP=20 self_training:TRAIN.EARLY_STOP=10
              self_training:SELF_TRAINING.STATISTICS_PASSES=4 isl:TRAIN.EARLY_STOP=5 isl:ISL.THRESHOLD=0.5
              ida:TRAIN.EARLY_STOP=5 TEST.BN_IMAGES=16)
@@ -50,7 +50,12 @@ if [ -n "$target" ]; then
     echo "== target: the photographs in $target"
     overrides=(TARGET=CamVid "DATA_DIRECTORY_TARGET=$target" "${overrides[@]}")
     if [ "$protocol" = quick_modern ] && [ -f "$target/train/0001TP_006690.png" ]; then  # CamVid itself: without its
-        overrides=(DATA_LIST_TARGET=configs/lists/camvid_target.txt "${overrides[@]}")   # development frames
+        list=configs/lists/camvid_target.txt                                             # development frames
+        if [ "$short" = 1 ]; then
+            awk 'NR % 8 == 1' "$list" > data/camvid_short.txt
+            list=data/camvid_short.txt
+        fi
+        overrides=("DATA_LIST_TARGET=$list" "${overrides[@]}")
     fi
     name=photographs
 else

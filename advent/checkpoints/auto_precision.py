@@ -68,7 +68,7 @@ def training_passes(config: Config) -> Passes:
 
 def labelling_passes(config: Config) -> Passes:
     """The passes of a ranking."""
-    return Passes(config.TRAIN.BATCH_SIZE_TARGET, config.TRAIN.PREDICT_CROP or config.TRAIN.INPUT_SIZE_TARGET, False)
+    return Passes(config.TEST.BATCH_SIZE_TARGET, config.TRAIN.PREDICT_CROP or config.TRAIN.INPUT_SIZE_TARGET, False)
 
 
 def scoring_passes(config: Config) -> Passes:

@@ -209,6 +209,9 @@ class TrainConfig(Section):
         target's training images first, as scripts/reestimate_bn.py does, without labels""",
         earlier=["checkpoint"],
     )
+    STATISTICS_IMAGES: int = key(
+        0, "number of evenly spaced images that RESTORE_BN=target reads; 0: all", ge=0, earlier=[0]
+    )
     PREDICT_CROP: InputSize | None = key(
         None,
         """size of the sliding crops of ISL's pseudo labels and of the ranking, in pixels of INPUT_SIZE_TARGET; null: an
@@ -381,10 +384,11 @@ class IslConfig(Section):
 class RankConfig(Section):
     """Stage 2a, ranking of the target."""
 
-    MAP: Literal["depth", "entropy", "random"] = key(
+    MAP: Literal["depth", "distance", "entropy", "random"] = key(
         "depth",
-        """map whose mean is the score: self-information x depth (the paper), entropy alone (IntraDA), or random (a
-        control without a ranking)""",
+        """map whose mean is the score. depth: self-information x inverse depth (the paper), so near pixels count most;
+        distance: self-information x distance over the image's mean distance (ours); entropy: self-information alone
+        (IntraDA); random: a control without a ranking""",
     )
     NORMALIZE: Annotated[Literal["false", "true", "release"], BeforeValidator(boolean_word)] = key(
         "false", "normalise by rare classes; release counts the wrong class ids of the authors' code"
@@ -538,7 +542,7 @@ class TestConfig(Section):
     LIST: PathText | None = key(
         None, "list file of the scored images of that split (also relative to this project); null: all"
     )
-    BATCH_SIZE_TARGET: int = key(1, "images of a batch", ge=1)
+    BATCH_SIZE_TARGET: int = key(1, "images of a batch, also of ISL's pseudo labels and of the ranking", ge=1)
     INPUT_SIZE_TARGET: InputSize = key([1024, 512], "size of the images")
     RESTORE_FROM: PathText | None = key(None, "the checkpoint of MODE single")
     WAIT_MODEL: bool = key(False, "wait until the training stage is complete")

@@ -102,7 +102,7 @@ def applied_or_own(
 def restore_statistics(net: nn.Module, config: Config, device: torch.device) -> None:
     """TRAIN.RESTORE_BN: re-estimate a network that a later stage starts from, on the stage's target; moves it there."""
     if config.TRAIN.RESTORE_BN == "target":
-        TargetStatistics(config).reestimate(to_device(net, device), device)
+        TargetStatistics(config, images=config.TRAIN.STATISTICS_IMAGES).reestimate(to_device(net, device), device)
 
 
 def _files(dataset: StreetDataset) -> set[Path]:

@@ -35,7 +35,7 @@ from advent.utils.loss import self_information
 from advent.utils.sampling import evenly_spaced
 from advent.utils.serialization import read_json, write_atomically, write_json
 from advent.utils.viz_segmask import colorize_mask
-from daf.interaction import depth_aware_map
+from daf.interaction import depth_aware_map, distance_aware_map
 from daf.visualization import visible_depth
 from ida.pipeline.label_quality import label_quality, label_shares, ranking_quality, training_truth
 from ida.pipeline.stage import Stage
@@ -166,6 +166,8 @@ def _ranking_map(config: Config, prediction: NetworkOutputs) -> np.ndarray:
     """Map whose mean is the ranking score: depth-aware map or self-information, summed over the classes."""
     if prediction.depth is not None and config.RANK.MAP == "depth":
         return depth_aware_map(prediction.main, prediction.depth)[0].sum(0).numpy()
+    if prediction.depth is not None and config.RANK.MAP == "distance":
+        return distance_aware_map(prediction.main, prediction.depth)[0].sum(0).numpy()
     return self_information(prediction.main.softmax(1))[0].sum(0).numpy()
 
 

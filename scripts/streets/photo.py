@@ -80,18 +80,19 @@ def make_look(rng: np.random.Generator, style: str) -> Look:
 
 
 def paint_sky(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
-    """Fill the empty canvas: gradient to the zenith, clouds, glow toward the sun."""
+    """Fill the empty canvas: gradient to the zenith, clouds, glow toward the sun. Computes in float32."""
+    sky, zenith, sun = (vector.astype(np.float32) for vector in (look.sky, look.zenith, look.sun))
     ray = canvas.rays()
     ray /= np.linalg.norm(ray, axis=-1, keepdims=True)
     up = np.clip(ray[..., 1], 0.0, 1)
-    color = look.sky + (look.zenith - look.sky) * (1 - np.exp(-3 * up))[..., None]
-    ox, oy = rng.uniform(0, 50, 2)
+    color = sky + (zenith - sky) * (1 - np.exp(-3 * up))[..., None]
+    ox, oy = rng.uniform(0, 50, 2).tolist()
     plane = 1.0 / (up + 0.12)
     cloud = noise(ray[..., 0] * plane * 2 + ox, ray[..., 2] * plane * 2 + oy, 23.0) + 0.15
     cover = np.clip(cloud * 0.7 + look.clouds - 0.4, 0, 1)[..., None]
     grey = 250 - 60 * np.clip(cloud - 0.5, 0, 1)[..., None] * (0.3 + look.clouds)
     color = color * (1 - cover) + grey * cover
-    glow = np.clip(ray @ look.sun.astype(np.float32), 0, 1)[..., None]
+    glow = np.clip(ray @ sun, 0, 1)[..., None]
     color += 90 * glow**8
     canvas.color[:] = color
 
@@ -115,21 +116,32 @@ def cast_shadows(canvas: Canvas, look: Look, rows: list[Row], rng: np.random.Gen
 
 
 def develop(canvas: Canvas, look: Look, rng: np.random.Generator, size: tuple[int, int]) -> np.ndarray:
-    """Turn the canvas into a picture [h, w, 3] RGB uint8 of `size` (w, h)."""
+    """Turn the canvas into a picture [h, w, 3] RGB uint8 of `size` (w, h). Computes in float32."""
+    sky, tint = (color.astype(np.float32) for color in (look.sky, look.tint))
     color = canvas.color
-    depth = 1 / np.maximum(canvas.inverse, 1e-3)
-    veil = np.where(canvas.inverse > 0, 1 - np.exp(-depth / look.haze), 0)[..., None]
-    color = color * (1 - veil) + np.minimum(look.sky, 235) * veil
-    bright = np.clip(color - 200, 0, 80)
-    color = color + 0.5 * cv2.GaussianBlur(bright, (0, 0), canvas.camera.width * 0.02)
+    depth = 1 / np.maximum(canvas.inverse, np.float32(1e-3))
+    veil = np.where(canvas.inverse > 0, 1 - np.exp(-depth / np.float32(look.haze)), np.float32(0))[..., None]
+    color = color * (1 - veil) + np.minimum(sky, 235) * veil
+    bloom = _bloom(color, canvas.camera.width * 0.02, size)
     color = cv2.GaussianBlur(color, (0, 0), look.blur * canvas.camera.width / size[0])
-    color = cv2.resize(color, size, interpolation=cv2.INTER_AREA)
-    v, u = np.mgrid[-1 : 1 : size[1] * 1j, -1 : 1 : size[0] * 1j]
-    color = color * (1 - look.vignette * (u * u + v * v) / 2)[..., None] * look.tint * look.exposure
+    color = cv2.resize(color, size, interpolation=cv2.INTER_AREA) + bloom
+    v, u = np.mgrid[-1 : 1 : size[1] * 1j, -1 : 1 : size[0] * 1j].astype(np.float32)
+    color = color * ((1 - look.vignette * (u * u + v * v) / 2)[..., None] * (tint * look.exposure))
     grey = color.mean(-1, keepdims=True)
-    color = np.clip((grey + (color - grey) * look.saturation) / 255, 0, None)
-    color = np.clip(color, 0, 1.15) ** look.gamma
-    color = np.clip((color - 0.45) * look.contrast + 0.45, 0, 1) * 255
-    grain = rng.standard_normal(color.shape[:2])[..., None] + 0.5 * rng.standard_normal(color.shape)
+    color = np.clip((grey + (color - grey) * look.saturation) / 255, 0, 1.15)
+    color = np.clip((color**look.gamma - 0.45) * look.contrast + 0.45, 0, 1) * 255
+    grain = rng.standard_normal((*color.shape[:2], 1), np.float32)
+    grain = grain + 0.5 * rng.standard_normal(color.shape, np.float32)
     color = color + look.grain * grain * (0.5 + 0.5 * (1 - color / 255))
     return np.clip(np.round(color), 0, 255).astype(np.uint8)
+
+
+def _bloom(color: np.ndarray, sigma: float, size: tuple[int, int]) -> np.ndarray:
+    """Half of the light above 200 [H, W, 3], blurred by `sigma` pixels of the canvas, at `size` (w, h).
+
+    Blurred at a quarter of the canvas: a wide Gaussian has no finer structure, and the blur takes a sixteenth.
+    """
+    bright = np.clip(color - 200, 0, 80)
+    quarter = (max(color.shape[1] // 4, 1), max(color.shape[0] // 4, 1))
+    small = cv2.GaussianBlur(cv2.resize(bright, quarter, interpolation=cv2.INTER_AREA), (0, 0), sigma / 4)
+    return 0.5 * cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)

@@ -124,9 +124,9 @@ def test_rank_0_decides_for_all(asked: list[Passes], monkeypatch: pytest.MonkeyP
 def test_passes_are_those_of_the_stage() -> None:
     config = load_config("ep1_modern")
     assert training_passes(config) == Passes(2, [1024, 1024], trains=True)
-    assert labelling_passes(config) == Passes(2, [1024, 1024], trains=False)
+    assert labelling_passes(config) == Passes(1, [1024, 1024], trains=False)
     assert scoring_passes(config) == Passes(1, [1024, 1024], trains=False)
-    assert scoring_passes(load_config("quick_modern")) == Passes(4, [320, 240], trains=False)
+    assert scoring_passes(load_config("quick_modern")) == Passes(1, [480, 360], trains=False)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from advent.dataset.classes import load_classes
 from advent.errors import ConfigError, NotFinite
 from ida.isl import current_round
 from ida.pseudo_labels import label_path, pseudo_label
-from ida.ranking import normaliser, random_score, ranking_scores, rare_classes, sort_by_score, split
+from ida.ranking import distance_scores, normaliser, random_score, ranking_scores, rare_classes, sort_by_score, split
 
 
 def test_published_split_sizes():
@@ -104,3 +104,19 @@ def test_labels_of_jpegs_are_png():
 )
 def test_rounds_start_at_the_published_iterations(iteration, want):
     assert current_round(iteration, 10000) == want
+
+
+def test_distance_weights_uncertainty_by_relative_distance():
+    """Depths 80 m and 20 m: the factors are 8 / 5 and 2 / 5. A uniform pixel of C classes has information 1 / C."""
+    logits = torch.tensor([[[[0.0, 200.0]], [[0.0, 0.0]]], [[[200.0, 0.0]], [[0.0, 0.0]]]])  # certain right, left
+    depth = torch.tensor([65536 / 8001, 4 * 65536 / 8001]).expand(2, 1, 1, 2)
+    assert distance_scores(logits, depth) == pytest.approx([1.6 / 4, 0.4 / 4])
+    uniform = torch.zeros(1, 2, 1, 2)
+    assert distance_scores(uniform, depth[:1]) == pytest.approx([0.5])
+    assert distance_scores(logits, 7 * depth) == pytest.approx(distance_scores(logits, depth))  # no scale matters
+
+
+def test_depth_of_any_sign_gives_distances_of_at_most_80_metres():
+    logits = torch.zeros(1, 2, 1, 3)
+    wild = torch.tensor([-5.0, 0.0, 65536 / 8001]).view(1, 1, 1, 3)
+    assert distance_scores(logits, wild) == pytest.approx([0.5])
