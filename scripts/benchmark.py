@@ -2,12 +2,13 @@
 
     python scripts/benchmark.py --target DIR
     python scripts/benchmark.py --target DIR --seeds 1 --only source_only daf
+    python scripts/benchmark.py --benchmark streets_modern
     python scripts/benchmark.py --status
     python scripts/benchmark.py --page PAGE.md --plot PLOT.png
 
 Every cell (a stage of a method, with a seed) writes one small JSON into the benchmark's `results` folder (--results
 DIR: another folder). Cells with a JSON are skipped, so the benchmark can be interrupted and resumed on any machine.
-The pilot of version 0.1 (docs/archive) is not read. KEY=VALUE applies to every cell.
+Several processes may run one benchmark at once: each takes cells that no other runs. KEY=VALUE applies to every cell.
 """
 
 from __future__ import annotations
@@ -32,14 +33,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     kind = argparse.RawDescriptionHelpFormatter
     parser = OneLineParser(prog="benchmark.py", description=__doc__, formatter_class=kind)
     add = parser.add_argument
-    add("--benchmark", default="camvid7", metavar="FILE", help="default: camvid7")
+    add("--benchmark", default="camvid_modern", metavar="FILE", help="default: camvid_modern")
     add("--target", metavar="DIR", help="CamVid's folder (default: data/CamVid)")
     add("--seeds", type=int, nargs="+", metavar="N", help="only these seeds (default: the benchmark's)")
     add(
         "--only",
         nargs="+",
         metavar="CELL",
-        help="only these cells (and the cells that they start from, if their weights are missing)",
+        help="only these cells (and the cells that they start from, if their results or weights are missing)",
     )
     add("--results", metavar="DIR", type=Path, help="folder of results (default: the benchmark's own)")
     add("--status", action="store_true", help="only show finished cells and their run times")

@@ -25,7 +25,7 @@ def scores_table(benchmark: Benchmark, table: TableSpec) -> str:
             rows.append([benchmark.by_name[name].label, "0"])
             continue
         classes = list(next(iter(results.values()))["last"]["iou"])
-        mious = [mean_std([result[key]["miou"] for result in results.values()]) for key in ("last", "oracle")]
+        mious = [mean_std([r[key]["miou"] for r in results.values() if key in r]) for key in ("last", "oracle")]
         per_class = [_mean_iou(results, name) for name in classes]
         rows.append([benchmark.by_name[name].label, str(len(results)), *mious, *per_class])
     header = ["method", "seeds", "mIoU, last", "mIoU, best (oracle)", *classes]
@@ -104,7 +104,7 @@ def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
     rows, hours = [], dict.fromkeys(columns, 0.0)
     for run in cells:
         results = benchmark.results_of(run.name).values()
-        minutes = {title: [result[key] / 60 for result in results] for title, key in columns.items()}
+        minutes = {title: [r[key] / 60 for r in results if r[key] is not None] for title, key in columns.items()}
         rows.append([run.label, str(len(results)), *map(mean_std, minutes.values())])
         hours = {title: hours[title] + sum(values) / 60 for title, values in minutes.items()}
     total = f"Total: {hours['minutes']:.1f} hours, {hours['core minutes']:.1f} core hours."
@@ -149,7 +149,7 @@ def plot(benchmark: Benchmark, table: TableSpec, out: Path) -> Path:
     axes = figure.subplots()
     for at, name in enumerate(names):
         results = _scored(benchmark, name).values()
-        last, oracle = ([result[key]["miou"] for result in results] for key in ("last", "oracle"))
+        last, oracle = ([r[key]["miou"] for r in results if key in r] for key in ("last", "oracle"))
         axes.plot(oracle, [at + 0.18] * len(oracle), "o", mfc="none", mec="#999999", ms=6, label="best (oracle)")
         axes.plot(last, [at] * len(last), "o", color="#4477aa", ms=7, label="last snapshot, each seed")
         axes.plot([statistics.mean(last)] * 2, [at - 0.3, at + 0.3], color="#222222", lw=2, label="mean")

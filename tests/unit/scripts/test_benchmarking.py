@@ -99,6 +99,14 @@ def test_page_is_updated_between_its_marks(own: Benchmark, tmp_path: Path) -> No
         ({"tables": [{"name": "main", "rows": ["c"]}]}, "there is no cell 'c'"),
         ({"tables": [{"rows": ["a"]}]}, r"tables.0.: the key 'name' is missing"),
         ({"tables": [{"name": "main", "rows": "a"}]}, r"tables.0..rows: 'a' should be a valid list"),
+        ({"target": "camvid"}, "target and roles belong together"),
+        (
+            {"target": "camvid", "roles": {"source_only": "a", "upper_bound": "b", "best_chain": "c"}},
+            "roles: best_chain: there is no cell 'c'",
+        ),
+        ({"depth": {"d": {"label": "", "cell": "a", "controls": {"off": "c"}}}}, "depth: d: there is no cell 'c'"),
+        ({"depth": {"d": {"label": "", "cell": "a", "controls": {}}}}, "controls: .* has too few values"),
+        ({"curves": {"x": {"label": "", "last": "a"}}}, "curves need a score named development"),
         (
             {"tables": [{"name": "main", "differences": [["a", "b", "a"]]}]},
             r"tables.0..differences.0.: .* has too many values; at most 2",
@@ -129,8 +137,10 @@ def test_spearman() -> None:
     assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
 
 
-def test_every_cell_of_the_benchmark_has_a_config() -> None:
-    benchmark = load_benchmark("camvid7")
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "configs/benchmarks").glob("*.yml")))
+def test_every_cell_of_a_shipped_benchmark_has_a_config(name: str) -> None:
+    benchmark = load_benchmark(name)
+    assert benchmark.name == name
     for run in benchmark.cells:
         cell_stage(run, 1)
 
