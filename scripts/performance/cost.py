@@ -12,6 +12,7 @@ from advent.errors import ConfigError
 from advent.methods.steps import Method
 from ida.intra import intra_method
 from ida.isl import isl_method
+from performance.data_loading import augmented_rate
 from performance.networks import Bench, bench
 from performance.timing import Row, alternate, row
 
@@ -36,7 +37,9 @@ def cost(device: torch.device, rounds: int, cfg: str = "quick_modern", overrides
     """A step of every method at the protocol's training size, fp32, one thread.
 
     Then what is left of some steps when the network, the teacher included, returns at once: losses, upsampling, mixing,
-    augmentation, moving average, optimizer. A method that does not fit the network has a row without times.
+    augmentation, moving average, optimizer. A method that does not fit the network has a row without times. The last
+    row is the rate of one data worker with augmentation, which uses all cores and has no training beside it; `times`
+    is this rate over the one that the source-only step needs.
     """
     setups: dict[str, Bench] = {}
     rows = []
@@ -54,6 +57,9 @@ def cost(device: torch.device, rounds: int, cfg: str = "quick_modern", overrides
         row(f"  no network pass, {name}, one thread", timing, share=timing.seconds / times[name].seconds)
         for name, timing in rests.items()
     ]
+    config = setups[BASE].config
+    rate, need = augmented_rate(config, device), config.TRAIN.BATCH_SIZE_SOURCE / base
+    rows.append(row(f"  data worker, {BASE}: source images, augmented", per_second=rate, times=rate / need))
     return rows
 
 
@@ -68,8 +74,6 @@ def _setup(cfg: str, device: torch.device, overrides: Sequence[str]) -> Bench:
     setup = bench(cfg, device, overrides, method)
     if method is not None:
         setup.source = {name: tensor for name, tensor in setup.source.items() if name != "depth"}
-    # Self-training begins with steps on the source alone; then the teacher follows the student from the second one on.
-    setup.iteration = getattr(setup.learner.context.state, "first", -1) + 1
     return setup
 
 

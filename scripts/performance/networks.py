@@ -23,7 +23,11 @@ from advent.training.learner import Learner
 
 @dataclass
 class Bench:
-    """A learner and one batch of each domain."""
+    """A learner and one batch of each domain.
+
+    `iteration`: that of the steps. Self-training begins with steps on the source alone; then the teacher follows the
+    student from the second one on. So its steps are taken to be the second one with pseudo labels.
+    """
 
     config: Config
     learner: Learner
@@ -119,7 +123,8 @@ def bench(cfg: str, device: torch.device, overrides: Sequence[str] = (), method:
     config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", "TRAIN.AMP=off", *overrides])
     torch.manual_seed(0)
     learner = new_learner(config, device, method)
-    return Bench(config, learner, *batches(config, device), device)
+    iteration = getattr(learner.context.state, "first", -1) + 1
+    return Bench(config, learner, *batches(config, device), device, iteration)
 
 
 def new_learner(config: Config, device: torch.device, method: Method | None = None) -> Learner:
