@@ -115,8 +115,8 @@ def miou_by_seed(benchmark: Benchmark, name: str) -> dict[int, float]:
 def _core_seconds(benchmark: Benchmark, run: Run, seed: int) -> float | None:
     """CPU seconds of training, of a cell and the training cells before it; None if one of them has no results."""
     results = [benchmark.results_of(r.name, [seed]) for r in (*benchmark.chain(run), run) if r.trains]
-    seconds: list[float] = [result[seed]["core_seconds"] for result in results if result]
-    return None if len(seconds) < len(results) or None in seconds else sum(seconds)
+    seconds = [result[seed]["core_seconds"] for result in results if result]
+    return float(sum(seconds)) if len(seconds) == len(results) and None not in seconds else None
 
 
 def _round(value: float | None, digits: int) -> float | None:
