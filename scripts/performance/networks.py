@@ -121,6 +121,11 @@ def bench(cfg: str, device: torch.device, overrides: Sequence[str] = (), method:
     `method`: by default TRAIN.DA_METHOD.
     """
     config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", "TRAIN.AMP=off", *overrides])
+    return bench_of(config, device, method)
+
+
+def bench_of(config: Config, device: torch.device, method: Method | None = None) -> Bench:
+    """A randomly initialised network of a config, and random batches of its sizes; `method` as in `bench`."""
     torch.manual_seed(0)
     learner = new_learner(config, device, method)
     iteration = getattr(learner.context.state, "first", -1) + 1

@@ -140,6 +140,10 @@ def test_cells_write_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     blocks = ("scores: main", "differences: main", "rankings: main", "labels: main", "hours: all")
     page.write_text("".join(f"<!-- {block} -->\n<!-- end -->\n" for block in blocks))
     pytest.importorskip("matplotlib")
+    assert benchmark.main(["--benchmark", "own.yml", "--plot", "plot.png"]) == 2
+    assert "no cell of own has both results and a cost" in capsys.readouterr().err
+    costs = {"steps": dict.fromkeys(NAMES, 1.0), "processor": "a processor", "torch": "2.14", "date": "2026-11-29"}
+    (place / "results/cost.json").write_text(json.dumps(costs))
     assert benchmark.main(["--benchmark", "own.yml", "--page", "page.md", "--plot", "plot.png"]) == 0
     assert "DAF - source only" in page.read_text()
     assert (place / "plot.png").stat().st_size > 5000
