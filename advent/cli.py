@@ -67,11 +67,12 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
 
 
-def add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
-    """Add `--checkpoint` and `--cfg` of the tools that load a trained network."""
+def add_checkpoint_options(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add `--checkpoint` and `--cfg` of the tools that load a trained network; `default` is what is loaded without."""
     add = parser.add_argument
     network = "a trained network: a checkpoint, a folder, PROTOCOL:STAGE, or hf:OWNER/NAME"
-    add("--checkpoint", metavar="FILE", required=True, help=network)
+    shown = f"{network} (default: {default})" if default else network
+    add("--checkpoint", metavar="FILE", required=default is None, help=shown)
     add("--cfg", metavar="FILE", help="its config: a path, or a name under configs/ (default: config.yml beside it)")
 
 

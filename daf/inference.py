@@ -77,15 +77,17 @@ class Model:
         """The class map in the classes' colours, as a paletted image."""
         return colorize_mask(prediction.classes, self.classes.colors)
 
-    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False, half: bool = False) -> Path:
         """Write `model.safetensors`, `config.yml` and a model card (README.md) that `load_model(folder)` reads.
 
-        Input size and geometry are those of this model. Provenance and scores beside the checkpoint are kept. Raises
-        ConfigError if the folder has a model, unless `overwrite`.
+        Input size and geometry are those of this model. Provenance and scores beside the checkpoint are kept. `half`
+        stores the weights in float16, except batch norms and the depth head; a network that is loaded from them is
+        float32 again, and has other scores than the recorded ones, which are then left out. Raises ConfigError if the
+        folder has a model, unless `overwrite`.
         """
         config = self.config.model_copy(deep=True)
         config.TEST.INPUT_SIZE_TARGET, config.GEOMETRY_TARGET = list(self.size), cast(Geometry, self.geometry)
-        return write_folder(Path(folder), self.net, config, self.checkpoint, overwrite)
+        return write_folder(Path(folder), self.net, config, self.checkpoint, overwrite, half)
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Prediction:
 
 
 def load_model(
-    checkpoint: str | Path,
+    checkpoint: str | Path | None = None,
     cfg: str | Path | None = None,
     device: str = "auto",
     *,
@@ -118,10 +120,11 @@ def load_model(
     """Load a trained network for inference.
 
     `checkpoint`: a file, a folder (of `save_pretrained`, or of a stage), `hf:OWNER/NAME`, or a config's name
-    (`ep1:ida`).
+    (`ep1:ida`); None: the checkpoint that is shipped with this project (pretrained/streets.md).
     Network, classes, input size, geometry and mean are read from `cfg` (a path, or a name under configs/), else from
-    the `config.yml` beside the checkpoint. `amp`, `size`, `geometry`, and `crop` and `stride` (TEST.CROP, TEST.STRIDE)
-    override the config; sizes are (width, height). Statistics of batch norms are the checkpoint's.
+    `NAME.yml` or `config.yml` beside the checkpoint NAME. `amp`, `size`, `geometry`, and `crop` and `stride`
+    (TEST.CROP, TEST.STRIDE) override the config; sizes are (width, height). Statistics of batch norms are the
+    checkpoint's.
 
     `amp`: off, bf16, fp16, or auto, the fastest one on this device. If it is the config that says auto, the format of
     the checkpoint's stage is kept, if that ran on the same type of device.

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from advent.config.schema import Config
 from advent.dataset.spec import load_spec
@@ -11,16 +14,17 @@ from advent.errors import ConfigError
 from advent.evaluation.results import row_name
 from advent.methods.registry import find_method, find_network
 from advent.utils.program import DISTRIBUTION
+from advent.utils.serialization import parse_yaml
 from advent.utils.tables import results_table
 
 CARD = "README.md"
 NO_SCORES = "No scores recorded."
 LOW_IOU = 20.0  # percent; classes below it are listed as limits
-HEADER = f"""---
-library_name: {DISTRIBUTION}
+METRIC = "mean_iou"  # the hub's name
+FENCE = "---\n"
+HEADER = f"""library_name: {DISTRIBUTION}
 pipeline_tag: image-segmentation
 tags: [semantic-segmentation, domain-adaptation]
----
 """
 USAGE = """```python
 from daf import load_model, predict
@@ -35,7 +39,8 @@ def model_card(
 ) -> str:
     """The card as Markdown. `parameters`: their number; `sha256`: of the weights; the records may be empty."""
     parts = [
-        f"{HEADER}\n# {config.EXP_NAME} {config.STAGE.NAME}: {config.SOURCE} to {config.TARGET}",
+        f"{FENCE}{HEADER}{_model_index(config, results)}{FENCE}\n"
+        f"# {config.EXP_NAME} {config.STAGE.NAME}: {config.SOURCE} to {config.TARGET}",
         f"Semantic segmentation of {config.NUM_CLASSES} classes of {config.TARGET}.",
         USAGE,
         "## Model",
@@ -50,6 +55,35 @@ def model_card(
         "\n".join(f"- {limit}" for limit in _limits(config, results)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def documented_miou(card: Path, dataset: str) -> float | None:
+    """The mIoU in percent that a card's front matter documents for a data set (`model-index`, the hub's form).
+
+    None if the card cannot be read, has no such front matter, or no score on this data set.
+    """
+    try:
+        _, fence, rest = card.read_text(encoding="utf-8").partition(FENCE)
+        index = parse_yaml(rest.partition(FENCE)[0])["model-index"] if fence else []
+        for result in [result for model in index for result in model["results"]]:
+            if result["dataset"]["name"] == dataset:
+                return next(float(metric["value"]) for metric in result["metrics"] if metric["type"] == METRIC)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, StopIteration, yaml.YAMLError):
+        pass
+    return None
+
+
+def _model_index(config: Config, results: Mapping[str, Any]) -> str:
+    """The scores in the form that the hub reads from a card's front matter; empty without scores."""
+    rows = results.get("results", [])
+    if not rows:
+        return ""
+    score = {
+        "task": {"type": "image-segmentation"},
+        "dataset": {"name": results["target"], "type": results["target"], "split": results["set"]},
+        "metrics": [{"type": METRIC, "value": round(rows[0]["miou"], 2)}],
+    }
+    return yaml.safe_dump({"model-index": [{"name": config.EXP_NAME, "results": [score]}]}, sort_keys=False)
 
 
 def _facts(rows: Mapping[str, object]) -> str:

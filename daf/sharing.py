@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from advent.checkpoints.io import digest, save_safetensors
 from advent.checkpoints.provenance import FILE as PROVENANCE
@@ -19,15 +21,19 @@ from advent.config.files import find_config
 from advent.config.loading import dump_config, load_config, plain, protocol_sections, stage_command
 from advent.config.schema import Config
 from advent.errors import CheckpointError, ConfigError, MissingStage, first_line
-from advent.utils.paths import expand_user
+from advent.model.batch_norm import BATCH_NORMS
+from advent.utils.paths import PRETRAINED, expand_user, shipped_file
 from advent.utils.program import extra_command
 from advent.utils.serialization import read_json, write_json, write_text
 from daf.model_card import CARD, model_card
 
+log = logging.getLogger(__name__)
 WEIGHTS, CONFIG, RESULTS = "model.safetensors", "config.yml", "results.json"
 FILES = (WEIGHTS, CONFIG, CARD, PROVENANCE, RESULTS)
 HUB = "hf:"
 NAME = re.compile(r"[\w-]+(:[\w-]+)?")  # a config's name, such as ep1:ida or intra_trained
+SHIPPED = "pretrained/streets.safetensors"  # with streets.yml and streets.md
+FULL_PRECISION = ("depth_head.", "convR2.", "enc4_")  # depth heads: inverse depth needs more than float16's 11 bits
 
 
 @dataclass(frozen=True)
@@ -38,14 +44,16 @@ class FoundCheckpoint:
     config: str | Path
 
 
-def find_checkpoint(source: str | Path, cfg: str | Path | None = None) -> FoundCheckpoint:
+def find_checkpoint(source: str | Path | None, cfg: str | Path | None = None) -> FoundCheckpoint:
     """The checkpoint that `source` names, and its config (`cfg` replaces it).
 
     `source`: a file; a folder (shared, or of a stage: its last snapshot); `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`;
-    or a config's name (`ep1:ida`: the stage's last snapshot; `ep1`: that of its last stage).
+    or a config's name (`ep1:ida`: the stage's last snapshot; `ep1`: that of its last stage). None: the shipped one.
     Raises CheckpointError, ConfigError or MissingStage.
     """
-    text = expand_user(str(source))
+    if source is None:
+        return _shipped(cfg)
+    text = str(shipped_file(expand_user(str(source))))
     if text.startswith(HUB):
         path = _in_folder(download(text.removeprefix(HUB)))
     elif Path(text).is_dir():
@@ -56,6 +64,17 @@ def find_checkpoint(source: str | Path, cfg: str | Path | None = None) -> FoundC
         path, named = _of_config(text)
         cfg = named if cfg is None else cfg
     return FoundCheckpoint(path, _config_beside(path) if cfg is None else cfg)
+
+
+def _shipped(cfg: str | Path | None) -> FoundCheckpoint:
+    """The shipped checkpoint, announced in one log line. Raises CheckpointError if its file is missing."""
+    if cfg is not None:
+        raise ConfigError(f"--cfg {cfg}: is the config of no checkpoint; name the checkpoint with --checkpoint FILE")
+    path = PRETRAINED / Path(SHIPPED).name
+    if not path.is_file():
+        raise CheckpointError(f"{path}: the shipped checkpoint is missing; name another one with --checkpoint FILE")
+    log.info("no checkpoint named: using the shipped %s, trained on rendered streets (its card: streets.md)", SHIPPED)
+    return FoundCheckpoint(path, _config_beside(path))
 
 
 def download(repository: str) -> Path:
@@ -84,11 +103,14 @@ def download(repository: str) -> Path:
         ) from None
 
 
-def write_folder(folder: Path, net: nn.Module, config: Config, made_from: Path | None, overwrite: bool = False) -> Path:
+def write_folder(
+    folder: Path, net: nn.Module, config: Config, made_from: Path | None, overwrite: bool = False, half: bool = False
+) -> Path:
     """Write a shared model; `made_from`: the checkpoint, whose folder may hold provenance.json and results.json.
 
-    Files are written without absolute paths. Only scores of this very checkpoint are kept. Raises ConfigError if the
-    folder has a model, unless `overwrite`.
+    Files are written without absolute paths. Only scores of this very checkpoint are kept; of `half` (see
+    `half_precision`) none, since its weights are other ones. Raises ConfigError if the folder has a model, unless
+    `overwrite`.
     """
     if (folder / WEIGHTS).exists() and not overwrite:
         raise ConfigError(f"{folder / WEIGHTS}: already exists; choose another folder, or overwrite=True")
@@ -98,9 +120,11 @@ def write_folder(folder: Path, net: nn.Module, config: Config, made_from: Path |
         provenance = without_paths(_read(made_from.parent / PROVENANCE))
         made = {"path": made_from.name, "sha256": digest(made_from)}
         provenance = {"checkpoint": made, **provenance}  # that of a shared model is kept
-        results = _scores_of(digest(made_from), without_paths(_read(made_from.parent / RESULTS)))
+        if not half:
+            results = _scores_of(digest(made_from), without_paths(_read(made_from.parent / RESULTS)))
     shared = shareable(config)
-    sha256 = digest(save_safetensors(folder / WEIGHTS, net.state_dict()))
+    weights = half_precision(net) if half else net.state_dict()
+    sha256 = digest(save_safetensors(folder / WEIGHTS, weights))
     for row in results.get("results", []):
         row.update(snapshot=WEIGHTS, sha256=sha256)
     write_text(folder / CONFIG, dump_config(shared))
@@ -111,6 +135,22 @@ def write_folder(folder: Path, net: nn.Module, config: Config, made_from: Path |
     parameters = sum(parameter.numel() for parameter in net.parameters())
     write_text(folder / CARD, model_card(shared, parameters, sha256, provenance, results))
     return folder
+
+
+def half_precision(net: nn.Module) -> dict[str, Tensor]:
+    """The state dict with float32 weights in float16: half the size, for storage.
+
+    Batch norms (weights and statistics), the depth head and tensors beyond float16's range stay float32. Loading copies
+    the values into float32 parameters.
+    """
+    norms = {name for name, module in net.named_modules() if isinstance(module, BATCH_NORMS)}
+
+    def stored(name: str, tensor: Tensor) -> Tensor:
+        keeps = name.rpartition(".")[0] in norms or name.startswith(FULL_PRECISION) or tensor.dtype != torch.float32
+        halved = tensor.half()
+        return tensor if keeps or not bool(halved.isfinite().all()) else halved
+
+    return {name: stored(name, tensor) for name, tensor in net.state_dict().items()}
 
 
 def shareable(config: Config) -> Config:
@@ -174,9 +214,10 @@ def _of_config(name: str) -> tuple[Path, str]:
 
 
 def _config_beside(checkpoint: Path) -> Path:
-    beside = checkpoint.parent / CONFIG
     if not checkpoint.is_file():
         raise CheckpointError(f"{checkpoint}: no such checkpoint")
+    own = checkpoint.with_suffix(".yml")  # of several checkpoints in one folder
+    beside = own if own.is_file() else checkpoint.parent / CONFIG
     if not beside.is_file():
         raise ConfigError(
             f"{checkpoint}: no {CONFIG} beside it, so its network and classes are unknown; name its config "

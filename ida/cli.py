@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from advent import cli
 from advent.cli import config_from_args, make_parser, normalize_mode, overrides_from_args, quoted
+from advent.config.schema import Config
 from advent.errors import ConfigError
 from advent.evaluation.results import row_name
 from advent.evaluation.stage import evaluate_stage, predict_stage
@@ -15,10 +19,13 @@ from advent.training.stage import train_stage
 from advent.utils.tables import markdown_table, results_table
 from daf.depth_metrics import evaluate_depth
 from daf.methods import register
+from daf.model_card import CARD, documented_miou
 from ida.intra import intra_stage
 from ida.isl import isl_stage
 from ida.pipeline.stage import Stage, stages_of
 from ida.rank_stage import rank_stage
+
+log = logging.getLogger(__name__)
 
 __all__ = [
     "config_from_args",
@@ -96,6 +103,25 @@ def evaluate_and_print(args: argparse.Namespace) -> None:
         return
     results = evaluate_stage(config)
     _print(results_table({row_name(result): result for result in results}, accuracy=True))
+    if config.TEST.MODE == "single" and not config.TEST.ENSEMBLE:
+        _compare_with_card(config, results[0])
+
+
+@distributed.main_only
+def _compare_with_card(config: Config, result: Mapping[str, Any]) -> None:
+    """Log the mIoU that the card of a checkpoint documents for this data set, if there is a card."""
+    checkpoint = Path(result["snapshot"])
+    card = next((path for path in (checkpoint.with_suffix(".md"), checkpoint.parent / CARD) if path.is_file()), None)
+    if card is None:
+        return
+    documented = documented_miou(card, config.TARGET)
+    if documented is None:
+        log.info("%s: documents no score on %s", card, config.TARGET)
+        return
+    difference = result["miou"] - documented
+    log.info(
+        "%s documents mIoU %.1f on %s; here %.1f (%+.2f)", card, documented, config.TARGET, result["miou"], difference
+    )
 
 
 @distributed.main_only

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from advent.errors import ConfigError, hint, hints
-from advent.utils.paths import CONFIGS, config_folders, expand_user, find_in_configs, named_files, searched
+from advent.utils.paths import (
+    CONFIGS,
+    config_folders,
+    expand_user,
+    find_in_configs,
+    named_files,
+    searched,
+    shipped_file,
+)
 from advent.utils.serialization import read_yaml
 
 log = logging.getLogger(__name__)
@@ -52,14 +60,15 @@ class StageSection:
 def find_config(path_or_name: str | Path) -> ConfigReference:
     """A config file, by path or by name with or without `.yml`, perhaps with `:SECTION`.
 
-    A name is looked up in the current folder, in its `configs`, and among the shipped configs. Published and earlier
+    A name is looked up in the current folder, in its `configs`, and among the shipped configs; `pretrained/NAME.yml`
+    also among the shipped checkpoints. Published and earlier
     names are announced aliases (configs/aliases.yml). Raises ConfigError with the folders and similar names.
     """
     text = expand_user(str(path_or_name))
     file, colon, section = (text, "", "") if Path(text).is_file() else text.rpartition(":")
     if not colon:
         file, section = text, ""
-    given = Path(file)
+    given = shipped_file(file)
     if given.is_file():
         return ConfigReference(given, file, section or None)
     shown = given.as_posix().removeprefix("./")

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from advent.config.fields import FIELDS, SECTIONS
 from advent.dataset.classes import ClassSet
 from advent.dataset.layout import Layout
-from advent.dataset.spec import DatasetSpec, DepthFormat, KnownMistake, OwnClass
+from advent.dataset.spec import DatasetSpec, DepthFormat, KnownMistake, OwnClass, RenderSetup
 from advent.utils.validation import YamlModel
 
 INTRODUCTION = """# Config keys
@@ -53,6 +53,7 @@ SPEC_PARTS: dict[str, type[YamlModel]] = {
     "An entry of `layouts`": Layout,
     "An entry of `classes`": OwnClass,
     "`depth`": DepthFormat,
+    "`render`": RenderSetup,
     "An entry of `mistakes`": KnownMistake,
     "A class set, `configs/classes/NAME.yml`": ClassSet,
 }

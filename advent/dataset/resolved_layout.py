@@ -8,6 +8,7 @@ from pathlib import Path
 
 from advent.dataset.file_lists import with_existing_suffix
 from advent.dataset.layout import Layout
+from advent.dataset.rendered import ensure_rendered
 from advent.dataset.spec import DatasetSpec
 from advent.errors import DataError, hint
 
@@ -48,8 +49,13 @@ def folder_of(data_root: str | Path, directory: str | Path | None, spec: Dataset
 
 
 def resolve_root(data_root: str | Path, directory: str | Path | None, spec: DatasetSpec) -> Path:
-    """`folder_of` a data set, checked to exist. Raises DataError with the path and the config keys that set it."""
-    return existing_root(folder_of(data_root, directory, spec), spec)
+    """`folder_of` a data set, checked to exist; a data set with `render` is rendered if scenes are missing.
+
+    Raises DataError with the path and the config keys that set it.
+    """
+    root = folder_of(data_root, directory, spec)
+    ensure_rendered(spec, root)
+    return existing_root(root, spec)
 
 
 def existing_root(root: Path, spec: DatasetSpec) -> Path:

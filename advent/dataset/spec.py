@@ -122,6 +122,25 @@ class DepthFormat(YamlModel):
         return self.kind == "disparity" or bool(self.unknown)
 
 
+class RenderSetup(YamlModel):
+    """How scripts/make_streets.py renders the data set: with the same setup, a missing folder is rendered again."""
+
+    count: int = key(..., "number of scenes", ge=1)
+    size: Annotated[tuple[Side, Side], Strict(False)] = key(..., "`[width, height]` in pixels")
+    seed: int = key(0, "of all scenes", ge=0)
+    style: Literal["synthia", "real"] = key(
+        "synthia", "`synthia` (SYNTHIA's layout) or `real` (photographs' look, Cityscapes' layout)"
+    )
+    split: Literal["train", "val"] = key("train", "the split that is rendered: `train`, or `val` (style `real`)")
+    sha256: str | None = key(None, "documented digest of the rendered files; another one is reported, not refused")
+
+    @model_validator(mode="after")
+    def _style_has_split(self) -> RenderSetup:
+        if self.split == "val" and self.style == "synthia":
+            raise ValueError("style synthia has no split val; use style: real, or split: train")
+        return self
+
+
 class KnownMistake(YamlModel):
     """A common mistake with a data set, and the message that explains it."""
 
@@ -185,6 +204,9 @@ class DatasetSpec(YamlModel):
     mistakes: Many[KnownMistake] = key((), "common mistakes that the doctor recognises")
     versions: Many[str] = key((), "specs of other versions, detected from label ids or catalogues")
     catalogue: Many[str] = key((), "files under the root that list the label names, as Mapillary's `config.json`")
+    render: RenderSetup | None = key(
+        None, "setup of a rendered data set, which is rendered on first use (needs the checkout)"
+    )
     credit: str | None = key(None, "copyright holder and licence; shown beside the images in reports")
 
     @field_validator("ids")
@@ -215,7 +237,9 @@ class DatasetSpec(YamlModel):
         return max([*used, *(info.data.get("palette") or ()), len(info.data.get("label_names", ())) - 1, 1])
 
     @model_validator(mode="after")
-    def _ids_in_range(self) -> DatasetSpec:
+    def _keys_agree(self) -> DatasetSpec:
+        if self.render is not None and self.render.split not in self.splits:
+            raise ValueError(f"render: renders the split {self.render.split}, which is not in splits")
         if self.fill_label is not None and self.fill_label > self.max_label_id:
             raise ValueError(f"fill_label {self.fill_label} is not in 0..{self.max_label_id}")
         for set_name, table in self.ids.items():

@@ -35,6 +35,7 @@ from advent.evaluation.score_key import setting_digest
 from advent.model.precision import maybe_compile, to_device
 from advent.runtime import distributed
 from advent.runtime.device import device_facts, prepare_device
+from advent.utils.paths import shipped_file
 from advent.utils.serialization import read_json, write_json
 from advent.utils.writer import Writer
 
@@ -270,9 +271,9 @@ def _wait_for(run_dir: RunDir) -> None:
 def _candidates(config: Config) -> list[Candidate]:
     test, run_dir = config.TEST, RunDir.of(config)
     if test.ENSEMBLE:
-        return [Candidate(None, tuple(map(Path, test.ENSEMBLE)), tuple(test.WEIGHTS))]
+        return [Candidate(None, tuple(map(shipped_file, test.ENSEMBLE)), tuple(test.WEIGHTS))]
     if test.RESTORE_FROM:
-        return [Candidate(None, (Path(test.RESTORE_FROM),))]
+        return [Candidate(None, (shipped_file(test.RESTORE_FROM),))]
     snapshots = run_dir.snapshots()
     if not snapshots:
         raise MissingStage(

@@ -1,4 +1,4 @@
-"""Path lookup: YAML files of configs/ by name, and home folders."""
+"""Path lookup: YAML files of configs/ by name, shipped checkpoints, and home folders."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ _PACKAGED = PROJECT / "advent" / "configs"
 # A wheel has the configs inside this package (setup.py); a checkout has them beside the packages.
 CHECKOUT = not _PACKAGED.is_dir()
 CONFIGS = PROJECT / "configs" if CHECKOUT else _PACKAGED
+# Likewise the shipped checkpoints, with their configs and cards.
+PRETRAINED = PROJECT / "pretrained" if CHECKOUT else PROJECT / "advent" / "pretrained"
 
 
 def config_folders() -> list[Path]:
@@ -24,6 +26,14 @@ def find_in_configs(relative: str) -> Path:
     """The first `configs/<relative>` that exists, else its path in the shipped folder."""
     paths = [folder / relative for folder in config_folders()]
     return next((path for path in paths if path.is_file()), paths[-1])
+
+
+def shipped_file(path: str | Path) -> Path:
+    """The path; `pretrained/NAME` that does not exist in the current folder is looked up among the shipped files."""
+    given = Path(path)
+    if given.parent == Path("pretrained") and not given.is_file() and (PRETRAINED / given.name).is_file():
+        return PRETRAINED / given.name
+    return given
 
 
 def named_files(kind: str) -> dict[str, Path]:

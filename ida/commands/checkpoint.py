@@ -75,9 +75,10 @@ def _unused(info: CheckpointInfo) -> list[tuple[str, str]]:
 
 
 def _config_beside(path: Path, info: CheckpointInfo) -> Path | None:
-    """The config.yml beside the file, if it describes these weights."""
+    """The config beside the file (NAME.yml, else config.yml), if it describes these weights."""
 
-    file = path.parent / "config.yml"
+    own = path.with_suffix(".yml")
+    file = own if own.is_file() else path.parent / "config.yml"
     try:
         config = load_config(file) if file.is_file() else None
     except UserError:

@@ -1,8 +1,10 @@
 """Predict images, folders or videos with a trained network.
 
+    python scripts/predict.py --input photo.jpg
     python scripts/predict.py --checkpoint experiments/ep1/ida/model_118000.pth --input photos --output predictions
     python scripts/predict.py --checkpoint model.pth --cfg dg --input drive.mp4 --output predictions --entropy --map
 
+Without --checkpoint the shipped one is used (pretrained/streets.md).
 Output folders: classes (PNG of train ids; classes.csv lists their names), color, overlay (with legend), depth (16-bit
 PNG, centimetres as in SYNTHIA), depth_color; optionally entropy and map (the depth-aware map), as images and .npy.
 Videos give videos. Unreadable files are reported and skipped, with exit code 1. Files of other types are reported and
@@ -20,6 +22,7 @@ from advent.cli import OneLineParser, add_checkpoint_options
 from advent.errors import ConfigError, printable
 from daf.inference import load_model
 from daf.predict_files import predict_files
+from daf.sharing import SHIPPED
 from daf.visualization import OutputOptions
 from ida import cli
 
@@ -28,10 +31,11 @@ def make_parser() -> argparse.ArgumentParser:
     """The command line."""
 
     parser = OneLineParser(prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_checkpoint_options(parser)
+    add_checkpoint_options(parser, default=f"the shipped {SHIPPED}")
     add = parser.add_argument
     add("--input", metavar="PATH", type=Path, required=True, help="an image, a video, or a folder of them")
-    add("--output", metavar="DIR", type=Path, required=True, help="output folder; created if missing")
+    folder = "output folder; created if missing (default: predictions)"
+    add("--output", metavar="DIR", type=Path, default=Path("predictions"), help=folder)
     add("--device", metavar="NAME", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     add("--batch-size", metavar="N", type=int, default=1, help="images in one forward pass (default: 1)")
     add("--amp", choices=("off", "bf16", "fp16", "auto"), help="precision; auto: the fastest (default: TRAIN.AMP)")

@@ -23,6 +23,7 @@ from advent.checkpoints.io import digest, is_safetensors, save, save_safetensors
 from advent.config.loading import dump_config, load_config
 from advent.errors import CheckpointError, ConfigError, MissingStage
 from daf import Model, load_model, predict
+from daf.model_card import documented_miou
 from helpers import tiny_data
 
 PHOTO = np.random.RandomState(1).randint(0, 256, (40, 70, 3)).astype(np.uint8)
@@ -104,6 +105,44 @@ def test_a_shared_folder_is_the_same_model_bit_for_bit(stage: Path, tmp_path: Pa
     assert {path.name: path.read_bytes() for path in shared.iterdir()} == before
 
 
+def test_half_precision_halves_the_weights_and_loads_as_float32(stage: Path, tmp_path: Path) -> None:
+    model = load_model(stage / "model_3.pth", device="cpu")
+    shared = model.save_pretrained(tmp_path / "shared", half=True)
+    stored, full = open_checkpoint(shared / "model.safetensors").weights, model.net.state_dict()
+    assert stored.keys() == full.keys()
+    assert stored["layer6.conv2d_list.0.weight"].dtype == torch.float16
+    for name in ("bn1.running_mean", "bn1.running_var", "bn1.weight", "convR2.weight"):  # statistics, the depth head
+        assert stored[name].dtype == torch.float32
+        assert torch.equal(stored[name], full[name])
+    again = load_model(shared, device="cpu")
+    for name, tensor in again.net.state_dict().items():
+        assert tensor.dtype == full[name].dtype
+        # 11 bits of float16: a relative error of 2 ** -11; below its normal range (6e-5) an absolute one of 2 ** -25.
+        torch.testing.assert_close(tensor, full[name], rtol=2**-11, atol=2**-25)
+    ours, theirs = (predict(m, PHOTO, probabilities=True) for m in (model, again))
+    assert ours.probabilities is not None
+    assert theirs.probabilities is not None
+    assert 0 < np.abs(ours.probabilities - theirs.probabilities).max() < 0.01
+    assert ours.depth is not None
+    assert theirs.depth is not None
+    assert np.abs(ours.depth - theirs.depth).max() < 0.01 * np.abs(ours.depth).max()
+
+
+def test_weights_beyond_half_precision_stay_as_they_are(stage: Path, tmp_path: Path) -> None:
+    model = load_model(stage, device="cpu")
+    with torch.no_grad():
+        model.net.state_dict()["conv1.weight"][0, 0, 0, 0] = 1e5  # float16 ends at 65504
+    stored = open_checkpoint(model.save_pretrained(tmp_path / "shared", half=True) / "model.safetensors").weights
+    assert stored["conv1.weight"].dtype == torch.float32
+    assert float(stored["conv1.weight"][0, 0, 0, 0]) == 1e5
+
+
+def test_scores_of_the_full_weights_are_not_those_of_halved_ones(stage: Path, tmp_path: Path) -> None:
+    write_scores(stage, "model_6.pth")
+    shared = load_model(stage, device="cpu").save_pretrained(tmp_path / "shared", half=True)
+    assert "No scores recorded." in (shared / "README.md").read_text()
+
+
 def test_nan_and_negative_zero_keep_their_bits(tmp_path: Path) -> None:
     odd = {"a": torch.tensor([float("nan"), -0.0, float("inf")]), "b.num_batches_tracked": torch.tensor(7)}
     odd |= {"half": torch.ones(2, 3, dtype=torch.bfloat16).T, "shared": odd["a"]}
@@ -135,6 +174,49 @@ def test_the_card_has_data_recipe_scores_and_limits(stage: Path, tmp_path: Path)
     ):
         assert words in card
     assert "No scores recorded" not in card
+
+
+def test_the_card_documents_its_scores_for_the_hub(stage: Path, tmp_path: Path) -> None:
+    write_scores(stage, "model_6.pth", 41.52)
+    card = load_model(stage, device="cpu").save_pretrained(tmp_path / "shared") / "README.md"
+    assert documented_miou(card, "CamVid") == 41.52
+    assert documented_miou(card, "Cityscapes") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# A card\n",
+        "---\n---\n",
+        "---\nmodel-index: 3\n---\n",
+        "---\na: [\n---\n",
+        "---\nmodel-index: [{results: 1}]\n---\n",
+    ],
+)
+def test_cards_without_scores_document_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(text)
+    assert documented_miou(tmp_path / "README.md", "CamVid") is None
+    assert documented_miou(tmp_path / "missing.md", "CamVid") is None
+
+
+def test_a_folder_whose_card_has_no_scores_predicts(stage: Path, tmp_path: Path) -> None:
+    shared = load_model(stage, device="cpu").save_pretrained(tmp_path / "shared")
+    assert "No scores recorded." in (shared / "README.md").read_text()
+    Image.fromarray(PHOTO).save(tmp_path / "photo.png")
+    assert run_predict(shared, tmp_path / "photo.png", tmp_path / "out") == 0
+    assert Image.open(tmp_path / "out/classes/photo.png").size == (70, 40)
+    (shared / "README.md").unlink()  # nor is the card needed at all
+    assert run_predict(shared, tmp_path / "photo.png", tmp_path / "out") == 0
+
+
+def test_a_config_of_the_checkpoints_own_name_comes_first(stage: Path, tmp_path: Path) -> None:
+    folder = load_model(stage, device="cpu").save_pretrained(tmp_path / "shared")
+    (folder / "model.safetensors").rename(folder / "mine.safetensors")
+    config = load_config(folder / "config.yml")
+    config.TEST.INPUT_SIZE_TARGET = [128, 96]
+    (folder / "mine.yml").write_text(dump_config(config))
+    assert load_model(folder / "mine.safetensors", device="cpu").size == (128, 96)
 
 
 def test_scores_of_another_checkpoint_are_not_this_ones(stage: Path, tmp_path: Path) -> None:

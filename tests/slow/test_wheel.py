@@ -18,7 +18,10 @@ import advent
 from helpers import tiny_data
 
 ROOT = Path(__file__).parents[2]
-FOLDERS, FILES = ("advent", "daf", "ida", "configs"), ("pyproject.toml", "setup.py", "README.md", "LICENSE")
+FOLDERS, FILES = (
+    ("advent", "daf", "ida", "configs", "pretrained"),
+    ("pyproject.toml", "setup.py", "README.md", "LICENSE"),
+)
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")} | {"OMP_NUM_THREADS": "1"}
 
 pytestmark = pytest.mark.slow
