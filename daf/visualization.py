@@ -46,18 +46,23 @@ class OutputOptions:
 
 
 class Renderer:
-    """Renders predictions image by image; `video` smooths the colour limits over the frames."""
+    """Renders predictions image by image.
 
-    def __init__(self, model: Model, options: OutputOptions, video: bool = False) -> None:
-        self.model, self.options, self.video = model, options, video
+    `video` smooths the colour limits over the frames; `with_legend` puts the classes below the overlay.
+    """
+
+    def __init__(self, model: Model, options: OutputOptions, video: bool = False, with_legend: bool = True) -> None:
+        self.model, self.options, self.video, self.with_legend = model, options, video, with_legend
         self._limits: dict[str, tuple[float, float]] = {}
 
     def pictures(self, photo: Image.Image, found: Prediction) -> Iterator[tuple[str, Image.Image]]:
         """(product, RGB or paletted image) of every visual output."""
         colors = self.model.colors(found)
         yield "color", colors
-        strip = legend(self.model.classes.names, self.model.classes.colors, photo.width)
-        yield "overlay", stack(Image.blend(photo, colors.convert("RGB"), OPACITY), strip)
+        overlay = Image.blend(photo, colors.convert("RGB"), OPACITY)
+        if self.with_legend:
+            overlay = stack(overlay, legend(self.model.classes.names, self.model.classes.colors, photo.width))
+        yield "overlay", overlay
         if self.options.depth and found.depth is not None:
             yield "depth_color", self._heat("depth", visible_depth(found.depth))
         if self.options.entropy and found.entropy is not None:

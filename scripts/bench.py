@@ -101,7 +101,7 @@ def _plot_step(axes: Any, rows: dict[str, Any]) -> None:
 
 
 def _plot_evaluation(axes: Any, rows: dict[str, Any]) -> None:
-    names = [name for name in rows if not name.startswith("forward")]
+    names = [name for name in rows if not name.startswith(("one image", "auto", "forward"))]
     axes.barh(names, [1000 * rows[name]["seconds"] for name in names], color=COLORS[0])
     axes.set(xlabel="milliseconds", title="after the forward pass")
     axes.tick_params(axis="y", labelsize=8)

@@ -12,6 +12,8 @@ import multiprocessing
 import os
 import signal
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
@@ -96,9 +98,19 @@ def make(options: argparse.Namespace) -> None:
         return
     # Ctrl-C reaches the whole process group; only the parent handles it.
     ignore_sigint = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    with multiprocessing.get_context("spawn").Pool(workers, initializer=ignore_sigint) as pool:
-        for _ in progress(pool.imap_unordered(work, jobs, chunksize=4)):
-            pass
+    # Not multiprocessing.Pool: it waits forever for the scenes of a worker that was killed.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=ignore_sigint) as pool:
+        try:
+            for _ in progress(pool.map(work, jobs, chunksize=2)):
+                pass
+        except BrokenProcessPool:
+            raise DataError(
+                f"{out}: a worker process was ended from outside, perhaps for lack of memory; run the command again, "
+                "with fewer --workers: finished scenes are kept"
+            ) from None
+        finally:
+            pool.shutdown(cancel_futures=True)  # a signal waits for the scenes in work only
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ alone (AdaBN, Li et al., 2017). It reads no label, and never the images that are
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,23 @@ import torch
 from torch import nn
 
 from advent.build import target_data
+from advent.checkpoints.io import digest, read, save
 from advent.checkpoints.provenance import names_digest
 from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.loader import load_batches
-from advent.errors import ConfigError
-from advent.model.batch_norm import preserved_statistics, reestimate, required_batch_norms
+from advent.errors import CheckpointError, ConfigError
+from advent.evaluation.score_key import WITHOUT_EFFECT_ON_SCORES, setting_digest
+from advent.model.batch_norm import batch_norms, preserved_statistics, reestimate, required_batch_norms
 from advent.model.precision import AMP_DTYPES, to_device
+from advent.runtime import distributed
 from advent.runtime.progress import with_progress
 from advent.utils.sampling import evenly_spaced
 
 # Not TEST.BATCH_SIZE_TARGET: the batch size must not change a score. Above 1, the variance of a batch contains most of
 # the variance between images.
 IMAGES_PER_BATCH = 8
+FILE = "target_statistics.pth"  # in the folder of a checkpoint
 
 
 def spread_batches(indices: Sequence[int], size: int = IMAGES_PER_BATCH) -> list[list[int]]:
@@ -79,6 +83,31 @@ class TargetStatistics:
         batches = with_progress(load_batches(self.dataset, workers, device, order), "batch norm", len(order))
         reestimate(net, (batch["image"] for batch in batches), AMP_DTYPES[self.config.TRAIN.precision.format])
 
+    def apply(self, net: nn.Module, checkpoint: Path, device: torch.device) -> None:
+        """Re-estimate the network of a checkpoint, or use what an earlier call stored beside it as FILE.
+
+        The stored statistics are used only if the checkpoint, the images, the config, the device and the code are the
+        same. One file holds those of the last checkpoint; it saves the pass for figures and further scores.
+        """
+        path = checkpoint.parent / FILE
+        key = distributed.broadcast_object(lambda: self._key(checkpoint, device))
+        stored = distributed.broadcast_object(lambda: _stored(path, key))
+        if stored is not None:
+            for norm, buffers in zip(batch_norms(net), stored, strict=True):
+                for name, buffer in norm.named_buffers(recurse=False):
+                    buffer.copy_(buffers[name])
+            return
+        self.reestimate(net, device)
+        if distributed.is_main():
+            kept = [{name: b.cpu() for name, b in norm.named_buffers(recurse=False)} for norm in batch_norms(net)]
+            with suppress(OSError):  # a folder that may only be read
+                save(path, {"key": key, "buffers": kept})
+
+    def _key(self, checkpoint: Path, device: torch.device) -> str:
+        without_effect = (*WITHOUT_EFFECT_ON_SCORES, "TEST.")  # images and size: in the record and the data's digest
+        setting = setting_digest(self.config, device, [self.dataset], without_effect)
+        return " ".join([digest(checkpoint), self.record()["sha256"], setting])
+
     @contextmanager
     def applied(self, net: nn.Module, device: torch.device, workers: int | None = None) -> Iterator[None]:
         """Within the context the network has re-estimated statistics, afterwards its own."""
@@ -103,6 +132,17 @@ def restore_statistics(net: nn.Module, config: Config, device: torch.device) -> 
     """TRAIN.RESTORE_BN: re-estimate a network that a later stage starts from, on the stage's target; moves it there."""
     if config.TRAIN.RESTORE_BN == "target":
         TargetStatistics(config, images=config.TRAIN.STATISTICS_IMAGES).reestimate(to_device(net, device), device)
+
+
+def _stored(path: Path, key: str) -> list[dict[str, torch.Tensor]] | None:
+    """The buffers that are stored under this key, one dictionary per batch norm."""
+    if not path.is_file():
+        return None
+    try:
+        content = read(path)
+        return content["buffers"] if content["key"] == key else None
+    except (CheckpointError, KeyError, TypeError):  # not written by `apply`
+        return None
 
 
 def _files(dataset: StreetDataset) -> set[Path]:

@@ -43,10 +43,18 @@ WITHOUT_EFFECT_ON_SCORES = (
 )
 
 
-def setting_digest(config: Config, device: torch.device, datasets: Sequence[StreetDataset]) -> str:
-    """SHA-256 of everything except the checkpoint that a score depends on; `datasets`: all data sets that are read."""
+def setting_digest(
+    config: Config,
+    device: torch.device,
+    datasets: Sequence[StreetDataset],
+    without_effect: Sequence[str] = WITHOUT_EFFECT_ON_SCORES,
+) -> str:
+    """SHA-256 of everything except the checkpoint that a score depends on; `datasets`: all data sets that are read.
+
+    `without_effect`: config keys (or sections, `TEST.`) that are left out.
+    """
     facts = {
-        "config": config_digest(config, WITHOUT_EFFECT_ON_SCORES),
+        "config": config_digest(config, without_effect),
         "device": device_facts(device),
         "precision": config.TRAIN.precision.format,
         "data": [data_digest(dataset) for dataset in datasets],

@@ -124,7 +124,7 @@ class Scorer:
 
         `save` also writes its predictions to TEST.SAVE_PREDS, if set; the cache is then not used.
         """
-        self._settle(candidate)
+        self._settle(candidate.files[0])
         sha256 = candidate.sha256
         head = {"iteration": candidate.iteration, "snapshot": str(candidate), "sha256": sha256}
         key = self._key(sha256, candidate.weights)
@@ -161,7 +161,7 @@ class Scorer:
 
     def _score(self, candidate: Candidate, save: bool) -> dict[str, Any]:
         config, test = self.config, self.config.TEST
-        nets = [self._network(file) for file in candidate.files]
+        nets = [maybe_compile(self.network(file), config.TRAIN, self.device) for file in candidate.files]
         crops = Crops.of(test.CROP, test.STRIDE)
         predictor = Predictor(
             nets, candidate.weights, amp=config.TRAIN.precision.format, flip=test.FLIP, scales=test.SCALES, crops=crops
@@ -181,10 +181,17 @@ class Scorer:
             scores["batch_norm"] = self.statistics.record()
         return scores
 
-    def _settle(self, candidate: Candidate) -> None:
-        """Choose the number format of TRAIN.AMP: auto by the first candidate. Scores depend on it, cached ones too."""
+    def network(self, file: Path) -> nn.Module:
+        """The network that is scored for a checkpoint, with the batch-norm statistics of TEST.BN_STATISTICS."""
+        self._settle(file)
+        net = to_device(build_network(self.config, file), self.device)
+        if self.statistics is not None:
+            self.statistics.apply(net, file, self.device)
+        return net
+
+    def _settle(self, file: Path) -> None:
+        """Choose the number format of TRAIN.AMP: auto by the first checkpoint; scores depend on it, cached ones too."""
         if not self._settled:
-            file = candidate.files[0]
             settle_precision(
                 self.config,
                 lambda: to_device(build_network(self.config, file), self.device),
@@ -193,12 +200,6 @@ class Scorer:
                 start=file,
             )
         self._settled = True
-
-    def _network(self, file: Path) -> nn.Module:
-        net = to_device(build_network(self.config, file), self.device)
-        if self.statistics is not None:
-            self.statistics.reestimate(net, self.device)
-        return maybe_compile(net, self.config.TRAIN, self.device)
 
     def _on_prediction(self, candidate: Candidate, writer: Writer) -> OnPrediction:
         """A function that lets `writer` store each prediction in TEST.SAVE_PREDS."""

@@ -63,7 +63,8 @@ class Learner:
             weights,
             AMP_DTYPES[train.precision.format],
             self.scale,
-            method.state(net) if method.state else None,
+            # A state's own buffers are made on the CPU.
+            method.state(net).to(device) if method.state else None,
         )
         self.optimizers: dict[str, torch.optim.Optimizer] = {"net": network_optimizer(net, train)}
         for level, discriminator in discriminators.items():

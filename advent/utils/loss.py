@@ -30,7 +30,10 @@ def cross_entropy_2d(predict: Tensor, target: Tensor, count: Tensor | None = Non
         raise ValueError(f"logits are {tuple(predict.shape[2:])} and labels {tuple(target.shape[1:])}: resize first")
     target = target.long()
     target = target.masked_fill(target < 0, IGNORE_LABEL)
-    total = functional.cross_entropy(predict, target, ignore_index=IGNORE_LABEL, reduction="sum")
+    # CUDA's kernel adds the pixels in no fixed order, unless the sum is an operation of its own.
+    apart = predict.device.type != "cpu" and torch.are_deterministic_algorithms_enabled()
+    reduction = "none" if apart else "sum"
+    total = functional.cross_entropy(predict, target, ignore_index=IGNORE_LABEL, reduction=reduction).sum()
     return total / ((target != IGNORE_LABEL).sum().clamp(min=1) if count is None else count.to(total.dtype))
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from advent.build import build_network, evaluation_data, target_data
+from advent.checkpoints.auto_precision import labelling_passes, settle_precision
 from advent.checkpoints.io import digest
 from advent.checkpoints.provenance import read_provenance
 from advent.checkpoints.run_dir import experiment_folder
@@ -26,7 +27,9 @@ from advent.config.class_set import class_set
 from advent.config.schema import Config
 from advent.dataset.spec import load_spec
 from advent.errors import DataError, UserError
+from advent.evaluation.batch_norm import restore_statistics
 from advent.evaluation.score_key import data_digest
+from advent.evaluation.stage import Scorer
 from advent.model.outputs import NetworkOutputs, predict_images
 from advent.model.precision import to_device
 from advent.runtime.device import pick_device
@@ -46,7 +49,7 @@ log = logging.getLogger(__name__)
 FOLDER, FILE = "gallery", "gallery.json"
 EXAMPLES, EXTREMES = 6, 3  # images of the labelled set; images of each end of the ranking
 WIDTH = 320  # pixels, of a thumbnail
-SCHEMA = 1
+SCHEMA = 2  # 1: pictures of networks with the checkpoint's batch norms, whatever TEST.BN_STATISTICS said
 
 
 def export_assets(stages: Sequence[Stage]) -> Path | None:
@@ -123,7 +126,7 @@ def _examples(trained: Sequence[Stage], folder: Path, colors: Any) -> list[dict[
             row["truth"] = _labels(folder, stem, "truth", item["label"].numpy(), colors)
     images = [item["image"][None] for item in items]
     for stage in trained:
-        predictions = stage_predictions(stage, stage.run_dir.snapshots()[-1][1], images)
+        predictions = stage_predictions(stage, images)
         for row, stem, prediction in zip(rows, stems, predictions, strict=True):
             drawn = {"classes": _labels(folder, stem, stage.name, prediction.main.argmax(1)[0].numpy(), colors)}
             if prediction.depth is not None:
@@ -148,7 +151,7 @@ def _extremes(stage: Stage, folder: Path, colors: Any) -> dict[str, list[dict[st
         images = [item["image"][None] for item in items]
         maps: Sequence[NetworkOutputs | None] = [None] * len(items)
         if made is not None and made.is_file():
-            maps = stage_predictions(stage, made, images)
+            maps = _ranked_predictions(stage, made, images)
         entries[end] = []
         for row, item, prediction in zip(rows, items, maps, strict=True):
             stem = f"rank/{row['name']}"
@@ -171,10 +174,22 @@ def _ranking_map(config: Config, prediction: NetworkOutputs) -> np.ndarray:
     return self_information(prediction.main.softmax(1))[0].sum(0).numpy()
 
 
-def stage_predictions(stage: Stage, snapshot: Path, batches: Iterable[Tensor]) -> list[NetworkOutputs]:
-    """Predictions of a stage's network on image batches (B, 3, H, W), at input size, in full precision."""
-    device = pick_device(stage.config.DEVICE)
-    return predict_images(to_device(build_network(stage.config, snapshot), device), batches, device)
+def stage_predictions(stage: Stage, batches: Iterable[Tensor]) -> list[NetworkOutputs]:
+    """Predictions of a stage's last snapshot on image batches (B, 3, H, W), at input size, in full precision.
+
+    The network is the one that is scored (TEST.BN_STATISTICS), so figures show what the table's numbers say.
+    """
+    scorer = Scorer(stage.config, labelled=False)
+    return predict_images(scorer.network(stage.run_dir.snapshots()[-1][1]), batches, scorer.device)
+
+
+def _ranked_predictions(stage: Stage, checkpoint: Path, batches: Iterable[Tensor]) -> list[NetworkOutputs]:
+    """Predictions of the network that a ranking scored (TRAIN.RESTORE_BN), as `stage_predictions`."""
+    config, device = stage.config, pick_device(stage.config.DEVICE)
+    net = to_device(build_network(config, checkpoint), device)
+    settle_precision(config, lambda: net, device, labelling_passes(config), start=checkpoint)
+    restore_statistics(net, config, device)
+    return predict_images(net, batches, device)
 
 
 def _photo(folder: Path, name: str, kind: str, rgb: np.ndarray) -> str:

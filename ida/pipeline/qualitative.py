@@ -39,8 +39,7 @@ def qualitative_figure(stages: Sequence[Stage], path: str | Path) -> Path:
     ]
     depths: list[Column] = []
     for stage in trained:
-        snapshot = stage.run_dir.snapshots()[-1][1]
-        predictions = stage_predictions(stage, snapshot, [batch["image"] for batch in batches])
+        predictions = stage_predictions(stage, [batch["image"] for batch in batches])
         columns.append((stage.name, [class_colors(p.main.argmax(1)[0].numpy(), colors) for p in predictions]))
         with_depth = [(p.main, p.depth) for p in predictions if p.depth is not None]
         if with_depth:

@@ -4,37 +4,88 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from advent.errors import ConfigError
-from advent.utils.serialization import write_atomically, write_text
+from advent.utils.serialization import read_json, write_atomically, write_text
 from advent.utils.tables import markdown_table, mean_std
-from benchmarking.runs import Benchmark, Run, TableSpec
+from benchmarking.cost import FILE as COSTS
+from benchmarking.cost import Work
+from benchmarking.curves import curve_points, time_to_accuracy
+from benchmarking.intervals import conclude
+from benchmarking.runs import DEVELOPMENT, Benchmark, Run, TableSpec
+from benchmarking.summary import gaps_closed, part_intervals
 
+NOT_YET = "*Not yet run.*"
+SOURCE = "source_statistics"  # a cell's score with the batch-norm statistics of its checkpoint
 MARK = re.compile(r"(<!-- (\w+): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
+def results_table(benchmark: Benchmark, table: TableSpec) -> str:
+    """Per row: mIoU on val and development, IoU of the table's classes, share of the gap per seed, work."""
+    work, gaps = Work(benchmark), gaps_closed(benchmark)
+    rows = []
+    for run, results in _with_results(benchmark, table):
+        development = [result[DEVELOPMENT]["miou"] for result in results.values() if DEVELOPMENT in result]
+        shares = gaps.get(run.name, {})
+        gap = ", ".join(f"{100 * shares[seed]:.0f}" for seed in results if seed in shares)
+        units = work.of_chain(run)
+        rows.append(
+            [
+                run.label,
+                str(len(results)),
+                mean_std([result["last"]["miou"] for result in results.values()]),
+                mean_std(development),
+                *[_mean_iou(results, name) for name in table.classes],
+                gap or "-",
+                "-" if units is None else f"{units:,.0f}",
+            ]
+        )
+    header = ["method", "seeds", "mIoU, val", "mIoU, dev", *table.classes, "gap closed per seed (%)", "work"]
+    return _with_missing(benchmark, table, rows, header)
+
+
 def scores_table(benchmark: Benchmark, table: TableSpec) -> str:
-    """Per row: mIoU of the last and of the best (oracle) snapshot, then IoU per class (last snapshot)."""
-    rows, classes = [], []
+    """Per row: mIoU of the last and, where it was scored, of the best (oracle) snapshot, then IoU per class (last)."""
+    found = list(_with_results(benchmark, table))
+    keys = {"mIoU, last": "last", "mIoU, best (oracle)": "oracle"}
+    keys = {title: key for title, key in keys.items() if any(key in r for _, rs in found for r in rs.values())}
+    classes = list(next(iter(found[0][1].values()))["last"]["iou"]) if found else []
+    rows = [
+        [
+            run.label,
+            str(len(results)),
+            *[mean_std([result[key]["miou"] for result in results.values() if key in result]) for key in keys.values()],
+            *[_mean_iou(results, name) for name in classes],
+        ]
+        for run, results in found
+    ]
+    return _with_missing(benchmark, table, rows, ["method", "seeds", *keys, *classes])
+
+
+def _with_results(benchmark: Benchmark, table: TableSpec) -> Iterator[tuple[Run, dict[int, dict[str, Any]]]]:
+    """(cell, results by seed) of a table's training rows that have any, for the benchmark's seeds."""
     for name in table.rows:
         results = _scored(benchmark, name)
-        if not results:
-            rows.append([benchmark.by_name[name].label, "0"])
-            continue
-        classes = list(next(iter(results.values()))["last"]["iou"])
-        mious = [mean_std([result[key]["miou"] for result in results.values()]) for key in ("last", "oracle")]
-        per_class = [_mean_iou(results, name) for name in classes]
-        rows.append([benchmark.by_name[name].label, str(len(results)), *mious, *per_class])
-    header = ["method", "seeds", "mIoU, last", "mIoU, best (oracle)", *classes]
-    return markdown_table(header, [row + ["-"] * (len(header) - len(row)) for row in rows])
+        if results:
+            yield benchmark.by_name[name], results
+
+
+def _with_missing(benchmark: Benchmark, table: TableSpec, rows: list[list[str]], header: Sequence[str]) -> str:
+    """A table of the rows with results, and a line naming the rows without."""
+    known = {row[0] for row in rows}
+    missing = [label for name in table.rows if (label := benchmark.by_name[name].label) not in known]
+    if not rows:
+        return NOT_YET
+    return markdown_table(header, rows) + (f"\n\nNot yet run: {'; '.join(missing)}." if missing else "")
 
 
 def _scored(benchmark: Benchmark, name: str) -> dict[int, dict[str, Any]]:
-    """The results of a training run by seed; empty for a ranking cell."""
-    return {seed: result for seed, result in benchmark.results_of(name).items() if "last" in result}
+    """The results of a training run by seed, for the benchmark's seeds; empty for a ranking cell."""
+    results = benchmark.results_of(name, benchmark.seeds)
+    return {seed: result for seed, result in results.items() if "last" in result}
 
 
 def _mean_iou(results: dict[int, dict[str, Any]], name: str) -> str:
@@ -47,15 +98,18 @@ def differences_table(benchmark: Benchmark, table: TableSpec) -> str:
     rows = []
     for a, b in table.differences:
         by_seed = differences(benchmark, a, b)
+        if not by_seed:
+            continue
         values = [f"{by_seed[seed]:+.1f}" if seed in by_seed else "-" for seed in benchmark.seeds]
         labels = [benchmark.by_name[name].label for name in (a, b)]
         rows.append([f"{labels[0]} - {labels[1]}", *values, mean_std(list(by_seed.values()), sign=True)])
-    return markdown_table(["difference of mIoU", *[f"seed {seed}" for seed in benchmark.seeds], "mean"], rows)
+    header = ["difference of mIoU", *[f"seed {seed}" for seed in benchmark.seeds], "mean"]
+    return markdown_table(header, rows) if rows else NOT_YET
 
 
 def differences(benchmark: Benchmark, a: str, b: str) -> dict[int, float]:
     """mIoU of cell `a` minus that of cell `b`, last snapshots, for the seeds with both."""
-    left, right = benchmark.results_of(a), benchmark.results_of(b)
+    left, right = _scored(benchmark, a), _scored(benchmark, b)
     return {seed: left[seed]["last"]["miou"] - right[seed]["last"]["miou"] for seed in left if seed in right}
 
 
@@ -70,11 +124,13 @@ def rankings_table(benchmark: Benchmark, table: TableSpec) -> str:
     rows = []
     for name in table.rows:
         rankings = [result["ranking"] for result in benchmark.results_of(name).values() if result.get("ranking")]
+        if not rankings:
+            continue
         cells = [mean_std([ranking[key] for ranking in rankings]) for key in columns.values()]
         known = [ranking["spearman"] for ranking in rankings if ranking["spearman"] is not None]
         correlation = f"{statistics.mean(known):+.2f}" if known else "-"
         rows.append([benchmark.by_name[name].label, str(len(rankings)), *cells, correlation])
-    return markdown_table(["ranking", "seeds", *columns, "Spearman"], rows)
+    return _with_missing(benchmark, table, rows, ["ranking", "seeds", *columns, "Spearman"])
 
 
 def labels_table(benchmark: Benchmark, table: TableSpec) -> str:
@@ -88,7 +144,7 @@ def labels_table(benchmark: Benchmark, table: TableSpec) -> str:
         pairs = [f"{_mean(qualities, 'coverage', c)} / {_mean(qualities, 'precision', c)}" for c in classes]
         kept, right = (mean_std([quality[key] for quality in qualities]) for key in ("kept", "right"))
         rows.append([benchmark.by_name[name].label, kept, right, *pairs])
-    return markdown_table(["labels", "kept (%)", "right (%)", *classes], rows) if rows else "-"
+    return markdown_table(["labels", "kept (%)", "right (%)", *classes], rows) if rows else NOT_YET
 
 
 def _mean(qualities: Sequence[dict[str, Any]], key: str, name: str) -> str:
@@ -104,14 +160,88 @@ def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
     rows, hours = [], dict.fromkeys(columns, 0.0)
     for run in cells:
         results = benchmark.results_of(run.name).values()
-        minutes = {title: [result[key] / 60 for result in results] for title, key in columns.items()}
+        if not results:
+            continue
+        minutes = {title: [r[key] / 60 for r in results if r[key] is not None] for title, key in columns.items()}
         rows.append([run.label, str(len(results)), *map(mean_std, minutes.values())])
         hours = {title: hours[title] + sum(values) / 60 for title, values in minutes.items()}
+    if not rows:
+        return NOT_YET
     total = f"Total: {hours['minutes']:.1f} hours, {hours['core minutes']:.1f} core hours."
     return f"{markdown_table(['cell', 'seeds', *columns], rows)}\n\n{total}"
 
 
+def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
+    """Per use of depth and control: mean of the paired differences, their 95 % interval, and the conclusion."""
+    rows, missing = [], []
+    for part in benchmark.depth.values():
+        intervals = part_intervals(benchmark, part)
+        if not intervals:
+            missing.append(part.label)
+        for index, (control, interval) in enumerate(intervals.items()):
+            ends = "-" if interval.low is None else f"{interval.low:+.1f} to {interval.high:+.1f}"
+            last = conclude(intervals) if index == 0 else ""
+            rows.append(
+                [part.label if index == 0 else "", control, str(interval.n), f"{interval.mean:+.1f}", ends, last]
+            )
+    if not rows:
+        return NOT_YET
+    header = ["depth as", "against", "seeds", "mean", "95 % interval", "conclusion"]
+    return markdown_table(header, rows) + (f"\n\nNot yet run: {'; '.join(missing)}." if missing else "")
+
+
+def statistics_table(benchmark: Benchmark, table: TableSpec) -> str:
+    """Rows that were also scored with the checkpoint's batch-norm statistics: mIoU with both, and the difference."""
+    rows = []
+    for run, results in _with_results(benchmark, table):
+        pairs = [(r["last"]["miou"], r[SOURCE]["miou"]) for r in results.values() if SOURCE in r]
+        if pairs:
+            means = [mean_std(list(values)) for values in zip(*pairs, strict=True)]
+            gains = mean_std([target - source for target, source in pairs], sign=True)
+            rows.append([run.label, str(len(pairs)), *means, gains])
+    header = ["method", "seeds", "mIoU, target's statistics", "mIoU, checkpoint's statistics", "difference"]
+    return markdown_table(header, rows) if rows else NOT_YET
+
+
+def soon_table(benchmark: Benchmark, table: TableSpec) -> str:
+    """Per seed: the faithful chain's last development score, and the work at which both chains reach it."""
+    facts = time_to_accuracy(benchmark)
+    rows = [
+        [
+            seed,
+            f"{entry['score']:.1f}",
+            f"{entry['faithful_work']:,.0f}",
+            "never" if entry["work"] is None else f"{entry['work']:,.0f}",
+            "-" if entry["ratio"] is None else f"{100 * entry['ratio']:.0f} %",
+        ]
+        for seed, entry in facts["passed"].items()
+    ]
+    header = ["seed", "last score of the faithful chain (dev)", "its work", "work of the modern chain", "share"]
+    return markdown_table(header, rows) if rows else NOT_YET
+
+
+def costs_table(benchmark: Benchmark, table: TableSpec) -> str:
+    """Cost of a step, iterations and own work of the table's rows; then where the costs were measured."""
+    work, file = Work(benchmark), benchmark.results / COSTS
+    rows = []
+    for name in table.rows:
+        run = benchmark.by_name[name]
+        units = work.of_cell(run)
+        if units is not None:
+            rows.append([run.label, f"{work.costs[name]:.2f}", str(work.iterations(run)), f"{units:,.0f}"])
+    if not rows:
+        return "*Not yet measured.*"
+    facts = read_json(file)
+    where = f"Measured on {facts['processor']}, one thread, fp32, PyTorch {facts['torch']}, {facts['date']}."
+    return f"{markdown_table(['stage', 'cost of a step', 'iterations', 'own work'], rows)}\n\n{where}"
+
+
 BLOCKS: dict[str, Callable[[Benchmark, TableSpec], str]] = {
+    "results": results_table,
+    "depth": depth_table,
+    "statistics": statistics_table,
+    "soon": soon_table,
+    "costs": costs_table,
     "scores": scores_table,
     "differences": differences_table,
     "rankings": rankings_table,
@@ -120,15 +250,25 @@ BLOCKS: dict[str, Callable[[Benchmark, TableSpec], str]] = {
 }
 
 
-def fill_page(benchmark: Benchmark, page: Path) -> Path:
-    """Update the text between `<!-- BLOCK: TABLE -->` and `<!-- end -->`. Raises ConfigError on an unknown marker."""
-    tables = {table.name: table for table in benchmark.tables} | {"all": TableSpec(name="all")}
+def fill_page(benchmarks: Sequence[Benchmark], page: Path) -> Path:
+    """Update the text between `<!-- BLOCK: TABLE -->` and `<!-- end -->`, of the tables of one or several benchmarks.
+
+    The table `all` is that of all cells of the first benchmark, `all_TARGET` that of the benchmark with this target.
+    Raises ConfigError on an unknown marker, and on two tables of one name.
+    """
+    tables = {"all": (benchmarks[0], TableSpec(name="all"))}
+    for benchmark in benchmarks:
+        own = [*benchmark.tables, *([TableSpec(name=f"all_{benchmark.target}")] if benchmark.target else [])]
+        for table in own:
+            if table.name in tables:
+                raise ConfigError(f"{benchmark.name}: a table {table.name} is defined twice; rename one of them")
+            tables[table.name] = (benchmark, table)
 
     def renewed(match: re.Match[str]) -> str:
         opening, block, name, closing = match.groups()
         if block not in BLOCKS or name not in tables:
             raise ConfigError(f"{page}: {opening.strip()}: expected one of {', '.join(BLOCKS)}, and a table's name")
-        return f"{opening}{BLOCKS[block](benchmark, tables[name])}\n{closing}"
+        return f"{opening}{BLOCKS[block](*tables[name])}\n{closing}"
 
     text = page.read_text(encoding="utf-8")
     if not MARK.search(text):
@@ -138,26 +278,39 @@ def fill_page(benchmark: Benchmark, page: Path) -> Path:
 
 
 def plot(benchmark: Benchmark, table: TableSpec, out: Path) -> Path:
-    """Plot mIoU as PNG: a dot per seed, a line for the mean, hollow dots for the oracle. Needs matplotlib."""
+    """Plot val mIoU over work as PNG, a dot per row and seed; beside it the development mIoU along the chains.
+
+    Needs matplotlib. Raises ConfigError without costs or results.
+    """
     try:
         from matplotlib.figure import Figure  # an optional extra
     except ImportError:
         raise ConfigError("--plot: needs matplotlib; pip install -e '.[report]'") from None
 
-    names = [name for name in table.rows if _scored(benchmark, name)]
-    figure = Figure((8, 0.42 * len(names) + 1.2), layout="constrained")
-    axes = figure.subplots()
-    for at, name in enumerate(names):
-        results = _scored(benchmark, name).values()
-        last, oracle = ([result[key]["miou"] for result in results] for key in ("last", "oracle"))
-        axes.plot(oracle, [at + 0.18] * len(oracle), "o", mfc="none", mec="#999999", ms=6, label="best (oracle)")
-        axes.plot(last, [at] * len(last), "o", color="#4477aa", ms=7, label="last snapshot, each seed")
-        axes.plot([statistics.mean(last)] * 2, [at - 0.3, at + 0.3], color="#222222", lw=2, label="mean")
-    axes.set_yticks(range(len(names)), [benchmark.by_name[name].label for name in names])
-    axes.invert_yaxis()
-    axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("mIoU (%) on CamVid's val, 7 classes")
-    handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[:3], labels[:3], fontsize=8)
+    work = Work(benchmark)
+    found = [(run, results, work.of_chain(run)) for run, results in _with_results(benchmark, table)]
+    known = [(run, results, units) for run, results, units in found if units is not None]
+    if not known:
+        raise ConfigError(f"--plot: no cell of {benchmark.name} has both results and a cost; run it, and --cost")
+    curves = {key: curve_points(benchmark, key) for key in benchmark.curves}
+    curves = {key: seeds for key, seeds in curves.items() if seeds}
+    figure = Figure((11 if curves else 7, 4.6), layout="constrained")
+    panels = figure.subplots(1, 2 if curves else 1, squeeze=False)[0]
+    colours = [f"C{index % 10}" for index in range(len(known))]
+    for index, ((run, results, units), colour) in enumerate(zip(known, colours, strict=True)):
+        marker = "os^D"[index // 10 % 4]
+        scores = [result["last"]["miou"] for result in results.values()]
+        panels[0].plot([units] * len(scores), scores, marker, color=colour, ms=6, alpha=0.8, label=run.label)
+    panels[0].set_ylabel("mIoU (%) on val, each seed")
+    for index, (key, seeds) in enumerate(curves.items()):
+        for number, points in enumerate(seeds.values()):
+            label = benchmark.curves[key].label if number == 0 else None
+            panels[1].plot(*zip(*points, strict=True), ".-", color=f"C{index}", lw=1, label=label)
+    if curves:
+        panels[1].set_ylabel("mIoU (%) on the development set, each seed")
+    for axes in panels:
+        axes.set_xlabel("work (steps of source only)")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=7)
     write_atomically(out, lambda handle: figure.savefig(handle, format="png", dpi=110))
     return out

@@ -1,4 +1,4 @@
-"""Data-loading throughput of one worker: a straightforward reader, this project's, and this project's with cache."""
+"""Data-loading throughput of one worker: a straightforward reader, this project's, with cache, with augmentation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from advent.config.class_set import class_set
+from advent.config.schema import Config
+from advent.dataset.augment import Augmentation
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.build_cache import fill_cache
 from advent.dataset.classes import load_classes
 from advent.dataset.image_io import IMG_MEAN
 from advent.dataset.loader import load_batches
+from advent.dataset.sampling import Draw
 from advent.dataset.spec import load_spec
 from performance.timing import Row, row
 
@@ -93,6 +97,30 @@ def reading(device: torch.device, rounds: int) -> list[Row]:
     return rows
 
 
+def augmented_rate(config: Config, device: torch.device) -> float:
+    """Source images per second of one worker with the config's augmentation, at its training size, one by one.
+
+    The files are PNG of that size, with label and depth. Rare class sampling is left out.
+    """
+    width, height = config.TRAIN.INPUT_SIZE_SOURCE
+    size = width, height
+    with tempfile.TemporaryDirectory() as folder:
+        _source_pictures(Path(folder), size)
+        dataset = StreetDataset(
+            load_spec("synthia"),
+            Path(folder),
+            "all",
+            class_set(config),
+            size=size,
+            label_size=size,
+            with_labels=True,
+            with_depth=True,
+        )
+        augment = Augmentation(config.AUGMENT, config.TRAIN.RANDOM_SEED, "source")
+        draws = [[Draw(index, position)] for position, index in enumerate(_order())]
+        return _rate(load_batches(dataset, 1, device, draws, augment))
+
+
 def _ours(dataset: StreetDataset, device: torch.device) -> Any:
     return load_batches(dataset, 1, device, [[index] for index in _order()])
 
@@ -111,22 +139,31 @@ def _rate(batches: Any) -> float:
 
 def _pictures(root: Path) -> None:
     """Synthetic images of realistic size with photographic noise: PNG compresses smooth images too well."""
+    _source_pictures(root / "SYNTHIA", SOURCE)
+    rng = np.random.default_rng(1)
+    city = root / "Cityscapes/leftImg8bit/train/city"
+    city.mkdir(parents=True)
+    for index in range(IMAGES):
+        _grainy(rng, NATIVE).save(city / f"{index}_leftImg8bit.png")
+
+
+def _source_pictures(root: Path, size: tuple[int, int]) -> None:
+    """Images with labels and depth in SYNTHIA's layout."""
     rng = np.random.default_rng(0)
-
-    def grainy(width: int, height: int) -> np.ndarray:
-        coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-        smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(int)
-        return np.clip(smooth + rng.integers(-6, 7, smooth.shape), 0, 255).astype(np.uint8)
-
-    for folder in ("SYNTHIA/RGB", "SYNTHIA/parsed_LABELS", "SYNTHIA/Depth", "Cityscapes/leftImg8bit/train/city"):
+    for folder in ("RGB", "parsed_LABELS", "Depth"):
         (root / folder).mkdir(parents=True)
     for index in range(IMAGES):
         name = f"{index:07d}.png"
-        Image.fromarray(grainy(*SOURCE)).save(root / "SYNTHIA/RGB" / name)
+        _grainy(rng, size).save(root / "RGB" / name)
         blocks = rng.choice([1, 2, 3, 4, 6, 8], (38, 64)).astype(np.uint8)
-        label = cv2.resize(blocks, SOURCE, interpolation=cv2.INTER_NEAREST)
-        Image.fromarray(label).save(root / "SYNTHIA/parsed_LABELS" / name)
-        depth = cv2.resize(rng.integers(300, 65535, (38, 64)).astype(np.uint16), SOURCE)
-        cv2.imwrite(str(root / "SYNTHIA/Depth" / name), depth)
-        picture = Image.fromarray(grainy(*NATIVE))
-        picture.save(root / "Cityscapes/leftImg8bit/train/city" / f"{index}_leftImg8bit.png")
+        label = cv2.resize(blocks, size, interpolation=cv2.INTER_NEAREST)
+        Image.fromarray(label).save(root / "parsed_LABELS" / name)
+        depth = cv2.resize(rng.integers(300, 65535, (38, 64)).astype(np.uint16), size)
+        cv2.imwrite(str(root / "Depth" / name), depth)
+
+
+def _grainy(rng: np.random.Generator, size: tuple[int, int]) -> Image.Image:
+    width, height = size
+    coarse = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
+    smooth = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC).astype(int)
+    return Image.fromarray(np.clip(smooth + rng.integers(-6, 7, smooth.shape), 0, 255).astype(np.uint8))

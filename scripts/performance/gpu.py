@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +20,7 @@ from ida.cli import evaluation_command, ranking_command
 from performance.memory import ESTIMATED, step_memory
 from performance.networks import bench, random_network
 from performance.timing import Row, alternate, row
+from streets.pictures import paths
 
 # Rehearsal on a CPU: the same step with a small network on small images.
 SMALL_RESNET = ["MODEL.LAYERS=[1,1,1,1]", "MODEL.WIDTH=8"]
@@ -26,6 +28,7 @@ SMALL_RESNET += ["TRAIN.INPUT_SIZE_SOURCE=[64,48]", "TRAIN.INPUT_SIZE_TARGET=[64
 SMALL_CROPS = ["MODEL.ENCODER=timm:vit_tiny_patch16_224", "MODEL.HEAD_WIDTH=[8,16]", "SELF_TRAINING.MASK_BLOCK=8"]
 SMALL_CROPS += [f"{key}=[56,56]" for key in ("AUGMENT.CROP", "TRAIN.PREDICT_CROP", "TRAIN.PREDICT_STRIDE")]
 RUNS = 5
+RENDERED = 8  # scenes per split; further images are copies, because rendering takes seconds per image of 1024x512
 
 
 def real_steps(device: torch.device, small: bool) -> Iterator[Row]:
@@ -62,14 +65,12 @@ def rates(device: torch.device, small: bool) -> Iterator[Row]:
 
     A command's whole work counts: loading the checkpoint, decoding, writing. Imports do not.
     """
-    count, size = (4, "80x60") if small else (48, "1024x512")
+    count, size = (10, "80x60") if small else (48, "1024x512")
     overrides = ["TARGET=streets_real", "TRAIN.RESTORE_FROM=null", "NUM_WORKERS=0" if small else "NUM_WORKERS=4"]
     overrides += [*SMALL_RESNET, "TEST.INPUT_SIZE_TARGET=[64,48]"] if small else []
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        streets = ["--out", str(root / "streets_real"), "--style", "real", "--size", size, "--count", str(count)]
-        if make_streets.main([*streets, "--val-count", str(count)]):
-            raise RuntimeError("make_streets.py failed")
+        _render(root / "streets_real", size, count)
         config, weights = load_config("ep1:daf", overrides), root / "model_0.pth"
         torch.save(random_network(config).state_dict(), weights)
         write_text(root / "config.yml", dump_config(config))  # predict.py reads it
@@ -89,6 +90,20 @@ def rates(device: torch.device, small: bool) -> Iterator[Row]:
                 raise RuntimeError(f"{label} failed")
             seconds = time.perf_counter() - began
             yield row(f"{label}, {size}", seconds=seconds, per_second=count / seconds)
+
+
+def _render(out: Path, size: str, count: int) -> None:
+    """`count` images per split in Cityscapes' layout, of which the first RENDERED are different ones."""
+    scenes = min(count, RENDERED)
+    options = ["--style", "real", "--size", size, "--count", str(scenes), "--val-count", str(scenes)]
+    if make_streets.main(["--out", str(out), *options]):
+        raise RuntimeError("make_streets.py failed")
+    for val in (False, True):
+        for index in range(scenes, count):
+            originals, copies = (paths("cityscapes", out, i, val) for i in (index % scenes, index))
+            for name, original in originals.items():
+                copies[name].parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(original, copies[name])
 
 
 MEASUREMENTS: dict[str, Callable[[torch.device, bool], Iterator[Row]]] = {"steps": real_steps, "rates": rates}

@@ -23,7 +23,11 @@ from advent.training.learner import Learner
 
 @dataclass
 class Bench:
-    """A learner and one batch of each domain."""
+    """A learner and one batch of each domain.
+
+    `iteration`: that of the steps. Self-training begins with steps on the source alone; then the teacher follows the
+    student from the second one on. So its steps are taken to be the second one with pseudo labels.
+    """
 
     config: Config
     learner: Learner
@@ -117,9 +121,15 @@ def bench(cfg: str, device: torch.device, overrides: Sequence[str] = (), method:
     `method`: by default TRAIN.DA_METHOD.
     """
     config = load_config(cfg, [f"DEVICE={device}", "TRAIN.RESTORE_FROM=null", "TRAIN.AMP=off", *overrides])
+    return bench_of(config, device, method)
+
+
+def bench_of(config: Config, device: torch.device, method: Method | None = None) -> Bench:
+    """A randomly initialised network of a config, and random batches of its sizes; `method` as in `bench`."""
     torch.manual_seed(0)
     learner = new_learner(config, device, method)
-    return Bench(config, learner, *batches(config, device), device)
+    iteration = getattr(learner.context.state, "first", -1) + 1
+    return Bench(config, learner, *batches(config, device), device, iteration)
 
 
 def new_learner(config: Config, device: torch.device, method: Method | None = None) -> Learner:

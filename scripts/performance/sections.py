@@ -8,18 +8,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.nn import functional
 
+from advent.checkpoints.auto_precision import scoring_passes
 from advent.config.class_set import class_set
 from advent.config.loading import load_config
+from advent.config.schema import Config
 from advent.evaluation.evaluate import upsample_argmax
-from advent.model.outputs import eval_mode, resize_bilinear
-from advent.model.precision import AMP_DTYPES, autocast, to_device
+from advent.evaluation.predictor import Predictor, not_finite
+from advent.model.deeplabv2 import SegmentationNetwork
+from advent.model.outputs import eval_mode, forward, resize_bilinear
+from advent.model.precision import memory_format, to_device
+from advent.model.precision_probe import fastest_precision
 from advent.utils.loss import cross_entropy_2d
 from advent.utils.metrics import confusion_counts
 from daf.inference import Model, predict_batch
@@ -30,11 +35,13 @@ from performance.data_loading import reading
 from performance.memory import memory_estimate
 from performance.networks import Bench, bench, count_bytes, count_flops, random_network, tensors_bytes
 from performance.scaling import scaling
-from performance.straightforward import Straightforward
+from performance.straightforward import Straightforward, StraightforwardScoring
 from performance.timing import Row, alternate, peak_memory, row
 from streets.pictures import render
 
 LOW, FULL = "ep2_low_dg", "dg"
+NATIVE = (1024, 2048)  # height and width of Cityscapes' labels
+FORMATS = {"off": "fp32", "bf16": "bf16", "fp16": "fp16"}
 LARGE, SECONDS_FOR_LARGE = 2048, 3.0  # side of the large matrix; limit in seconds for one product
 
 
@@ -173,52 +180,81 @@ def _forward(setup: Bench) -> None:
         setup.learner.net(setup.target["image"])
 
 
-def evaluation(device: torch.device, rounds: int) -> list[Row]:
-    """One Cityscapes image, 1024x512 in, 2048x1024 out: forward pass and post-processing."""
-    config = load_config(FULL, ["TRAIN.RESTORE_FROM=null"])
+def evaluation(
+    device: torch.device,
+    rounds: int,
+    overrides: Sequence[str] = (),
+    label_hw: tuple[int, int] = NATIVE,
+) -> list[Row]:
+    """Scoring of one Cityscapes image, 1024x512 in, 2048x1024 out: straightforward, and ours in fp32 and as `auto`."""
+    config = load_config(FULL, ["TRAIN.RESTORE_FROM=null", *overrides])
     net = to_device(random_network(config), device).eval()
-    image = 50 * torch.randn(1, 3, 512, 1024, device=device).contiguous(memory_format=torch.channels_last)
-    label = torch.randint(0, 16, (1024, 2048), device=device).to(torch.uint8)
-    logits = torch.randn(1, 16, 65, 129, device=device)
-    big = torch.randn(1, 16, 512, 1024, device=device)
-    depth = torch.rand(1, 1, 512, 1024, device=device)
+    assert isinstance(net, SegmentationNetwork)
+    width, height = config.TEST.INPUT_SIZE_TARGET
+    image = 50 * torch.randn(1, 3, height, width, device=device).contiguous(memory_format=memory_format(device))
+    label = torch.randint(0, config.NUM_CLASSES, label_hw, device=device).to(torch.uint8)
+    auto = fastest_precision(net, device, scoring_passes(config))
+    straightforward = StraightforwardScoring(net, config.NUM_CLASSES)
+    work: dict[str, Callable[[], object]] = {
+        "straightforward, fp32": partial(straightforward, image, label),
+        "ours, fp32": partial(score_image, Predictor([net]), image, label),
+    }
+    chosen = FORMATS[auto.format]
+    if auto.format != "off":
+        work[f"ours, {chosen}"] = partial(score_image, Predictor([net], amp=auto.format), image, label)
+    times = alternate(work, rounds)
+    base = times["straightforward, fp32"].seconds
+    rows = [row(f"one image, {name}", timing, times=base / timing.seconds) for name, timing in times.items()]
+    rows.append(row(f"  auto: {chosen} ({auto.reason})", times=base / times[f"ours, {chosen}"].seconds))
+    return rows + _after_the_network(config, net, image, label, rounds)
 
-    def forward(amp: str, call: Any = net) -> Callable[[], None]:
-        @torch.inference_mode()
-        def work() -> None:
-            with autocast(device, AMP_DTYPES[amp]):
-                call(image)
 
-        return work
+def score_image(predictor: Predictor, image: Tensor, label: Tensor) -> np.ndarray:
+    """Confusion matrix (C, C) of an image, as advent.evaluation.evaluate.score computes it."""
+    logits = predictor(image)
+    if bad := not_finite(["image"], logits):
+        raise AssertionError(bad)
+    ids = upsample_argmax(logits[0], label.shape)
+    return confusion_counts(label, ids, logits.shape[1]).cpu().numpy()
+
+
+def _after_the_network(
+    config: Config, net: SegmentationNetwork, image: Tensor, label: Tensor, rounds: int
+) -> list[Row]:
+    """What scoring, ranking and pseudo labels add to a forward pass, as shares of it in fp32."""
+    device, classes, size = image.device, config.NUM_CLASSES, tuple(image.shape[-2:])
+    with torch.inference_mode():
+        logits = forward(net, image).main
+    big = torch.randn(1, classes, *size, device=device)
+    depth = torch.rand(1, 1, *size, device=device)
+
+    @torch.inference_mode()
+    def passed() -> None:
+        net(image)
 
     @torch.inference_mode()
     def after() -> None:
-        confusion_counts(label, upsample_argmax(logits[0], (1024, 2048)), 16)
+        confusion_counts(label, upsample_argmax(logits[0], label.shape), classes)
 
     @torch.inference_mode()
-    def resize() -> torch.Tensor:
-        return resize_bilinear(logits, (512, 1024))
+    def released() -> None:
+        prediction = functional.interpolate(logits, size=label.shape, mode="bilinear", align_corners=True)[0].argmax(0)
+        cells = classes * label.cpu().numpy().astype(np.int64) + prediction.cpu().numpy()
+        np.bincount(cells.ravel(), minlength=classes**2)
 
     @torch.inference_mode()
     def ranking() -> None:
-        resize()
+        resize_bilinear(logits, size)
         ranking_scores(big, depth)
         pseudo_label(big)
 
     @torch.inference_mode()
     def pseudo() -> None:
-        resize()
+        resize_bilinear(logits, size)
         pseudo_label(big, 0.9)
 
-    @torch.inference_mode()
-    def released() -> None:
-        prediction = functional.interpolate(logits, size=(1024, 2048), mode="bilinear", align_corners=True)[0].argmax(0)
-        cells = 16 * label.cpu().numpy().astype(np.int64) + prediction.cpu().numpy()
-        np.bincount(cells.ravel(), minlength=256)
-
-    work = {
-        "forward pass, fp32": forward("off"),
-        "forward pass, bf16": forward("bf16"),
+    work: dict[str, Callable[[], object]] = {
+        "forward pass, fp32": passed,
         "upsampling, argmax, counting": after,
         "  the same, straightforward": released,
         "ranking: upsampling, score, label": ranking,

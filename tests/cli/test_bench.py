@@ -11,9 +11,13 @@ import torch
 from PIL import Image
 
 import bench
-from performance import networks
+from advent.config.loading import load_config
+from advent.config.schema import Precision
+from advent.evaluation.predictor import Predictor
+from daf.teacher import SelfTrainingState
+from performance import networks, sections
 from performance.scaling import scaling
-from performance.straightforward import Straightforward
+from performance.straightforward import Straightforward, StraightforwardScoring
 from performance.timing import alternate, peak_memory
 
 
@@ -56,6 +60,50 @@ def test_the_straightforward_step_is_the_same_step() -> None:
             assert (moved - expected_move).norm() <= 2e-2 * moved.norm() + 1e-7, name
 
 
+SMALL = ["MODEL.LAYERS=[1,1,1,1]", "MODEL.WIDTH=8", "TEST.INPUT_SIZE_TARGET=[64,48]"]
+
+
+def test_the_straightforward_scoring_gives_the_same_counts() -> None:
+    torch.manual_seed(1)
+    net = networks.random_network(load_config("ep1:daf", ["TRAIN.RESTORE_FROM=null", *SMALL])).eval()
+    image, label = 50 * torch.randn(1, 3, 48, 64), torch.randint(0, 16, (96, 128)).to(torch.uint8)
+    label[:5] = 255
+    expected = StraightforwardScoring(net, 16)(image, label)
+    actual = sections.score_image(Predictor([net]), image, label)
+    assert expected.sum() == actual.sum() == 91 * 128
+    assert (actual != expected).mean() < 0.05  # a pixel of two equal classes may differ by rounding
+    assert abs(actual - expected).sum() <= 4
+
+
+def test_a_step_of_self_training_is_one_with_a_teacher_that_follows() -> None:
+    small = ["MODEL.ENCODER=timm:vit_tiny_patch16_224", "MODEL.HEAD_WIDTH=[8,16]", "MODEL.ENCODER_WEIGHTS=null"]
+    small += [f"{key}=[56,56]" for key in ("AUGMENT.CROP", "TRAIN.PREDICT_CROP", "TRAIN.PREDICT_STRIDE")]
+    setup = networks.bench("ep1_modern:self_training", torch.device("cpu"), [*small, "SELF_TRAINING.MASK_BLOCK=8"])
+    state = setup.learner.context.state
+    assert isinstance(state, SelfTrainingState)
+    student, teacher = (next(net.parameters()).detach() for net in (setup.learner.net, state.teacher))
+    student.add_(1.0)
+    before = teacher.clone()
+    losses = setup.step()
+    assert isinstance(losses, dict)
+    assert float(losses["mix"]) > 0
+    moved = (teacher - before) / (student - before)
+    assert 0 < float(moved.mean()) < 1  # the average, not a copy
+
+
+@pytest.mark.parametrize(("chosen", "kinds"), [("bf16", ["fp32", "bf16"]), ("off", ["fp32"])])
+def test_evaluation_is_measured_as_whole_images(chosen: str, kinds: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sections, "fastest_precision", lambda *_: Precision(chosen, "measured"))  # type: ignore[arg-type]
+    rows = sections.evaluation(torch.device("cpu"), 1, overrides=SMALL, label_hw=(96, 128))
+    by_name = {row["what"]: row for row in rows}
+    images = [name for name in by_name if name.startswith("one image")]
+    assert images == ["one image, straightforward, fp32", *(f"one image, ours, {kind}" for kind in kinds)]
+    base, best = by_name[images[0]], by_name[images[-1]]
+    assert best["times"] == pytest.approx(base["seconds"] / best["seconds"])
+    assert by_name[f"  auto: {kinds[-1]} (measured)"]["times"] == best["times"]
+    assert by_name["forward pass, fp32"]["share"] == 1.0
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
 def test_peak_memory_counts_simultaneous_tensors() -> None:
     def work() -> None:
@@ -74,7 +122,9 @@ def test_the_plot(tmp_path: Path) -> None:
         {"what": f"{part}, fp32", "seconds": 1.0}
         for part in ("step", "  network's two passes", "  discriminator", "  everything else")
     ]
-    record = {"processor": "a processor", "threads": 2, "results": {"step": rows}}
+    scoring = [{"what": "one image, ours, fp32", "seconds": 1.0}, {"what": "  auto: fp32 (measured)", "times": 1.0}]
+    scoring += [{"what": "ISL: upsampling, threshold, label", "seconds": 0.1}]
+    record = {"processor": "a processor", "threads": 2, "results": {"step": rows, "evaluation": scoring}}
     (tmp_path / "b.json").write_text(json.dumps(record))
     assert bench.main(["--plot", str(tmp_path / "b.json"), "--out", str(tmp_path / "b.png")]) == 0
     assert Image.open(tmp_path / "b.png").size[0] > 1000

@@ -12,11 +12,20 @@ import pytest
 import yaml
 
 import benchmark
+from advent.errors import DataError
+from advent.runtime.lock import FolderLock
+from benchmarking import runs
 from helpers import tiny_data
 
 OVERRIDES = [*tiny_data.NETWORK, *tiny_data.SIZES, *tiny_data.SHORT, "DEVICE=cpu"]
 CELLS = [
-    {"name": "source_only", "label": "source only", "script": "train.py", "cfg": "quick:source_only"},
+    {
+        "name": "source_only",
+        "label": "source only",
+        "script": "train.py",
+        "cfg": "quick:source_only",
+        "scores": {"flipped": {"TEST.FLIP": "true"}},
+    },
     {"name": "daf", "label": "DAF", "script": "train.py", "cfg": "quick:daf"},
     {
         "name": "inattentive",
@@ -58,6 +67,7 @@ def place(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "results": "results",
         "seeds": [1, 2],
         "scores": {"development": {"TEST.SET_TARGET": "train"}},
+        "curves": {"chain": {"label": "chain", "last": "ida"}},
         "cells": CELLS,
         "tables": [{"name": "main", "rows": NAMES, "differences": [["daf", "source_only"]]}],
     }
@@ -83,13 +93,19 @@ def record(place: Path, cell: str, seed: int = 1) -> dict[str, Any]:
 
 
 def test_cells_write_results_and_are_not_run_twice(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(place, "--seeds", "1") == 0
+    assert run(place, "--seeds", "1", "TEST.MODE=best") == 0
     assert sorted(p.stem for p in (place / "results/seed1").glob("*.json")) == sorted(NAMES)
     ida = record(place, "ida")
-    assert ida["command"] == "python scripts/benchmark.py --seeds 1 --only ida"
+    assert ida["command"] == "python scripts/benchmark.py --benchmark own --seeds 1 --only ida"
     assert ida["oracle"]["miou"] >= ida["last"]["miou"]
     assert len(ida["snapshots"]) >= 2
     assert 0 <= ida["development"]["miou"] <= 100
+    # All snapshots of the cells on the curve are scored on the development set, and only theirs.
+    assert [iterations for iterations, _ in ida["curve"]] == [4, 6]
+    assert ida["curve"][-1][1] == ida["development"]["miou"]
+    assert [name for name in NAMES if "curve" in record(place, name)] == ["daf", "isl", "ida"]
+    # A cell's own score.
+    assert [name for name in NAMES if "flipped" in record(place, name)] == ["source_only"]
     assert ida["threads"] >= 1
     assert ida["core_seconds"] > 0
     assert record(place, "upper")["settings"]["SOURCE"] == "CamVid"
@@ -108,18 +124,26 @@ def test_cells_write_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert run(place, "--seeds", "1") == 0
     assert {p: p.read_bytes() for p in kept} == kept
     assert record(place, "ida")["last"] == before["last"]
+    assert "oracle" not in record(place, "ida")  # TEST.MODE is last: one snapshot is scored on val
     assert not (place / "exp/quick_seed1/upper").exists()
 
+    # A required cell without results is measured on the way.
+    assert run(place, "--seeds", "2", "--only", "isl") == 0
+    assert sorted(p.stem for p in (place / "results/seed2").glob("*.json")) == ["daf", "isl"]
     assert run(place, "--seeds", "2", "--only", "source_only") == 0
     capsys.readouterr()
     assert benchmark.main(["--benchmark", "own.yml", "--status"]) == 0
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in capsys.readouterr().out.splitlines()]
     assert ["source only", "2"] in rows
-    assert ["DAF", "1"] in rows
+    assert ["DAF", "2"] in rows
     page = place / "page.md"
     blocks = ("scores: main", "differences: main", "rankings: main", "labels: main", "hours: all")
     page.write_text("".join(f"<!-- {block} -->\n<!-- end -->\n" for block in blocks))
     pytest.importorskip("matplotlib")
+    assert benchmark.main(["--benchmark", "own.yml", "--plot", "plot.png"]) == 2
+    assert "no cell of own has both results and a cost" in capsys.readouterr().err
+    costs = {"steps": dict.fromkeys(NAMES, 1.0), "processor": "a processor", "torch": "2.14", "date": "2026-11-29"}
+    (place / "results/cost.json").write_text(json.dumps(costs))
     assert benchmark.main(["--benchmark", "own.yml", "--page", "page.md", "--plot", "plot.png"]) == 0
     assert "DAF - source only" in page.read_text()
     assert (place / "plot.png").stat().st_size > 5000
@@ -143,3 +167,38 @@ def test_missing_images_of_the_clip_are_found_before_training(place: Path, capsy
     assert run(place, "--seeds", "1", "--only", "source_only") == 2
     assert "0001TP_" in capsys.readouterr().err
     assert not (place / "exp").exists()
+
+
+def test_a_cell_of_another_process_comes_last(
+    place: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While another process holds daf, this one runs source_only; then it takes daf, whose holder has ended."""
+    lock = FolderLock(place / "exp/quick_seed1/.cells/daf").acquire()
+    finished: list[list[str]] = []
+
+    def wait() -> None:
+        finished.append(sorted(p.stem for p in (place / "results").rglob("*.json")))
+        if len(finished) == 2:
+            lock.release()
+
+    monkeypatch.setattr(runs, "_wait", wait)
+    with caplog.at_level("INFO"):
+        assert run(place, "--seeds", "1", "--only", "daf", "isl", "source_only") == 0
+    assert finished == [["source_only"], ["source_only"]]
+    assert sorted(p.stem for p in (place / "results").rglob("*.json")) == ["daf", "isl", "source_only"]
+    assert sum("daf: another process runs it" in line for line in caplog.messages) == 1
+
+
+def test_time_of_interrupted_training_is_added(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(stage: Any) -> None:
+        run_stage(stage)
+        (stage.run_dir.path / "finished.json").unlink()
+        raise DataError("killed")
+
+    run_stage = runs.run_stage
+    monkeypatch.setattr(runs, "run_stage", killed)
+    monkeypatch.setattr(runs, "_core_seconds", iter([0, 30.04, 100, 112]).__next__)
+    assert run(place, "--seeds", "1", "--only", "source_only") == 2
+    monkeypatch.setattr(runs, "run_stage", run_stage)
+    assert run(place, "--seeds", "1", "--only", "source_only") == 0
+    assert record(place, "source_only")["core_seconds"] == 42.0

@@ -12,8 +12,14 @@ import reestimate_bn
 import test as test_script
 import train_intra
 import train_isl
+from advent.build import build_network
 from advent.checkpoints.run_dir import RunDir
+from advent.config.loading import load_config
+from advent.evaluation.batch_norm import TargetStatistics
+from advent.model.outputs import predict_images
 from helpers import tiny_data
+from ida.pipeline.assets import stage_predictions
+from ida.pipeline.stage import Stage
 
 
 @pytest.fixture
@@ -108,3 +114,31 @@ def test_scored_images_are_refused(trained, capsys):
     options = ["TEST.BN_STATISTICS=target", "TEST.SET_TARGET=train", "--no-labels", "--save-preds=unused"]
     assert test_script.main(tiny_data.command_line(trained, "quick:daf", *options)) == 2
     assert "never estimated on scored images" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_figures_show_the_network_that_is_scored(copy, monkeypatch):
+    """Scoring stores the target's statistics beside the checkpoint; figures take them from there."""
+    places = [f"DATA_ROOT={copy}", f"EXP_ROOT={copy / 'exp'}", "DEVICE=cpu", "TEST.BN_STATISTICS=target"]
+    keys = [*places, *tiny_data.NETWORK, *tiny_data.SIZES, *tiny_data.SHORT]
+    stage = Stage("daf", "train.py", load_config("quick:daf", keys))
+    snapshot = stage.run_dir.snapshots()[-1][1]
+    image = torch.randn(1, 3, 48, 64)
+    net = build_network(stage.config, snapshot)
+    before = predict_images(net, [image], torch.device("cpu"))[0].main
+    TargetStatistics.for_scoring(stage.config).reestimate(net, torch.device("cpu"))
+    wanted = predict_images(net, [image], torch.device("cpu"))[0].main
+    assert not torch.allclose(before, wanted)
+    torch.testing.assert_close(stage_predictions(stage, [image])[0].main, wanted)
+
+    def refuse(*_, **__):
+        raise AssertionError("estimated again")
+
+    monkeypatch.setattr(TargetStatistics, "reestimate", refuse)
+    torch.testing.assert_close(stage_predictions(stage, [image])[0].main, wanted)
+    stage.config.TEST.BATCH_SIZE_TARGET = 2  # no statistics depend on it
+    torch.testing.assert_close(stage_predictions(stage, [image])[0].main, wanted)
+    stage.config.TEST.BN_STATISTICS = "checkpoint"
+    torch.testing.assert_close(stage_predictions(stage, [image])[0].main, before)
+    stage.config.TEST.BN_STATISTICS, stage.config.TEST.BN_IMAGES = "target", 2
+    with pytest.raises(AssertionError, match="estimated again"):
+        stage_predictions(stage, [image])

@@ -56,7 +56,7 @@ def test_two_processes_on_one_device(two: ProcessPool, method: str) -> None:
 @pytest.mark.parametrize("method", ["DAF", "SelfTraining"])
 def test_nccl_with_one_process(method: str) -> None:
     expected = ddp_equivalence.train(method, 2, 2, steps=STEPS)
-    torch.cuda.set_device(DEVICE)
+    torch.cuda.set_device(DEVICE.index or 0)  # it refuses a device without an index
     dist.init_process_group("cpu:gloo,cuda:nccl", store=dist.HashStore(), rank=0, world_size=1)
     try:
         # Two micro-batches, because one batch of one process sends no message.

@@ -1,13 +1,18 @@
 """Real faults: twenty kills, a full disk, a file-size limit, three processes in one folder."""
 
+import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import cv2
 import pytest
 
+import make_streets
 import train
 from helpers import kill_resume_stress, tiny_data
 
@@ -87,3 +92,29 @@ def test_two_processes_race_for_one_folder(data):
     refused = [text for run, text in zip(runs, said, strict=True) if run.returncode]
     # A late process may also find the results of the run that has just finished.
     assert all("another run works here" in text or "an earlier run" in text for text in refused)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", ["worker", "parent"])
+def test_a_killed_process_ends_the_rendering(tmp_path, victim):
+    """A killed worker is one line and exit code 2; SIGTERM stops the parent, and the scenes so far are whole."""
+    command = [sys.executable, str(Path(make_streets.__file__)), "--out", str(tmp_path), "--count", "400"]
+    with subprocess.Popen(
+        [*command, "--size", "96x72", "--workers", "2"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        while not list(tmp_path.glob("RGB/*.png")) and process.poll() is None:
+            time.sleep(0.1)
+        if victim == "parent":
+            process.terminate()
+        else:
+            os.kill(children(process.pid)[-1], signal.SIGKILL)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == (128 + signal.SIGTERM if victim == "parent" else 2)
+    last = errors.strip().splitlines()[-1]
+    assert ("continue with" if victim == "parent" else "a worker process was ended from outside") in last
+    assert all(cv2.imread(str(file)) is not None for file in tmp_path.glob("RGB/*.png"))
+
+
+def children(pid):
+    """Process ids of the children of a process, the oldest first."""
+    return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -12,8 +12,15 @@ import pytest
 from advent.errors import ConfigError
 from advent.utils.serialization import read_json, write_json
 from advent.utils.tables import mean_std
+from benchmarking.cost import write_costs
+from benchmarking.curves import FILE as CURVES
+from benchmarking.curves import passing_work, time_to_accuracy
+from benchmarking.intervals import Interval, conclude, paired_interval, t_quantile
 from benchmarking.page import BLOCKS, MARK, differences, differences_table, fill_page, hours_table, scores_table
-from benchmarking.runs import Benchmark, cell_stage, load_benchmark, settings
+from benchmarking.runs import Benchmark, benchmarks_with_targets, cell_stage, load_benchmark, settings
+from benchmarking.summary import FILE as SUMMARY
+from benchmarking.summary import summary
+from helpers import tiny_data
 from ida.pipeline.label_quality import spearman
 
 ROOT = Path(__file__).parents[3]
@@ -70,19 +77,19 @@ def test_wall_clock_and_cpu_minutes(own: Benchmark) -> None:
 def test_page_is_updated_between_its_marks(own: Benchmark, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- differences: main -->\nold\n<!-- end -->\nafter\n")
-    fill_page(own, page)
+    fill_page([own], page)
     once = page.read_text()
     assert once.startswith("before\n")
     assert once.endswith("<!-- end -->\nafter\n")
     assert "old" not in once
-    fill_page(own, page)
+    fill_page([own], page)
     assert page.read_text() == once
     page.write_text("<!-- scores: other -->\n<!-- end -->")
     with pytest.raises(ConfigError, match="table's name"):
-        fill_page(own, page)
+        fill_page([own], page)
     page.write_text("nothing")
     with pytest.raises(ConfigError, match="contains no marker"):
-        fill_page(own, page)
+        fill_page([own], page)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +106,14 @@ def test_page_is_updated_between_its_marks(own: Benchmark, tmp_path: Path) -> No
         ({"tables": [{"name": "main", "rows": ["c"]}]}, "there is no cell 'c'"),
         ({"tables": [{"rows": ["a"]}]}, r"tables.0.: the key 'name' is missing"),
         ({"tables": [{"name": "main", "rows": "a"}]}, r"tables.0..rows: 'a' should be a valid list"),
+        ({"target": "camvid"}, "target and roles belong together"),
+        (
+            {"target": "camvid", "roles": {"source_only": "a", "upper_bound": "b", "best_chain": "c"}},
+            "roles: best_chain: there is no cell 'c'",
+        ),
+        ({"depth": {"d": {"label": "", "cell": "a", "controls": {"off": "c"}}}}, "depth: d: there is no cell 'c'"),
+        ({"depth": {"d": {"label": "", "cell": "a", "controls": {}}}}, "controls: .* has too few values"),
+        ({"curves": {"x": {"label": "", "last": "a"}}}, "curves need a score named development"),
         (
             {"tables": [{"name": "main", "differences": [["a", "b", "a"]]}]},
             r"tables.0..differences.0.: .* has too many values; at most 2",
@@ -129,25 +144,207 @@ def test_spearman() -> None:
     assert spearman([1, 2, 2, 3], [1, 2, 3, 4]) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
 
 
-def test_every_cell_of_the_benchmark_has_a_config() -> None:
-    benchmark = load_benchmark("camvid7")
+@pytest.mark.parametrize("name", sorted(file.stem for file in (ROOT / "configs/benchmarks").glob("*.yml")))
+def test_every_cell_of_a_shipped_benchmark_has_a_config(name: str) -> None:
+    benchmark = load_benchmark(name)
+    assert benchmark.name == name
     for run in benchmark.cells:
         cell_stage(run, 1)
 
 
-def test_committed_results_match_the_present_configs_and_fill_the_committed_page(tmp_path: Path) -> None:
-    benchmark = load_benchmark("camvid7")
-    benchmark = benchmark.model_copy(update={"results": ROOT / benchmark.results})
-    files = sorted(benchmark.results.rglob("*.json"))
-    if not files:
-        pytest.skip("no benchmark results committed yet; those of the pilot (docs/archive) are of other configs")
-    for file in files:
-        record = read_json(file)
-        run = benchmark.by_name[record["cell"]]
-        assert file == benchmark.file(run, record["seed"])
-        assert record["settings"] == settings(cell_stage(run, record["seed"]).config), file
-    page = tmp_path / "results.md"
+CHAIN: dict[str, Any] = {
+    "results": "results",
+    "seeds": [1, 2],
+    "scores": {"development": {"TEST.SET_TARGET": "train"}},
+    "target": "camvid",
+    "roles": {"source_only": "source", "upper_bound": "upper", "best_chain": "ida"},
+    "depth": {"head": {"label": "head", "cell": "ida", "controls": {"none": "control", "not run": "late"}}},
+    "curves": {"modern": {"label": "quick", "last": "source"}, "faithful": {"label": "chain", "last": "ida"}},
+    "cells": [
+        {"name": "source", "label": "source only", "script": "train.py", "cfg": "quick:source_only"},
+        {"name": "daf", "label": "DAF", "script": "train.py", "cfg": "quick:daf"},
+        {"name": "isl", "label": "ISL", "script": "train_isl.py", "cfg": "quick:isl", "after": "daf"},
+        {"name": "rank", "label": "ranking", "script": "entropy.py", "cfg": "quick:rank", "after": "isl"},
+        {
+            **{"name": "ida", "label": "IDA", "script": "train_intra.py", "cfg": "quick:ida"},
+            **{"after": "isl", "ranking": "rank"},
+        },
+        {"name": "upper", "label": "labels", "script": "train.py", "cfg": "quick:source_only", "source": "target"},
+        {"name": "control", "label": "control", "script": "train.py", "cfg": "quick:daf"},
+        {"name": "late", "label": "never run", "script": "train.py", "cfg": "quick:daf"},
+    ],
+    "tables": [{"name": "main", "rows": ["source", "ida", "upper", "late"], "classes": ["sky"]}],
+}
+
+
+@pytest.fixture
+def chain(tmp_path: Path) -> Benchmark:
+    """360 iterations of source and of DAF, 101 of ISL, 100 of IDA; two seeds, of which the second lacks DAF and ISL."""
+    benchmark = load_benchmark(written(tmp_path, CHAIN)).model_copy(update={"results": tmp_path / "results"})
+    write_json(
+        benchmark.results / "cost.json",
+        {"steps": {"source": 1.0, "daf": 2.5, "isl": 1.0, "ida": 3.0, "upper": 1.0}}
+        | {"processor": "a processor", "torch": "2.14", "date": "2026-11-29"},
+    )
+    scores = {
+        "source": {1: 50.0, 2: 52.0},
+        "daf": {1: 55.0},
+        "isl": {1: 58.0},
+        "ida": {1: 61.0, 2: 60.0},
+        "upper": {1: 70.0, 2: 72.0},
+        "control": {1: 60.0, 2: 57.0},
+    }
+    curves = {
+        "source": [[100, 40.0], [360, 45.0]],
+        "daf": [[120, 30.0], [360, 35.0]],
+        "isl": [[101, 38.0]],
+        "ida": [[50, 39.0], [100, 39.5]],
+    }
+    for cell, by_seed in scores.items():
+        for seed, miou in by_seed.items():
+            record = {
+                "seconds": 60.0,
+                "core_seconds": {"daf": 100.0, "isl": 50.0}.get(cell, 25.5),
+                "processor": "a processor",
+                "last": {"iteration": 9, "miou": miou, "iou": {"flat": miou + 0.004, "sky": None}},
+                "development": {"miou": miou - 5},
+                **({"curve": curves[cell]} if cell in curves else {}),
+            }
+            write_json(benchmark.file(benchmark.by_name[cell], seed), record)
+    write_json(benchmark.file(benchmark.by_name["rank"], 1), {"seconds": 1.0, "core_seconds": 7.0, "ranking": None})
+    return benchmark
+
+
+def entry(miou: float, gap: float, work: float | None, core_seconds: float | None = 25.5) -> dict[str, Any]:
+    return {
+        **{"miou": miou, "dev": miou - 5, "iou": {"flat": miou, "sky": None}, "gap_closed": gap, "work": work},
+        **{"core_seconds": core_seconds, "processor": "a processor"},
+    }
+
+
+def test_summary_of_a_worked_example(chain: Benchmark) -> None:
+    made = summary([chain])
+    assert made["targets"] == {
+        "camvid": {
+            **{"source_only": "source", "upper_bound": "upper", "best_chain": "ida"},
+            "rows": {
+                "source": {"label": "source only", "seeds": {"1": entry(50, 0, 360), "2": entry(52, 0, 360)}},
+                "daf": {"label": "DAF", "seeds": {"1": entry(55, 0.25, 900, 100)}},  # 360 x 2.5
+                "isl": {"label": "ISL", "seeds": {"1": entry(58, 0.4, 1001, 150)}},
+                "ida": {
+                    "label": "IDA",
+                    "seeds": {"1": entry(61, 0.55, 1301, 175.5), "2": entry(60, 0.4, 1301, None)},
+                },
+                "upper": {"label": "labels", "seeds": {"1": entry(70, 1, 360), "2": entry(72, 1, 360)}},
+                "control": {"label": "control", "seeds": {"1": entry(60, 0.5, None), "2": entry(57, 0.25, None)}},
+            },
+        }
+    }
+    # Differences 1 and 3: s / sqrt(2) is 1, and t(0.975, 1) is 12.706. The control that never ran is absent.
+    control = {"mean": 2.0, "low": pytest.approx(-10.706, abs=1e-3), "high": pytest.approx(14.706, abs=1e-3), "n": 2}
+    assert made["depth"] == {"head": {"controls": {"none": control}, "conclusion": "cannot tell"}}
+    with pytest.raises(ConfigError, match="camvid is defined by another benchmark, too"):
+        summary([chain, chain])
+
+
+def test_without_results_the_summary_is_empty(chain: Benchmark, tmp_path: Path) -> None:
+    empty = chain.model_copy(update={"results": tmp_path / "none"})
+    assert summary([empty]) == {"targets": {}, "depth": {}}
+
+
+def test_student_quantiles() -> None:
+    """Table of Student's distribution, 95 % two-sided."""
+    known = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 10: 2.228, 30: 2.042, 120: 1.980}
+    assert {freedom: round(t_quantile(freedom), 3) for freedom in known} == known
+    assert t_quantile(4, 0.99) == pytest.approx(4.604, abs=5e-4)
+
+
+def test_interval_of_paired_differences() -> None:
+    # Mean 2, s = 1, n = 3: 4.3027 / sqrt(3) = 2.4842.
+    interval = paired_interval([1.0, 2.0, 3.0])
+    assert (interval.mean, interval.n) == (2.0, 3)
+    assert (interval.low, interval.high) == (pytest.approx(-0.4842, abs=1e-4), pytest.approx(4.4842, abs=1e-4))
+    assert paired_interval([1.5]) == Interval(1.5, None, None, 1)
+
+
+@pytest.mark.parametrize(
+    ("controls", "expected"),
+    [
+        ([(2.0, 0.1, 3.9), (3.0, 0.5, 5.5)], "helps"),
+        ([(0.5, 0.1, 0.9)], "helps"),  # small, but there
+        ([(2.0, -0.1, 4.1), (3.0, 0.5, 5.5)], "cannot tell"),
+        ([(0.1, -0.7, 0.9), (3.0, 0.5, 5.5)], "does not"),  # the strongest control decides
+        ([(-0.1, -1.3, 1.0)], "cannot tell"),
+        ([(2.0, None, None)], "cannot tell"),
+    ],
+)
+def test_conclusion(controls: list[tuple[float, float | None, float | None]], expected: str) -> None:
+    assert conclude({str(index): Interval(*ends, 3) for index, ends in enumerate(controls)}) == expected
+
+
+def test_time_to_accuracy_of_a_worked_example(chain: Benchmark) -> None:
+    facts = time_to_accuracy(chain)
+    chained = [[300, 30.0], [900, 35.0], [1001, 38.0], [1151, 39.0], [1301, 39.5]]
+    assert facts["curves"]["faithful"] == {"label": "chain", "seeds": {"1": chained}}  # seed 2 lacks DAF
+    assert facts["curves"]["modern"]["seeds"]["2"] == [[100, 40.0], [360, 45.0]]
+    # The first snapshot, after 100 steps, has 40 > 39.5: 100 / 1301.
+    assert facts["passed"] == {"1": {"score": 39.5, "faithful_work": 1301, "work": 100, "ratio": 0.0769}}
+    assert facts["mean_ratio"] == 0.0769
+    assert passing_work([(1.0, 3.0), (2.0, 5.0)], 5.1) is None
+
+
+def test_blocks_of_the_results_page(chain: Benchmark, tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    blocks = ("results: main", "depth: main", "soon: main", "costs: main", "statistics: main", "hours: all_camvid")
+    page.write_text("".join(f"<!-- {block} -->\n<!-- end -->\n" for block in blocks))
+    fill_page([chain], page)
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.read_text().splitlines()]
+    assert ["IDA", "2", "60.5 ± 0.7", "55.5 ± 0.7", "-", "55, 40", "1,301"] in rows
+    assert "Not yet run: never run." in page.read_text()
+    assert ["head", "none", "2", "+2.0", "-10.7 to +14.7", "cannot tell"] in rows
+    assert ["1", "39.5", "1,301", "100", "8 %"] in rows
+    assert ["IDA", "3.00", "100", "300"] in rows
+    assert "Measured on a processor, one thread, fp32, PyTorch 2.14, 2026-11-29." in page.read_text()
+    assert "<!-- statistics: main -->\n*Not yet run.*" in page.read_text()
+    fill_page([chain.model_copy(update={"results": tmp_path / "none"})], page)
+    assert page.read_text().count("*Not yet") == len(blocks)
+
+
+def test_cost_of_a_step_is_measured_once_for_equal_steps(tmp_path: Path) -> None:
+    benchmark = load_benchmark(written(tmp_path, CHAIN)).model_copy(update={"results": tmp_path / "results"})
+    file = write_costs(benchmark, None, 1, [*tiny_data.NETWORK, *tiny_data.SIZES])
+    record = read_json(file)
+    assert list(record["steps"]) == ["source", "daf", "isl", "ida", "upper", "control", "late"]
+    assert record["steps"]["source"] == record["steps"]["upper"] == 1.0
+    assert record["steps"]["daf"] == record["steps"]["control"] == record["steps"]["late"] > 0
+    assert record["unit"] == "a step of source, fp32, one thread"
+    assert write_costs(benchmark, ["source"], 1, [*tiny_data.NETWORK, *tiny_data.SIZES]) == file
+    assert read_json(file)["steps"] == record["steps"]
+    with pytest.raises(ConfigError, match="has no roles"):
+        write_costs(load_benchmark(written(tmp_path, PLAIN)))
+
+
+def committed() -> list[Benchmark]:
+    """The shipped benchmarks with the results that are committed for them."""
+    shipped = benchmarks_with_targets()
+    return [benchmark.model_copy(update={"results": ROOT / benchmark.results}) for benchmark in shipped]
+
+
+def test_committed_results_match_the_present_configs() -> None:
+    for benchmark in committed():
+        for file in sorted(benchmark.results.glob("seed*/*.json")):
+            record = read_json(file)
+            run = benchmark.by_name[record["cell"]]
+            assert file == benchmark.file(run, record["seed"])
+            assert record["settings"] == settings(cell_stage(run, record["seed"]).config), file
+
+
+def test_committed_page_and_summary_are_those_of_the_committed_results(tmp_path: Path) -> None:
+    benchmarks, page = committed(), tmp_path / "results.md"
     page.write_bytes((ROOT / "docs/results.md").read_bytes())
     assert {match[1] for match in MARK.findall(page.read_text())} <= set(BLOCKS)
-    fill_page(benchmark, page)
+    fill_page(benchmarks, page)
     assert page.read_text() == (ROOT / "docs/results.md").read_text()
+    assert read_json(ROOT / SUMMARY) == summary(benchmarks)
+    if (ROOT / CURVES).is_file():
+        assert read_json(ROOT / CURVES) == time_to_accuracy(benchmarks[0])

@@ -1,5 +1,6 @@
 """scripts/bench.py --only cost: one row per method, in units of a source-only step, on one thread."""
 
+import pytest
 import torch
 
 from daf.methods import register
@@ -21,3 +22,6 @@ def test_every_method_is_measured_against_the_source_only_step():
     shares = [row["share"] for row in rows if "share" in row]
     assert len(shares) == len(OVERHEADS)
     assert all(share > 0 for share in shares)
+    base, data = next(row for row in rows if row["what"] == f"step, {BASE}, one thread"), rows[-1]
+    assert data["what"] == f"  data worker, {BASE}: source images, augmented"
+    assert data["times"] == pytest.approx(data["per_second"] * base["seconds"] / 2)  # two images per step

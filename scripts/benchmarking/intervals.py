@@ -1,0 +1,68 @@
+"""Paired differences over seeds: mean and 95 % t interval, and what follows for a use of depth."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Conclusion = Literal["helps", "does not", "cannot tell"]
+SMALL_EFFECT = 1.0  # mIoU points; below it, a part is said not to help
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Mean of n paired differences and the ends of its 95 % interval; a single difference has no interval (None)."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+def paired_interval(differences: Sequence[float]) -> Interval:
+    """Mean +- t(0.975, n - 1) s / sqrt(n) of at least one difference."""
+    n, mean = len(differences), statistics.mean(differences)
+    if n == 1:
+        return Interval(mean, None, None, 1)
+    half = t_quantile(n - 1) * statistics.stdev(differences) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def conclude(controls: Mapping[str, Interval]) -> Conclusion:
+    """What the differences to all controls say.
+
+    helps: every interval is above 0. does not: the upper end against the strongest control, the one with the lowest
+    mean, is below 1 mIoU. Otherwise, also with a single seed: cannot tell.
+    """
+    if all(interval.low is not None and interval.low > 0 for interval in controls.values()):
+        return "helps"
+    strongest = min(controls.values(), key=lambda interval: interval.mean)
+    if strongest.high is not None and strongest.high < SMALL_EFFECT:
+        return "does not"
+    return "cannot tell"
+
+
+def t_quantile(freedom: int, coverage: float = 0.95) -> float:
+    """The t with P(|T| <= t) = `coverage` of Student's distribution with `freedom` degrees of freedom, by bisection."""
+    low, high = 0.0, 1.0
+    while within(high, freedom) < coverage:
+        high *= 2
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if within(middle, freedom) < coverage else (low, middle)
+    return high
+
+
+def within(t: float, freedom: int) -> float:
+    """P(|T| <= t) of Student's distribution: the finite series for whole degrees (Abramowitz and Stegun, 26.7.3-4)."""
+    angle = math.atan(t / math.sqrt(freedom))
+    cosine, odd = math.cos(angle), freedom % 2
+    term = cosine if odd else 1.0
+    total = term if freedom > 1 else 0.0
+    for k in range(2 + odd, freedom - 1, 2):
+        term *= (k - 1) / k * cosine**2
+        total += term
+    return 2 / math.pi * (angle + math.sin(angle) * total) if odd else math.sin(angle) * total

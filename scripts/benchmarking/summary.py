@@ -1,0 +1,127 @@
+"""docs/data/summary.json: the rows and depth conclusions of all benchmarks, for README, docs and tests.
+
+Schema, in percent, gaps as shares, work in source-only steps; a row's work and core seconds include the cells before
+it. Cells without results are absent, and so is a target without any. A single seed has no interval: low and high are
+null. Without a development set or a measured cost, `dev` or `work` is null.
+
+    {"targets": {TARGET: {"source_only": ROW, "upper_bound": ROW, "best_chain": ROW,
+                          "rows": {ROW: {"label", "seeds": {SEED: {"miou", "dev", "iou": {CLASS}, "gap_closed", "work",
+                                                                   "core_seconds", "processor"}}}}}},
+     "depth": {PART: {"controls": {CONTROL: {"mean", "low", "high", "n"}}, "conclusion"}}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from advent.errors import ConfigError
+from benchmarking.cost import Work
+from benchmarking.intervals import Interval, conclude, paired_interval
+from benchmarking.runs import DEVELOPMENT, Benchmark, DepthPart, Run
+
+FILE = Path("docs/data/summary.json")
+
+
+def summary(benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
+    """The summary of all results that exist. Raises ConfigError if two benchmarks share a target or a depth part."""
+    targets: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
+    for benchmark in benchmarks:
+        if benchmark.target is None or benchmark.roles is None:
+            raise ConfigError(f"{benchmark.name}: has no target, so it is no part of {FILE}; add target and roles")
+        rows = summary_rows(benchmark)
+        _refuse_twice(benchmark, {benchmark.target}, targets)
+        _refuse_twice(benchmark, set(benchmark.depth), parts)
+        if rows:
+            targets[benchmark.target] = {**benchmark.roles.model_dump(), "rows": rows}
+        for name, part in benchmark.depth.items():
+            controls = part_intervals(benchmark, part)
+            if controls:
+                rounded = {control: _rounded(interval) for control, interval in controls.items()}
+                parts[name] = {"controls": rounded, "conclusion": conclude(controls)}
+    return {"targets": targets, "depth": parts}
+
+
+def _refuse_twice(benchmark: Benchmark, names: set[str], earlier: dict[str, Any]) -> None:
+    for name in sorted(names & set(earlier)):
+        raise ConfigError(f"{benchmark.name}: {name} is defined by another benchmark, too; rename one of them")
+
+
+def summary_rows(benchmark: Benchmark) -> dict[str, Any]:
+    """Row -> label and seeds, of every training cell with results."""
+    work, gaps = Work(benchmark), gaps_closed(benchmark)
+    rows: dict[str, Any] = {}
+    for run in benchmark.cells:
+        results = benchmark.results_of(run.name) if run.trains else {}
+        if results:
+            units = work.of_chain(run)
+            seeds = {
+                str(seed): {
+                    "miou": _round(result["last"]["miou"], 2),
+                    "dev": _round(result.get(DEVELOPMENT, {}).get("miou"), 2),
+                    "iou": {name: _round(value, 2) for name, value in result["last"]["iou"].items()},
+                    "gap_closed": _round(gaps.get(run.name, {}).get(seed), 4),
+                    "work": _round(units, 1),
+                    "core_seconds": _round(_core_seconds(benchmark, run, seed), 1),
+                    "processor": result["processor"],
+                }
+                for seed, result in results.items()
+            }
+            rows[run.name] = {"label": run.label, "seeds": seeds}
+    return rows
+
+
+def gaps_closed(benchmark: Benchmark) -> dict[str, dict[int, float]]:
+    """Cell -> seed -> share of the gap closed: (row - source only) / (target's labels - source only), of one seed.
+
+    Empty for a benchmark without roles.
+    """
+    if benchmark.roles is None:
+        return {}
+    source = miou_by_seed(benchmark, benchmark.roles.source_only)
+    bound = miou_by_seed(benchmark, benchmark.roles.upper_bound)
+    gap = {seed: bound[seed] - source[seed] for seed in source if seed in bound and bound[seed] != source[seed]}
+    return {
+        run.name: {
+            seed: (miou - source[seed]) / gap[seed]
+            for seed, miou in miou_by_seed(benchmark, run.name).items()
+            if seed in gap
+        }
+        for run in benchmark.cells
+        if run.trains
+    }
+
+
+def part_intervals(benchmark: Benchmark, part: DepthPart) -> dict[str, Interval]:
+    """Control -> interval of the differences of the part's cell to it, over the seeds with both."""
+    own = miou_by_seed(benchmark, part.cell)
+    intervals = {}
+    for control, cell in part.controls.items():
+        other = miou_by_seed(benchmark, cell)
+        differences = [own[seed] - other[seed] for seed in own if seed in other]
+        if differences:
+            intervals[control] = paired_interval(differences)
+    return intervals
+
+
+def miou_by_seed(benchmark: Benchmark, name: str) -> dict[int, float]:
+    """Seed -> mIoU of a training cell's last snapshot."""
+    return {seed: result["last"]["miou"] for seed, result in benchmark.results_of(name).items()}
+
+
+def _core_seconds(benchmark: Benchmark, run: Run, seed: int) -> float | None:
+    """CPU seconds of training, of a cell and the training cells before it; None if one of them has no results."""
+    results = [benchmark.results_of(r.name, [seed]) for r in (*benchmark.chain(run), run) if r.trains]
+    seconds = [result[seed]["core_seconds"] for result in results if result]
+    return float(sum(seconds)) if len(seconds) == len(results) and None not in seconds else None
+
+
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _rounded(interval: Interval) -> dict[str, Any]:
+    return {key: _round(value, 3) if key != "n" else value for key, value in asdict(interval).items()}

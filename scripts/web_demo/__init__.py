@@ -1,0 +1,1 @@
+"""Demo page: checkpoints to choose from, checks of uploaded files, results, and the page itself (Gradio)."""
