@@ -73,6 +73,8 @@ def test_the_wheel_has_packages_and_configs_and_nothing_else(wheel: Path) -> Non
     assert {name.split("/")[0].split("-")[0] for name in names} == {"advent", "daf", "ida", "depth_guided_adaptation"}
     shipped = {name.removeprefix("advent/") for name in names if name.startswith("advent/configs/")}
     assert shipped == {p.relative_to(ROOT).as_posix() for p in (ROOT / "configs").rglob("*") if p.is_file()}
+    checkpoint = {name for name in names if name.startswith("advent/pretrained/")}
+    assert checkpoint == {f"advent/pretrained/streets.{suffix}" for suffix in ("safetensors", "yml", "md")}
 
 
 def test_train_test_share_and_predict_from_an_empty_folder(dgada: Path, empty: Path) -> None:
@@ -94,6 +96,18 @@ def test_train_test_share_and_predict_from_an_empty_folder(dgada: Path, empty: P
     done = run([dgada, "predict", "--checkpoint", "shared model", "--input", photos, "--output", "out"], empty)
     assert done.returncode == 0, done.stderr
     assert len(list((empty / "out/classes").glob("*.png"))) == tiny_data.COUNT
+
+
+def test_the_shipped_checkpoint_predicts_without_a_checkout(dgada: Path, empty: Path) -> None:
+    tiny_data.make_target(empty / "photos", count=1)
+    done = run([dgada, "predict", "--input", "photos/val", "--device", "cpu"], empty)
+    assert done.returncode == 0, done.stderr
+    assert "using the shipped pretrained/streets.safetensors" in done.stderr
+    assert (empty / "predictions/classes/0000.png").is_file()
+    done = run([dgada, "test", "--cfg", "pretrained/streets.yml", "--device", "cpu"], empty)
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert "streets_test is rendered by a tool of the checkout" in line
 
 
 def test_errors_are_one_line_and_name_the_command(dgada: Path, empty: Path) -> None:
