@@ -102,7 +102,8 @@ def augmented_rate(config: Config, device: torch.device) -> float:
 
     The files are PNG of that size, with label and depth. Rare class sampling is left out.
     """
-    size = tuple(config.AUGMENT.CROP or config.TRAIN.INPUT_SIZE_SOURCE)
+    width, height = config.AUGMENT.CROP or config.TRAIN.INPUT_SIZE_SOURCE
+    size = (width, height)
     with tempfile.TemporaryDirectory() as folder:
         _source_pictures(Path(folder), size)
         dataset = StreetDataset(
