@@ -72,7 +72,7 @@ PARTS = (
     Part("rates", 90),
     Part("compile, channels last", 150, (STAGES, "-k", "compiled"), cuda_only=True),
 )
-REHEARSAL_FACTOR = 20  # a CPU is slower, and other work may share it
+REHEARSAL_FACTOR = 40  # a CPU is slower, and other work may share it
 
 
 def run_part(part: Part, device: torch.device, limit: float) -> dict[str, Any]:

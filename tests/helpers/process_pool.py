@@ -68,7 +68,7 @@ def free_port() -> int:
 
 
 def _answer(pipe: Any) -> Any:
-    if not pipe.poll(600):
+    if not pipe.poll(1800):
         raise TimeoutError("a process does not answer")
     good, value = pickle.loads(pipe.recv_bytes())
     if not good:

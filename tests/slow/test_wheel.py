@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(command: Sequence[object], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(list(map(str, command)), cwd=folder, env=CLEAN, capture_output=True, text=True, timeout=600)
+    return subprocess.run(list(map(str, command)), cwd=folder, env=CLEAN, capture_output=True, text=True, timeout=1800)
 
 
 @pytest.fixture(scope="module")
