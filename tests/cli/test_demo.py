@@ -276,5 +276,8 @@ def test_the_page_fits_narrow_and_wide_windows(browser: Browser, tmp_path: Path)
     for width in (390, 1280):
         browser.page.set_viewport_size({"width": width, "height": 900})
         browser.page.wait_for_function(
-            "width => window.innerWidth === width && document.documentElement.scrollWidth <= width", arg=width
+            "width => window.innerWidth === width && document.documentElement.scrollWidth <= width"
+            " && [...document.querySelectorAll('#legend table, img')]"
+            ".every(element => element.getBoundingClientRect().right <= width)",
+            arg=width,
         )
