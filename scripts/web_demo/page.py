@@ -32,22 +32,19 @@ def build_page(predictor: Predictor) -> gr.Blocks:
     with gr.Blocks(title="Depth-guided adaptation", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(INTRODUCTION)
         with gr.Row(equal_height=False):
-            upload = gr.File(label="Photograph or video", height=140, elem_id="upload", scale=2, min_width=300)
+            upload = gr.File(label="Photograph or video", height=140, elem_id="upload", min_width=300)
             choice = gr.Dropdown(names, value=names[0], label="Checkpoint", elem_id="checkpoint", min_width=300)
         line = gr.HTML(elem_id="line")
         current = gr.State(None)  # the uploaded file of this browser tab
         refused = gr.Textbox(visible="hidden", elem_id="refused", label="Refused file")  # written by upload.js
         with gr.Column(visible=False) as shown:
             with gr.Row(equal_height=False):
-                slider = gr.ImageSlider(
-                    label="Image | classes",
-                    buttons=["fullscreen"],
-                    format="webp",
-                    max_height=560,
-                    scale=2,
-                    min_width=300,
-                )
-                legend = gr.HTML(elem_id="legend", min_width=240)
+                with gr.Column(scale=2, min_width=300):
+                    slider = gr.ImageSlider(
+                        label="Image | classes", buttons=["fullscreen"], format="webp", max_height=560
+                    )
+                with gr.Column(scale=1, min_width=300):
+                    legend = gr.HTML(elem_id="legend")
             with gr.Row(equal_height=False):
                 depth = _picture("Depth (bright is near)")
                 entropy = _picture("Entropy")
@@ -107,7 +104,7 @@ def build_page(predictor: Predictor) -> gr.Blocks:
 
 
 def _picture(label: str) -> gr.Image:
-    return gr.Image(label=label, interactive=False, format="webp", buttons=["fullscreen"], min_width=300, height=320)
+    return gr.Image(label=label, interactive=False, format="webp", buttons=["fullscreen"], min_width=300)
 
 
 def _player(label: str) -> gr.Video:

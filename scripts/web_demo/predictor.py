@@ -13,7 +13,7 @@ from PIL import Image
 
 from advent.errors import ConfigError, UserError, first_line, hint, printable
 from daf.inference import Model, load_model
-from web_demo.checkpoints import Choice
+from web_demo.checkpoints import Choice, shown
 from web_demo.results import Progress, Result, predict_picture, predict_video
 from web_demo.uploads import check_size, is_video, read_picture, read_video
 
@@ -78,7 +78,8 @@ class Predictor:
             self._loaded = choice, load_model(found.checkpoint, found.config, self.device)
         return self._loaded[1]
 
-    @staticmethod
-    def _one_line(text: str, file: Path) -> str:
-        """An error with the uploaded file's name instead of its temporary path."""
+    def _one_line(self, text: str, file: Path) -> str:
+        """An error with the uploaded file's name instead of its temporary path, and short paths of checkpoints."""
+        for choice in self.choices.values():
+            text = text.replace(str(choice.checkpoint.parent), shown(choice.checkpoint.parent))
         return printable(text.replace(str(file), file.name))

@@ -38,13 +38,14 @@ ARGUMENTS = [
 WAIT_MS = 240_000  # a busy machine takes minutes
 # Runs demo.py and writes every address that Python resolves or connects to into a file.
 RECORDER = """
-import json, runpy, sys
+import json, os, runpy, sys
 record = open(sys.argv[1], "a", buffering=1)
 def hook(event, arguments):
     if event == "socket.getaddrinfo" or (event == "socket.connect" and isinstance(arguments[1], tuple)):
         record.write(json.dumps(str(arguments[0] if event == "socket.getaddrinfo" else arguments[1][0])) + "\\n")
 sys.addaudithook(hook)
 sys.argv = sys.argv[2:]
+sys.path.insert(0, os.path.dirname(sys.argv[0]))  # as `python scripts/demo.py`
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -276,5 +277,8 @@ def test_the_page_fits_narrow_and_wide_windows(browser: Browser, tmp_path: Path)
     for width in (390, 1280):
         browser.page.set_viewport_size({"width": width, "height": 900})
         browser.page.wait_for_function(
-            "width => window.innerWidth === width && document.documentElement.scrollWidth <= width", arg=width
+            "width => window.innerWidth === width && document.documentElement.scrollWidth <= width"
+            " && [...document.querySelectorAll('#legend table, img')]"
+            ".every(element => element.getBoundingClientRect().right <= width)",
+            arg=width,
         )
