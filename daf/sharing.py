@@ -34,6 +34,7 @@ HUB = "hf:"
 NAME = re.compile(r"[\w-]+(:[\w-]+)?")  # a config's name, such as ep1:ida or intra_trained
 SHIPPED = "pretrained/streets.safetensors"  # with streets.yml and streets.md
 FULL_PRECISION = ("depth_head.", "convR2.", "enc4_")  # depth heads: inverse depth needs more than float16's 11 bits
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")  # OWNER/NAME or OWNER/NAME@REVISION
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,9 @@ def download(repository: str) -> Path:
     `repository`: OWNER/NAME, or OWNER/NAME@REVISION. Raises ConfigError without the package huggingface_hub, and
     CheckpointError if there is no such model or it cannot be downloaded.
     """
+    misnamed = f"{HUB}{repository}: not a name on the hub; use {HUB}OWNER/NAME"
+    if not HUB_NAME.fullmatch(repository):
+        raise CheckpointError(misnamed)
     try:
         import huggingface_hub  # an optional extra
         from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
@@ -92,12 +96,17 @@ def download(repository: str) -> Path:
     try:
         return Path(huggingface_hub.snapshot_download(name, revision=revision or None, allow_patterns=list(FILES)))
     except HFValidationError:
-        raise CheckpointError(f"{HUB}{repository}: not a name on the hub; use {HUB}OWNER/NAME") from None
+        raise CheckpointError(misnamed) from None
     except (RepositoryNotFoundError, RevisionNotFoundError):
         raise CheckpointError(
             f"{HUB}{repository}: no such model or revision on the Hugging Face hub, or it is private (hf auth login)"
         ) from None
     except Exception as error:  # errors of the connection have other types in other versions
+        if huggingface_hub.constants.HF_HUB_OFFLINE:
+            raise CheckpointError(
+                f"{HUB}{repository}: cannot be downloaded: HF_HUB_OFFLINE is set, and the model is not in the hub's "
+                "cache; unset it, or load a local folder"
+            ) from None
         raise CheckpointError(
             f"{HUB}{repository}: cannot be downloaded ({first_line(error)}); check the network, or load a local folder"
         ) from None

@@ -1,4 +1,4 @@
-"""Sphinx: these pages (Markdown, MyST) and the API from docstrings. Build: bash scripts/docs.sh"""
+"""Sphinx: these pages (Markdown, MyST; one notebook) and the API from docstrings. Build: bash scripts/docs.sh"""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ author = "The maintainers"
 copyright = "The maintainers, Apache-2.0"
 version = release = advent.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["_build", "data"]
+extensions = ["myst_nb", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build", "data", "jupyter_execute"]
+nb_execution_mode = "off"  # the notebook has its outputs; scripts/tutorial.py executes it
 myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3  # [text](page.md#heading) is checked, too
 suppress_warnings = ["config.cache"]

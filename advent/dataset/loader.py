@@ -91,10 +91,14 @@ def lost_worker(error: RuntimeError) -> str | None:
     """One-line cause of a data worker's death; None if the error is not about a dead worker."""
     if not str(error).startswith("DataLoader worker"):
         return None
-    first = str(error.__cause__ or error.__context__ or error).splitlines()[0]  # names the signal
+    # The cause names the signal if this process started the worker. It has no text if a fork server did (Python 3.14).
+    texts = [str(cause).strip() for cause in (error.__cause__, error.__context__, error)]
+    first = next(text for text in texts if text and text != "None").splitlines()[0].rstrip(". ")
     if "Bus error" in first:
         return f"{SHARED_MEMORY} (a worker died of a bus error); {MORE_SHARED_MEMORY}"
-    return f"{first.rstrip('. ')}; the machine's memory may be full: lower NUM_WORKERS (0 reads without workers)"
+    if "signal" in first:
+        return f"{first}; the machine's memory may be full: lower NUM_WORKERS (0 reads without workers)"
+    return f"{first}; the machine's memory may be full, or /dev/shm: {MORE_SHARED_MEMORY}"
 
 
 def load_batches(

@@ -302,6 +302,10 @@ def hub_without_network(name: str, **_: Any) -> str:
         (hub_without, "hf:someone/nothing", "no such model or revision"),
         (hub_without_network, "hf:someone/streets", "check the network"),
         (None, "hf:some one/streets/x", "use hf:OWNER/NAME"),
+        (None, "hf:streets", "use hf:OWNER/NAME"),
+        (None, "hf:", "use hf:OWNER/NAME"),
+        (None, "hf:someone/streets@", "use hf:OWNER/NAME"),
+        (None, "hf:someone/-streets-", "use hf:OWNER/NAME"),
     ],
 )
 def test_hub_errors_are_one_line(
@@ -324,7 +328,7 @@ def test_the_client_itself_offline_is_one_line(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     assert run_predict("hf:someone/streets", tmp_path, tmp_path / "out") == 2
-    assert_one_line(capsys, "hf:someone/streets", "cannot be downloaded")
+    assert_one_line(capsys, "hf:someone/streets", "cannot be downloaded: HF_HUB_OFFLINE is set", "load a local folder")
 
 
 def test_without_the_extra_the_error_names_it(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -170,12 +171,15 @@ class Data(torch.utils.data.Dataset):
     depth_has_gaps = False
     def get_uint8(self, index):
         return {{"image": torch.zeros(2, 2, 3, dtype=torch.uint8), "name": "x"}}
-for name in ("odd.jpg", "bad.jpg"):
-    read_image(Path({str(tmp_path)!r}) / name)
-list(load_batches(Data(), {len(__import__("os").sched_getaffinity(0)) + 1}, torch.device("cpu"), [range(1)]))
+if __name__ == "__main__":  # workers of a fork server import this file
+    for name in ("odd.jpg", "bad.jpg"):
+        read_image(Path({str(tmp_path)!r}) / name)
+    list(load_batches(Data(), {len(os.sched_getaffinity(0)) + 1}, torch.device("cpu"), [range(1)]))
 """
-    root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=root)
+    (tmp_path / "program.py").write_text(code)
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    command = [sys.executable, str(tmp_path / "program.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=path)
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     assert len(lines) == 2, done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import queue
 import resource
 import signal
 import time
@@ -18,7 +19,7 @@ from advent.cli import run_cli
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.build_cache import fill_cache
 from advent.dataset.depth_formats import depth_reader
-from advent.dataset.loader import THREADS, load_batches, sequential_batches
+from advent.dataset.loader import THREADS, load_batches, lost_worker, sequential_batches
 from advent.dataset.resize import resize_depth
 from advent.dataset.spec import load_spec
 from advent.errors import DataError
@@ -136,6 +137,16 @@ def test_cache_of_float_depth_is_not_read_as_16_bit(tmp_path: Path, monkeypatch:
     assert again[0]["depth"].unique().tolist() == [256.0]
 
 
+class KillItself:
+    """Sends a signal to the process that calls it; workers of a fork server receive it pickled."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        self.number = number
+
+    def __call__(self) -> None:
+        os.kill(os.getpid(), self.number)
+
+
 def full() -> None:
     """Simulates a full /dev/shm: with a file-size limit of 0, shared memory cannot be allocated either."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -165,11 +176,25 @@ def test_a_worker_that_dies_is_one_line(
 ) -> None:
     """A full /dev/shm causes SIGBUS where the system does not reserve memory in advance; the signal is sent here."""
     dataset = street(data)
-    dataset.before = lambda: os.kill(os.getpid(), number)
+    dataset.before = KillItself(number)
     code = run_cli(
         "train.py", lambda: list(load_batches(dataset, 1, CPU, sequential_batches(len(dataset), 1))) and None, []
     )
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("train.py: error:")]
     assert code == 2
     assert len(lines) == 1
+    if multiprocessing.get_start_method() != "fork":  # the worker is another process's child: its signal is unknown
+        words = ["exited unexpectedly", "/dev/shm", "NUM_WORKERS"]
     assert [word for word in words if word not in lines[0]] == [], lines[0]
+
+
+def test_a_lost_worker_without_a_known_signal_is_one_line() -> None:
+    """Under a fork server (Python 3.14) the cause is an exception without text."""
+    try:
+        raise RuntimeError("DataLoader worker (pid(s) 17) exited unexpectedly") from queue.Empty()
+    except RuntimeError as error:
+        line = lost_worker(error)
+    assert line is not None
+    assert line.startswith("DataLoader worker (pid(s) 17) exited unexpectedly; ")
+    assert "NUM_WORKERS" in line
+    assert "\n" not in line
