@@ -27,6 +27,7 @@ COMMANDS = {
 CHECKOUT_TOOLS = {
     "bench": "bench.py",
     "benchmark": "benchmark.py",
+    "demo": "demo.py",
     "report": "report.py",
     "reproduce": "reproduce.py",
     "streets": "make_streets.py",

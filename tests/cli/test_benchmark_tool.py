@@ -67,6 +67,8 @@ def place(data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "results": "results",
         "seeds": [1, 2],
         "scores": {"development": {"TEST.SET_TARGET": "train"}},
+        "target": "own",
+        "roles": {"source_only": "source_only", "upper_bound": "upper", "best_chain": "ida"},
         "curves": {"chain": {"label": "chain", "last": "ida"}},
         "cells": CELLS,
         "tables": [{"name": "main", "rows": NAMES, "differences": [["daf", "source_only"]]}],
@@ -147,6 +149,17 @@ def test_cells_write_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert benchmark.main(["--benchmark", "own.yml", "--page", "page.md", "--plot", "plot.png"]) == 0
     assert "DAF - source only" in page.read_text()
     assert (place / "plot.png").stat().st_size > 5000
+    assert benchmark.main(["--benchmark", "own.yml", "--summary", "--curves"]) == 0
+    seeds = json.loads((place / "docs/data/summary.json").read_text())["targets"]["own"]["rows"]["ida"]["seeds"]
+    assert seeds["1"]["miou"] == record(place, "ida")["last"]["miou"]
+    assert (place / "docs/data/time_to_accuracy.json").is_file()
+
+
+def test_the_cost_of_a_step_is_stored_with_the_results(place: Path) -> None:
+    assert run(place, "--cost", "--only", "source_only", "isl", "--rounds", "1") == 0
+    steps = json.loads((place / "results/cost.json").read_text())["steps"]
+    assert steps["source_only"] == 1.0
+    assert steps["isl"] > 0
 
 
 def test_results_of_other_settings_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

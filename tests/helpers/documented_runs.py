@@ -86,6 +86,18 @@ TABLE: tuple[Entry, ...] = (
     Call(r"python scripts/prepare\.py --cfg .*", [*tiny_data.SIZES, "DATA_CACHE=cache"]),
     Call(r"python scripts/pipeline\.py .*--status", TINY),
     Call(r"python scripts/pipeline\.py .*", TINY, slow=True),
+    Covered(
+        r"python test\.py --cfg pretrained/streets\.yml", "tests/cli/test_pretrained.py", '"pretrained/streets.yml"'
+    ),
+    Covered(r"python scripts/score_coarse\.py .*", "tests/unit/scripts/test_score_coarse.py", "score_coarse.main("),
+    Covered(r"python scripts/demo\.py", "tests/cli/test_demo.py", 'str(ROOT / "scripts/demo.py")'),
+    Covered(r"python scripts/benchmark\.py( --benchmark \w+)? --cost", "tests/cli/test_benchmark_tool.py", '"--cost"'),
+    Covered(r"python scripts/benchmark\.py --benchmark \w+", "tests/cli/test_benchmark_tool.py", '"--benchmark"'),
+    Covered(
+        r"python scripts/benchmark\.py --summary --curves --page \S+ --plot \S+",
+        "tests/cli/test_benchmark_tool.py",
+        '"--summary", "--curves"',
+    ),
     Call(r"python (train|test)\.py .*", TINY, change=((r"CROP=\[512,512\]", "CROP=[32,32]"),)),
     Call(r"python scripts/predict\.py .*", ["--device", "cpu"]),
     Call(r"python scripts/export\.py .*"),
