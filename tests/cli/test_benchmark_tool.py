@@ -151,7 +151,7 @@ def test_cells_write_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert (place / "plot.png").stat().st_size > 5000
     assert benchmark.main(["--benchmark", "own.yml", "--summary", "--curves"]) == 0
     seeds = json.loads((place / "docs/data/summary.json").read_text())["targets"]["own"]["rows"]["ida"]["seeds"]
-    assert seeds["1"]["miou"] == record(place, "ida")["last"]["miou"]
+    assert seeds["1"]["miou"] == pytest.approx(record(place, "ida")["last"]["miou"], abs=0.01)
     assert (place / "docs/data/time_to_accuracy.json").is_file()
 
 

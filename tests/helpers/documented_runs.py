@@ -190,6 +190,7 @@ def make_reader(root: Path) -> Path:
             if split != "test":
                 labels = np.asarray(CITYSCAPES_IDS, np.uint8)[stripe]
                 tiny_data.write_png(data / f"Cityscapes/gtFine/{split}/{name}_gtFine_labelIds.png", labels)
+    cv2.imwrite(str(root / "photo.jpg"), tiny_data.picture(0, 1)[0])
     snapshot(root / "experiments/quick/daf", "quick:daf", root)
     cells = "{name: source_only, label: source only, script: train.py, cfg: 'quick:source_only'}"
     (root / "benchmark.yml").write_text(
