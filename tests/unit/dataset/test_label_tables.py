@@ -50,6 +50,7 @@ def test_seven_classes() -> None:
         [19, 20, 21, 22],
         list(range(52, 63)),
     ]
+    assert ids_of("streets", "street7") == [[3, 4, 22], [2, 5, 21], [7, 9, 15], [6], [1], [10, 17], [8, 11, 12, 19]]
     assert ids_of("CamVid", "street7") == [[3, 4], [1, 7], [2, 6], [5], [0], [9, 10], [8]]
 
 
