@@ -40,8 +40,10 @@ def test_a_wheel_has_every_package_and_every_config() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     packages, data = json.loads(done.stdout.splitlines()[-1])
     folders = {path.parent.relative_to(ROOT) for top in ("advent", "daf", "ida") for path in (ROOT / top).rglob("*.py")}
-    assert {folder.as_posix().replace("/", ".") for folder in folders} | {"advent.configs"} == set(packages)
-    assert set(data) == {path.relative_to(ROOT).as_posix() for path in CONFIGS.rglob("*") if path.is_file()}
+    with_data = {"advent.configs", "advent.pretrained"}
+    assert {folder.as_posix().replace("/", ".") for folder in folders} | with_data == set(packages)
+    files = [*CONFIGS.rglob("*"), *(ROOT / "pretrained").glob("streets.*")]
+    assert set(data) == {path.relative_to(ROOT).as_posix() for path in files if path.is_file()}
 
 
 def test_help_lists_every_command_and_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

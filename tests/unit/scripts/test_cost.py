@@ -1,5 +1,7 @@
 """scripts/bench.py --only cost: one row per method, in units of a source-only step, on one thread."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 
@@ -8,9 +10,16 @@ from helpers import tiny_data
 from performance.cost import BASE, OVERHEADS, STEPS, cost
 
 
-def test_every_method_is_measured_against_the_source_only_step():
-    register()
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
     torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)  # the results of other tests depend on it
+
+
+def test_every_method_is_measured_against_the_source_only_step(two_threads: None) -> None:
+    register()
     crop = "AUGMENT.CROP=[48,32]"
     rows = cost(torch.device("cpu"), 1, overrides=[*tiny_data.NETWORK, *tiny_data.SIZES, crop])
     assert torch.get_num_threads() == 2
