@@ -87,7 +87,9 @@ TABLE: tuple[Entry, ...] = (
     Call(r"python scripts/pipeline\.py .*--status", TINY),
     Call(r"python scripts/pipeline\.py .*", TINY, slow=True),
     Covered(
-        r"python test\.py --cfg pretrained/streets\.yml", "tests/cli/test_shipped_checkpoint.py", '"pretrained/streets.yml"'
+        r"python test\.py --cfg pretrained/streets\.yml",
+        "tests/cli/test_shipped_checkpoint.py",
+        '"pretrained/streets.yml"',
     ),
     Covered(r"python scripts/score_coarse\.py .*", "tests/unit/scripts/test_score_coarse.py", "score_coarse.main("),
     Covered(r"python scripts/demo\.py", "tests/cli/test_demo.py", 'str(ROOT / "scripts/demo.py")'),
