@@ -17,6 +17,7 @@ from torch import nn
 from advent.build import target_data
 from advent.checkpoints.io import digest, read, save
 from advent.checkpoints.provenance import names_digest
+from advent.checkpoints.run_dir import RunDir
 from advent.config.schema import Config
 from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.loader import load_batches
@@ -31,7 +32,7 @@ from advent.utils.sampling import evenly_spaced
 # Not TEST.BATCH_SIZE_TARGET: the batch size must not change a score. Above 1, the variance of a batch contains most of
 # the variance between images.
 IMAGES_PER_BATCH = 8
-FILE = "target_statistics.pth"  # in the folder of a checkpoint
+FILE = "target_statistics.pth"  # in the run directory, as scores.json
 
 
 def spread_batches(indices: Sequence[int], size: int = IMAGES_PER_BATCH) -> list[list[int]]:
@@ -84,12 +85,12 @@ class TargetStatistics:
         reestimate(net, (batch["image"] for batch in batches), AMP_DTYPES[self.config.TRAIN.precision.format])
 
     def apply(self, net: nn.Module, checkpoint: Path, device: torch.device) -> None:
-        """Re-estimate the network of a checkpoint, or use what an earlier call stored beside it as FILE.
+        """Re-estimate the network of a checkpoint, or use what an earlier call stored as FILE.
 
         The stored statistics are used only if the checkpoint, the images, the config, the device and the code are the
         same. One file holds those of the last checkpoint; it saves the pass for figures and further scores.
         """
-        path = checkpoint.parent / FILE
+        path = RunDir.of(self.config).path / FILE
         key = distributed.broadcast_object(lambda: self._key(checkpoint, device))
         stored = distributed.broadcast_object(lambda: _stored(path, key))
         if stored is not None:
@@ -98,7 +99,7 @@ class TargetStatistics:
                     buffer.copy_(buffers[name])
             return
         self.reestimate(net, device)
-        if distributed.is_main():
+        if distributed.is_main() and path.parent.is_dir():
             kept = [{name: b.cpu() for name, b in norm.named_buffers(recurse=False)} for norm in batch_norms(net)]
             with suppress(OSError):  # a folder that may only be read
                 save(path, {"key": key, "buffers": kept})
