@@ -26,8 +26,9 @@ from advent.errors import ConfigError, hint
 from advent.utils.serialization import write_json
 from benchmarking import curves, summary
 from benchmarking.cost import write_costs
+from benchmarking.definition import Benchmark, benchmarks_with_targets, load_benchmark
 from benchmarking.page import fill_page, hours_table, plot, scores_table
-from benchmarking.runs import Benchmark, benchmarks_with_targets, load_benchmark, run_cells
+from benchmarking.runs import run_cells
 from ida import cli
 
 

@@ -19,7 +19,7 @@ from advent.config.schema import Config
 from advent.errors import ConfigError
 from advent.runtime.device import device_facts
 from advent.utils.serialization import read_json, write_json
-from benchmarking.runs import Benchmark, Run, cell_stage, settings
+from benchmarking.definition import Benchmark, Run, cell_stage, settings
 from performance.cost import method_of, one_thread, stage_bench
 from performance.timing import alternate
 

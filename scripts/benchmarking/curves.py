@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarking.cost import Work
-from benchmarking.runs import Benchmark
+from benchmarking.definition import Benchmark
 
 FILE = Path("docs/data/time_to_accuracy.json")
 MODERN, FAITHFUL = "modern", "faithful"  # keys of the curves that are compared

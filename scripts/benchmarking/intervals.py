@@ -21,6 +21,15 @@ class Interval:
     high: float | None
     n: int
 
+    @property
+    def half_width(self) -> float | None:
+        """Half of its width: the smallest mean that such an interval could tell from 0."""
+        return None if self.low is None else self.mean - self.low
+
+    def __str__(self) -> str:
+        ends = "" if self.low is None else f" ({self.low:+.1f} to {self.high:+.1f})"
+        return f"{self.mean:+.1f}{ends}"
+
 
 def paired_interval(differences: Sequence[float]) -> Interval:
     """Mean +- t(0.975, n - 1) s / sqrt(n) of at least one difference."""

@@ -14,9 +14,9 @@ from advent.utils.tables import markdown_table, mean_std
 from benchmarking.cost import FILE as COSTS
 from benchmarking.cost import Work
 from benchmarking.curves import curve_points, time_to_accuracy
+from benchmarking.definition import DEVELOPMENT, Benchmark, Run, TableSpec
 from benchmarking.intervals import conclude
-from benchmarking.runs import DEVELOPMENT, Benchmark, Run, TableSpec
-from benchmarking.summary import gaps_closed, part_intervals
+from benchmarking.summary import gaps_closed, part_intervals, pooled_by_seed
 
 NOT_YET = "*Not yet run.*"
 SOURCE = "source_statistics"  # a cell's score with the batch-norm statistics of its checkpoint
@@ -172,22 +172,47 @@ def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
 
 
 def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
-    """Per use of depth and control: mean of the paired differences, their 95 % interval, and the conclusion."""
+    """Per use of depth and control: mean of the paired differences, its 95 % interval, the conclusion.
+
+    Then the same for the mean of val and development, and the smallest effect that the narrower interval could show.
+    """
     rows, missing = [], []
     for part in benchmark.depth.values():
         intervals = part_intervals(benchmark, part)
+        pooled = part_intervals(benchmark, part, pooled_by_seed)
         if not intervals:
             missing.append(part.label)
         for index, (control, interval) in enumerate(intervals.items()):
-            ends = "-" if interval.low is None else f"{interval.low:+.1f} to {interval.high:+.1f}"
-            last = conclude(intervals) if index == 0 else ""
+            first = index == 0
+            both = pooled.get(control)
+            known = [each.half_width for each in (interval, both) if each is not None and each.half_width is not None]
             rows.append(
-                [part.label if index == 0 else "", control, str(interval.n), f"{interval.mean:+.1f}", ends, last]
+                [
+                    part.label if first else "",
+                    control,
+                    str(interval.n),
+                    str(interval),
+                    conclude(intervals) if first else "",
+                    "-" if both is None else str(both),
+                    f"{min(known):.1f}" if known else "-",
+                ]
             )
     if not rows:
         return NOT_YET
-    header = ["depth as", "against", "seeds", "mean", "95 % interval", "conclusion"]
+    header = ["depth as", "against", "seeds", "val", "conclusion", "mean of val and dev", "smallest effect"]
     return markdown_table(header, rows) + (f"\n\nNot yet run: {'; '.join(missing)}." if missing else "")
+
+
+def depth_scores_table(benchmark: Benchmark, table: TableSpec) -> str:
+    """Per row: depth metrics of the target, after scaling by the median."""
+    columns = ("abs rel", "RMSE", "RMSE log", "d < 1.25")
+    rows = []
+    for run, results in _with_results(benchmark, table):
+        scored = [result["depth"] for result in results.values() if "depth" in result]
+        if scored:
+            means = [f"{statistics.mean(scores[name] for scores in scored):.3f}" for name in columns]
+            rows.append([run.label, str(len(scored)), *means])
+    return markdown_table(["method", "seeds", *columns], rows) if rows else NOT_YET
 
 
 def statistics_table(benchmark: Benchmark, table: TableSpec) -> str:
@@ -239,6 +264,7 @@ def costs_table(benchmark: Benchmark, table: TableSpec) -> str:
 BLOCKS: dict[str, Callable[[Benchmark, TableSpec], str]] = {
     "results": results_table,
     "depth": depth_table,
+    "depth_scores": depth_scores_table,
     "statistics": statistics_table,
     "soon": soon_table,
     "costs": costs_table,

@@ -7,20 +7,23 @@ null. Without a development set or a measured cost, `dev` or `work` is null.
     {"targets": {TARGET: {"source_only": ROW, "upper_bound": ROW, "best_chain": ROW,
                           "rows": {ROW: {"label", "seeds": {SEED: {"miou", "dev", "iou": {CLASS}, "gap_closed", "work",
                                                                    "core_seconds", "processor"}}}}}},
-     "depth": {PART: {"controls": {CONTROL: {"mean", "low", "high", "n"}}, "conclusion"}}}
+     "depth": {PART: {"controls": {CONTROL: {"mean", "low", "high", "n"}}, "conclusion", "pooled": {CONTROL: ..}}}}
+
+`controls` are differences on val. `pooled` are those of the means of val and development, per seed; a benchmark without
+a development set has none.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from advent.errors import ConfigError
 from benchmarking.cost import Work
+from benchmarking.definition import DEVELOPMENT, Benchmark, DepthPart, Run
 from benchmarking.intervals import Interval, conclude, paired_interval
-from benchmarking.runs import DEVELOPMENT, Benchmark, DepthPart, Run
 
 FILE = Path("docs/data/summary.json")
 
@@ -40,8 +43,12 @@ def summary(benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
         for name, part in benchmark.depth.items():
             controls = part_intervals(benchmark, part)
             if controls:
-                rounded = {control: _rounded(interval) for control, interval in controls.items()}
-                parts[name] = {"controls": rounded, "conclusion": conclude(controls)}
+                pooled = part_intervals(benchmark, part, pooled_by_seed)
+                parts[name] = {
+                    "controls": {control: _rounded(interval) for control, interval in controls.items()},
+                    "conclusion": conclude(controls),
+                    "pooled": {control: _rounded(interval) for control, interval in pooled.items()},
+                }
     return {"targets": targets, "depth": parts}
 
 
@@ -95,21 +102,32 @@ def gaps_closed(benchmark: Benchmark) -> dict[str, dict[int, float]]:
     }
 
 
-def part_intervals(benchmark: Benchmark, part: DepthPart) -> dict[str, Interval]:
+def miou_by_seed(benchmark: Benchmark, name: str) -> dict[int, float]:
+    """Seed -> mIoU of a training cell's last snapshot."""
+    return {seed: result["last"]["miou"] for seed, result in benchmark.results_of(name).items()}
+
+
+def pooled_by_seed(benchmark: Benchmark, name: str) -> dict[int, float]:
+    """Seed -> mean of the mIoU on val and on the development set, of the seeds with both.
+
+    The two share the network, so they are one measurement of a seed, with less noise of the images, and not two.
+    """
+    results = benchmark.results_of(name).items()
+    return {s: (r["last"]["miou"] + r[DEVELOPMENT]["miou"]) / 2 for s, r in results if DEVELOPMENT in r}
+
+
+def part_intervals(
+    benchmark: Benchmark, part: DepthPart, scores: Callable[[Benchmark, str], dict[int, float]] = miou_by_seed
+) -> dict[str, Interval]:
     """Control -> interval of the differences of the part's cell to it, over the seeds with both."""
-    own = miou_by_seed(benchmark, part.cell)
+    own = scores(benchmark, part.cell)
     intervals = {}
     for control, cell in part.controls.items():
-        other = miou_by_seed(benchmark, cell)
+        other = scores(benchmark, cell)
         differences = [own[seed] - other[seed] for seed in own if seed in other]
         if differences:
             intervals[control] = paired_interval(differences)
     return intervals
-
-
-def miou_by_seed(benchmark: Benchmark, name: str) -> dict[int, float]:
-    """Seed -> mIoU of a training cell's last snapshot."""
-    return {seed: result["last"]["miou"] for seed, result in benchmark.results_of(name).items()}
 
 
 def _core_seconds(benchmark: Benchmark, run: Run, seed: int) -> float | None:

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import benchmark
+import make_streets
 from advent.errors import DataError
 from advent.runtime.lock import FolderLock
 from benchmarking import runs
@@ -160,6 +161,19 @@ def test_the_cost_of_a_step_is_stored_with_the_results(place: Path) -> None:
     steps = json.loads((place / "results/cost.json").read_text())["steps"]
     assert steps["source_only"] == 1.0
     assert steps["isl"] > 0
+
+
+def test_predicted_depth_is_scored_if_the_benchmark_asks_for_it(place: Path) -> None:
+    scenes = ["--count", "2", "--val-count", "2", "--size", "64x48", "--style", "real"]
+    assert make_streets.main(["--out", str(place / "real"), *scenes]) == 0
+    target = ["TARGET=streets_real", f"DATA_DIRECTORY_TARGET={place / 'real'}"]
+    described = yaml.safe_load((place / "own.yml").read_text())
+    for cell in described["cells"]:
+        cell["set"] = [*cell.get("set", []), *target]
+    (place / "own.yml").write_text(yaml.safe_dump({**described, "scores": {}, "curves": {}, "depth_scores": True}))
+    assert run(place, "--seeds", "1", "--only", "daf", "source_only") == 0
+    assert record(place, "daf")["depth"]["abs rel"] > 0
+    assert "depth" not in record(place, "source_only")  # quick:source_only has no depth head
 
 
 def test_results_of_other_settings_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

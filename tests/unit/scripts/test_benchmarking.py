@@ -15,9 +15,9 @@ from advent.utils.tables import mean_std
 from benchmarking.cost import write_costs
 from benchmarking.curves import FILE as CURVES
 from benchmarking.curves import passing_work, time_to_accuracy
+from benchmarking.definition import Benchmark, benchmarks_with_targets, cell_stage, load_benchmark, settings
 from benchmarking.intervals import Interval, conclude, paired_interval, t_quantile
 from benchmarking.page import BLOCKS, MARK, differences, differences_table, fill_page, hours_table, scores_table
-from benchmarking.runs import Benchmark, benchmarks_with_targets, cell_stage, load_benchmark, settings
 from benchmarking.summary import FILE as SUMMARY
 from benchmarking.summary import summary
 from helpers import tiny_data
@@ -177,6 +177,9 @@ CHAIN: dict[str, Any] = {
 }
 
 
+DEPTH = {"abs rel": 0.25, "sq rel": 1.0, "RMSE": 4.0, "RMSE log": 0.3, "d < 1.25": 0.6}
+
+
 @pytest.fixture
 def chain(tmp_path: Path) -> Benchmark:
     """360 iterations of source and of DAF, 101 of ISL, 100 of IDA; two seeds, of which the second lacks DAF and ISL."""
@@ -207,8 +210,9 @@ def chain(tmp_path: Path) -> Benchmark:
                 "core_seconds": {"daf": 100.0, "isl": 50.0}.get(cell, 25.5),
                 "processor": "a processor",
                 "last": {"iteration": 9, "miou": miou, "iou": {"flat": miou + 0.004, "sky": None}},
-                "development": {"miou": miou - 5},
+                "development": {"miou": miou - (7 if (cell, seed) == ("control", 1) else 5)},
                 **({"curve": curves[cell]} if cell in curves else {}),
+                **({"depth": DEPTH} if cell == "ida" else {}),
             }
             write_json(benchmark.file(benchmark.by_name[cell], seed), record)
     write_json(benchmark.file(benchmark.by_name["rank"], 1), {"seconds": 1.0, "core_seconds": 7.0, "ranking": None})
@@ -236,13 +240,19 @@ def test_summary_of_a_worked_example(chain: Benchmark) -> None:
                     "seeds": {"1": entry(61, 0.55, 1301, 175.5), "2": entry(60, 0.4, 1301, None)},
                 },
                 "upper": {"label": "labels", "seeds": {"1": entry(70, 1, 360), "2": entry(72, 1, 360)}},
-                "control": {"label": "control", "seeds": {"1": entry(60, 0.5, None), "2": entry(57, 0.25, None)}},
+                "control": {
+                    "label": "control",
+                    "seeds": {"1": {**entry(60, 0.5, None), "dev": 53}, "2": entry(57, 0.25, None)},
+                },
             },
         }
     }
     # Differences 1 and 3: s / sqrt(2) is 1, and t(0.975, 1) is 12.706. The control that never ran is absent.
     control = {"mean": 2.0, "low": pytest.approx(-10.706, abs=1e-3), "high": pytest.approx(14.706, abs=1e-3), "n": 2}
-    assert made["depth"] == {"head": {"controls": {"none": control}, "conclusion": "cannot tell"}}
+    # Means of val and dev: 2 and 3, so s / sqrt(2) is 0.5.
+    pooled = {"mean": 2.5, "low": pytest.approx(-3.853, abs=1e-3), "high": pytest.approx(8.853, abs=1e-3), "n": 2}
+    part = {"controls": {"none": control}, "conclusion": "cannot tell", "pooled": {"none": pooled}}
+    assert made["depth"] == {"head": part}
     with pytest.raises(ConfigError, match="camvid is defined by another benchmark, too"):
         summary([chain, chain])
 
@@ -264,7 +274,11 @@ def test_interval_of_paired_differences() -> None:
     interval = paired_interval([1.0, 2.0, 3.0])
     assert (interval.mean, interval.n) == (2.0, 3)
     assert (interval.low, interval.high) == (pytest.approx(-0.4842, abs=1e-4), pytest.approx(4.4842, abs=1e-4))
-    assert paired_interval([1.5]) == Interval(1.5, None, None, 1)
+    assert interval.half_width == pytest.approx(2.4842, abs=1e-4)
+    assert str(interval) == "+2.0 (-0.5 to +4.5)"
+    single = paired_interval([1.5])
+    assert single == Interval(1.5, None, None, 1)
+    assert (single.half_width, str(single)) == (None, "+1.5")
 
 
 @pytest.mark.parametrize(
@@ -296,12 +310,15 @@ def test_time_to_accuracy_of_a_worked_example(chain: Benchmark) -> None:
 def test_blocks_of_the_results_page(chain: Benchmark, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     blocks = ("results: main", "depth: main", "soon: main", "costs: main", "statistics: main", "hours: all_camvid")
+    blocks += ("depth_scores: main",)
     page.write_text("".join(f"<!-- {block} -->\n<!-- end -->\n" for block in blocks))
     fill_page([chain], page)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.read_text().splitlines()]
     assert ["IDA", "2", "60.5 ± 0.7", "55.5 ± 0.7", "-", "55, 40", "1,301"] in rows
     assert "Not yet run: never run." in page.read_text()
-    assert ["head", "none", "2", "+2.0", "-10.7 to +14.7", "cannot tell"] in rows
+    part = ["head", "none", "2", "+2.0 (-10.7 to +14.7)", "cannot tell", "+2.5 (-3.9 to +8.9)", "6.4"]
+    assert part in rows
+    assert ["IDA", "2", "0.250", "4.000", "0.300", "0.600"] in rows
     assert ["1", "39.5", "1,301", "100", "8 %"] in rows
     assert ["IDA", "3.00", "100", "300"] in rows
     assert "Measured on a processor, one thread, fp32, PyTorch 2.14, 2026-11-29." in page.read_text()
