@@ -238,6 +238,16 @@ class TrainConfig(Section):
         0, "iterations over which the network's learning rate rises linearly, on top of the schedule", ge=0, earlier=[0]
     )
     LEARNING_RATE_D: Number = key(1.0e-4, "of the discriminator (Adam)", ge=0.0)
+    SPECTRAL_NORM_D: bool = key(
+        False, "divide every weight of the discriminator by its largest singular value", earlier=[False]
+    )
+    LAMBDA_R1: Number = key(
+        0.0,
+        """weight of the discriminator's gradient penalty on source maps (R1): half the squared norm of the gradient of
+        an image's mean domain logit. 0: none, as published""",
+        ge=0.0,
+        earlier=[0.0],
+    )
     BACKBONE_UPDATES: Literal["release", "once"] = key(
         "release",
         "release: each backbone weight is updated once per enclosing module, as in the authors' code; once: plain SGD",

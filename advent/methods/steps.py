@@ -216,9 +216,27 @@ def discriminator_step(
     share = 0.5 if context.method.half_disc_loss else 1.0
     on_target = share * bce_loss(domain_logits, TARGET_LABEL)
     context.scale(on_target).backward(inputs=list(discriminator.parameters()))
-    on_source = share * bce_loss(context.discriminate(level, source_map), SOURCE_LABEL)
-    context.scale(on_source).backward()
-    return detached({"adv": adversarial, "d_source": on_source, "d_target": on_target}), gradient
+    penalty_weight = context.weights.get("d_r1", 0.0)
+    if penalty_weight:
+        source_map = source_map.detach().requires_grad_()
+    source_logits = context.discriminate(level, source_map)
+    on_source = share * bce_loss(source_logits, SOURCE_LABEL)
+    losses = {"adv": adversarial, "d_source": on_source, "d_target": on_target}
+    if penalty_weight:
+        losses["d_r1"] = gradient_penalty(source_logits, source_map)
+        on_source = on_source + penalty_weight * losses["d_r1"]
+    context.scale(on_source).backward(inputs=list(discriminator.parameters()))
+    return detached(losses), gradient
+
+
+def gradient_penalty(domain_logits: Tensor, domain_map: Tensor) -> Tensor:
+    """R1: half the squared norm of the gradient of an image's mean domain logit, mean over the images (B, ...).
+
+    Mescheder et al., Which Training Methods for GANs do actually Converge?, ICML 2018. Keeps its graph.
+    """
+    mean_logits = domain_logits.flatten(1).mean(1).sum()
+    (gradient,) = torch.autograd.grad(mean_logits, domain_map, create_graph=True)
+    return gradient.flatten(1).square().sum(1).mean() / 2
 
 
 def domain_maps(prediction: NetworkOutputs, to_map: MapFunction | None) -> dict[str, Tensor]:

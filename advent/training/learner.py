@@ -28,6 +28,7 @@ LAMBDAS = {
     "adv_aux": "LAMBDA_ADV_AUX",
     "ent": "LAMBDA_ENT_MAIN",
     "ent_aux": "LAMBDA_ENT_AUX",
+    "d_r1": "LAMBDA_R1",
 }
 # Optimizer -> name of its gradient norm in the metrics.
 GRADIENTS = {"net": "gradient", "discriminator_main": "gradient_d", "discriminator_aux": "gradient_d_aux"}
@@ -47,7 +48,7 @@ class Learner:
         discriminators = nn.ModuleDict()
         if method.adversarial:
             for level in ("main", "aux") if net.multi_level else ("main",):
-                discriminators[level] = get_fc_discriminator(net.num_classes)
+                discriminators[level] = get_fc_discriminator(net.num_classes, spectral=train.SPECTRAL_NORM_D)
         if train.SYNC_BN:
             net = convert_sync_bn(net, device)
         self.net = to_device(net, device).train()
@@ -70,7 +71,9 @@ class Learner:
         for level, discriminator in discriminators.items():
             self.optimizers[f"discriminator_{level}"] = discriminator_optimizer(discriminator, train)
         self._guard = Guard(
-            [*self._networks], {GRADIENTS[name]: optimizer for name, optimizer in self.optimizers.items()}, self.scale
+            [*self._networks, discriminators],
+            {GRADIENTS[name]: optimizer for name, optimizer in self.optimizers.items()},
+            self.scale,
         )
 
     def rates(self, iteration: int) -> dict[str, float]:

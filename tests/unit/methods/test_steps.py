@@ -1,13 +1,14 @@
 """Losses, steps and optimizers: closed forms and invariants."""
 
 import copy
+import dataclasses
 import math
 
 import pytest
 import torch
 
 import daf.methods  # noqa: F401
-from advent.methods.steps import StepContext, adversarial_step, information_map
+from advent.methods.steps import StepContext, adversarial_step, discriminator_step, information_map
 from advent.model.deeplabv2 import get_deeplab_v2
 from advent.training.optim import RepeatedSGD, update_multiplicity
 from advent.utils.loss import cross_entropy_2d, entropy_loss, self_information
@@ -179,3 +180,49 @@ def test_optimizer_state_survives_a_round_trip():
         torch.equal(a, b)
         for a, b in zip(saved.net.state_dict().values(), restored.net.state_dict().values(), strict=True)
     )
+
+
+def test_gradient_penalty_of_a_linear_discriminator():
+    """The mean of w x over n pixels has the gradient w / n at each: half its squared norm is w^2 / 2 n, slope w / n."""
+    discriminator = torch.nn.Conv2d(2, 1, 1).double()
+    method = small_learner().method
+    weights = {"adv": 1.0, "d_r1": 3.0}
+    context = StepContext(torch.nn.Identity(), method, discriminators=torch.nn.ModuleDict({"main": discriminator}))
+    maps = torch.rand(4, 2, 3, 5, dtype=torch.float64), torch.rand(4, 2, 3, 5, dtype=torch.float64)
+
+    def gradient(**changed):
+        discriminator.zero_grad()
+        losses, on_map = discriminator_step(dataclasses.replace(context, **changed), "main", *maps)
+        return losses, on_map, discriminator.weight.grad.clone()
+
+    plain, on_map, without = gradient()
+    penalised, same_on_map, with_penalty = gradient(weights=weights)
+    assert "d_r1" not in plain
+    torch.testing.assert_close(penalised["d_r1"], discriminator.weight.detach().square().sum() / (2 * 15))
+    torch.testing.assert_close(with_penalty - without, 3 * discriminator.weight.detach() / 15)
+    torch.testing.assert_close(on_map, same_on_map)
+
+
+def test_spectral_norm_bounds_every_layer_and_survives_a_resume():
+    source, target = batches()
+    learner = small_learner(SPECTRAL_NORM_D=True, LAMBDA_R1=1.0)
+    for iteration in range(15):  # each forward pass is one step of the power iteration
+        learner.update(iteration, source, target)
+    layers = [m for m in learner.context.discriminators["main"] if isinstance(m, torch.nn.Conv2d)]
+    norms = [float(torch.linalg.matrix_norm(layer.weight.detach().flatten(1), 2)) for layer in layers]
+    assert norms == pytest.approx([1.0] * 5, abs=0.1)
+    other = small_learner(SPECTRAL_NORM_D=True, LAMBDA_R1=1.0)
+    other.load_state_dict(copy.deepcopy(learner.state_dict()))
+    ours, theirs = learner.update(15, source, target), other.update(15, source, target)
+    assert {name: value.item() for name, value in ours.items()} == {k: v.item() for k, v in theirs.items()}
+    assert ours["d_r1"] >= 0
+
+
+def test_a_skipped_iteration_changes_nothing_of_a_spectrally_normalised_discriminator():
+    source, target = batches()
+    learner = small_learner(SPECTRAL_NORM_D=True)
+    learner.update(0, source, target)
+    before = copy.deepcopy(learner.context.discriminators.state_dict())
+    learner.update(1, {**source, "image": source["image"] * float("nan")}, target)
+    after = learner.context.discriminators.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
