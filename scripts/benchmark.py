@@ -6,6 +6,7 @@
     python scripts/benchmark.py --status
     python scripts/benchmark.py --cost
     python scripts/benchmark.py --summary --curves --page docs/results.md --plot docs/results.png
+    python scripts/benchmark.py --target DIR --picture docs/results.jpg
 
 Every cell (a stage of a method, with a seed) writes one small JSON into the benchmark's `results` folder (--results
 DIR: another folder). Cells with a JSON are skipped, so the benchmark can be interrupted and resumed on any machine.
@@ -28,6 +29,7 @@ from benchmarking import curves, summary
 from benchmarking.cost import write_costs
 from benchmarking.definition import Benchmark, benchmarks_with_targets, load_benchmark
 from benchmarking.page import fill_page, hours_table, plot, scores_table
+from benchmarking.picture import picture
 from benchmarking.runs import run_cells
 from ida import cli
 
@@ -55,6 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--curves", action="store_true", help=f"only write {curves.FILE}: development mIoU over work")
     add("--page", metavar="FILE", type=Path, help="only update the tables of a page, of all benchmarks with a target")
     add("--plot", metavar="FILE", type=Path, help="only plot the first table over work")
+    add(
+        "--picture",
+        metavar="FILE",
+        type=Path,
+        help="only draw the predictions of the best chain and of the upper bound",
+    )
     add("overrides", nargs="*", metavar="KEY=VALUE", help="config keys for every cell")
     args = parser.parse_args(argv)
 
@@ -63,15 +71,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.results is not None:
             benchmark = benchmark.model_copy(update={"results": args.results})
         main_table = benchmark.tables[0]
+        target = [f"DATA_DIRECTORY_TARGET={quoted(str(Path(args.target).resolve()))}"] if args.target else []
+        overrides = [*target, *args.overrides]
         for name in args.only or ():
             if name not in benchmark.by_name:
                 raise ConfigError(f"--only {name}: there is no such cell; {hint(name, benchmark.by_name)}")
         outputs = (
-            (args.cost, lambda: write_costs(benchmark, args.only, args.rounds, args.overrides)),
+            (args.cost, lambda: write_costs(benchmark, args.only, args.rounds, overrides)),
             (args.summary, lambda: write_json(summary.FILE, summary.summary(_all_of(benchmark)))),
             (args.curves, lambda: write_json(curves.FILE, curves.time_to_accuracy(benchmark))),
             (args.page, lambda: fill_page(_all_of(benchmark), args.page)),
             (args.plot, lambda: plot(benchmark, main_table, args.plot)),
+            (args.picture, lambda: picture(benchmark, (args.seeds or benchmark.seeds)[0], overrides, args.picture)),
             (args.status, lambda: hours_table(benchmark, main_table.model_copy(update={"rows": ()}))),
         )
         for asked, make in outputs:
@@ -80,8 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if any(asked for asked, _ in outputs):
             return
         names = [run.name for run in benchmark.cells if args.only is None or run.name in args.only]
-        target = [f"DATA_DIRECTORY_TARGET={quoted(str(Path(args.target).resolve()))}"] if args.target else []
-        run_cells(benchmark, args.seeds or benchmark.seeds, names, [*target, *args.overrides])
+        run_cells(benchmark, args.seeds or benchmark.seeds, names, overrides)
         print(scores_table(benchmark, main_table))
 
     return cli.run_cli("scripts/benchmark.py", body, argv)

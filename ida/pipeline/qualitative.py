@@ -23,9 +23,10 @@ EXAMPLES = 4
 
 
 def qualitative_figure(stages: Sequence[Stage], path: str | Path) -> Path:
-    """Write the grid as PNG: one row per example, spread evenly over the target's labelled set.
+    """Write the grid: one row per example, spread evenly over the target's labelled set.
 
-    Depth and depth-aware map are those of the last stage whose network predicts depth.
+    A name in .jpg or .jpeg makes a JPEG, any other a PNG. Depth and depth-aware map are those of the last stage whose
+    network predicts depth.
     """
     trained = [stage for stage in stages if stage.trains]
     config = trained[-1].config
@@ -48,7 +49,8 @@ def qualitative_figure(stages: Sequence[Stage], path: str | Path) -> Path:
                 ("depth-aware map", [heatmap(depth_aware_map(*pair)[0].sum(0).numpy()) for pair in with_depth]),
             ]
     picture = image_grid([*columns, *depths])
-    return write_atomically(path, lambda handle: picture.save(handle, "PNG"))
+    kind = "JPEG" if Path(path).suffix.lower() in (".jpg", ".jpeg") else "PNG"
+    return write_atomically(path, lambda handle: picture.save(handle, kind, quality=88))
 
 
 def source_figure(config: Config, path: str | Path, count: int = EXAMPLES) -> Path:

@@ -119,6 +119,9 @@ def test_cells_write_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert plain["kept"] == half["kept"] == 100  # the threshold 0.1 is below 1 / 7: no class threshold can be lowered
     assert set(plain["coverage"]) == set(plain["precision"])
 
+    assert run(place, "--picture", "grid.jpg") == 0
+    assert (place / "grid.jpg").read_bytes().startswith(b"\xff\xd8")
+
     # Without the weights and one result, only the stages before that result are trained again.
     before = record(place, "ida")
     shutil.rmtree(place / "exp")
@@ -151,6 +154,8 @@ def test_cells_write_results_and_are_not_run_twice(place: Path, capsys: pytest.C
     assert "DAF - source only" in page.read_text()
     assert (place / "plot.png").stat().st_size > 5000
     assert benchmark.main(["--benchmark", "own.yml", "--summary", "--curves"]) == 0
+    assert run(place, "--picture", "grid.jpg") == 2  # the second run skipped the finished cells
+    assert "the weights of upper, seed 1, are missing" in capsys.readouterr().err
     seeds = json.loads((place / "docs/data/summary.json").read_text())["targets"]["own"]["rows"]["ida"]["seeds"]
     assert seeds["1"]["miou"] == pytest.approx(record(place, "ida")["last"]["miou"], abs=0.01)
     assert (place / "docs/data/time_to_accuracy.json").is_file()
