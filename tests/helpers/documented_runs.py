@@ -94,6 +94,9 @@ TABLE: tuple[Entry, ...] = (
     Covered(r"python scripts/score_coarse\.py .*", "tests/unit/scripts/test_score_coarse.py", "score_coarse.main("),
     Covered(r"python scripts/demo\.py", "tests/cli/test_demo.py", 'str(ROOT / "scripts/demo.py")'),
     Covered(r"python scripts/benchmark\.py( --benchmark \w+)? --cost", "tests/cli/test_benchmark_tool.py", '"--cost"'),
+    Covered(
+        r"python scripts/benchmark\.py --target DIR --picture \S+", "tests/cli/test_benchmark_tool.py", '"--picture"'
+    ),
     Covered(r"python scripts/benchmark\.py --benchmark \w+", "tests/cli/test_benchmark_tool.py", '"--benchmark"'),
     Covered(
         r"python scripts/benchmark\.py --summary --curves --page \S+ --plot \S+",
