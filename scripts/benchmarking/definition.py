@@ -71,11 +71,15 @@ class Roles(YamlModel):
 
 
 class DepthPart(YamlModel):
-    """A use of depth: the cell that has it, and its controls (name -> cell), which have everything but the depth."""
+    """A use of depth: the cell that has it, and its controls (name -> cell), which have everything but the depth.
+
+    `pool_with`: BENCHMARK:PART, the same use of depth on another target.
+    """
 
     label: str
     cell: str
     controls: Annotated[dict[str, str], Field(min_length=1)]
+    pool_with: Annotated[str, Field(pattern=r"^[^:]+:[^:]+$")] | None = None
 
 
 class Curve(YamlModel):

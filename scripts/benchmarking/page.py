@@ -16,7 +16,7 @@ from benchmarking.cost import Work
 from benchmarking.curves import curve_points, time_to_accuracy
 from benchmarking.definition import DEVELOPMENT, Benchmark, Run, TableSpec
 from benchmarking.intervals import conclude
-from benchmarking.summary import gaps_closed, part_intervals, pooled_by_seed
+from benchmarking.summary import both_targets, gaps_closed, part_intervals, pooled_by_seed
 
 NOT_YET = "*Not yet run.*"
 SOURCE = "source_statistics"  # a cell's score with the batch-norm statistics of its checkpoint
@@ -174,18 +174,23 @@ def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
 def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per use of depth and control: mean of the paired differences, its 95 % interval, the conclusion.
 
-    Then the same for the mean of val and development, and the smallest effect that the narrower interval could show.
+    Then the same for the mean of val and development, for two targets together, and the smallest effect that the
+    narrowest interval could show.
     """
     rows, missing = [], []
+    pools = {"mean of val and dev": lambda part: part_intervals(benchmark, part, pooled_by_seed)}
+    if any(part.pool_with is not None for part in benchmark.depth.values()):
+        pools["val of both targets"] = lambda part: both_targets(benchmark, part)
     for part in benchmark.depth.values():
         intervals = part_intervals(benchmark, part)
-        pooled = part_intervals(benchmark, part, pooled_by_seed)
+        pooled = [pool(part) for pool in pools.values()]
         if not intervals:
             missing.append(part.label)
         for index, (control, interval) in enumerate(intervals.items()):
             first = index == 0
-            both = pooled.get(control)
-            known = [each.half_width for each in (interval, both) if each is not None and each.half_width is not None]
+            more = [pool.get(control) for pool in pooled]
+            widths = [each.half_width for each in (interval, *more) if each is not None]
+            known = [width for width in widths if width is not None]
             rows.append(
                 [
                     part.label if first else "",
@@ -193,13 +198,13 @@ def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
                     str(interval.n),
                     str(interval),
                     conclude(intervals) if first else "",
-                    "-" if both is None else str(both),
+                    *("-" if each is None else str(each) for each in more),
                     f"{min(known):.1f}" if known else "-",
                 ]
             )
     if not rows:
         return NOT_YET
-    header = ["depth as", "against", "seeds", "val", "conclusion", "mean of val and dev", "smallest effect"]
+    header = ["depth as", "against", "seeds", "val", "conclusion", *pools, "smallest effect"]
     return markdown_table(header, rows) + (f"\n\nNot yet run: {'; '.join(missing)}." if missing else "")
 
 

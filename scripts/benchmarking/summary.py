@@ -7,10 +7,12 @@ null. Without a development set or a measured cost, `dev` or `work` is null.
     {"targets": {TARGET: {"source_only": ROW, "upper_bound": ROW, "best_chain": ROW,
                           "rows": {ROW: {"label", "seeds": {SEED: {"miou", "dev", "iou": {CLASS}, "gap_closed", "work",
                                                                    "core_seconds", "processor"}}}}}},
-     "depth": {PART: {"controls": {CONTROL: {"mean", "low", "high", "n"}}, "conclusion", "pooled": {CONTROL: ..}}}}
+     "depth": {PART: {"controls": {CONTROL: {"mean", "low", "high", "n"}}, "conclusion", "pooled": {CONTROL: ..},
+                      "both_targets": {CONTROL: ..}}}}
 
-`controls` are differences on val. `pooled` are those of the means of val and development, per seed; a benchmark without
-a development set has none.
+`controls` are differences on val, and the conclusion is theirs. `pooled` are those of the means of val and development,
+per seed; a benchmark without a development set has none. `both_targets` are the differences on val of two targets
+together, each network being one measurement; only parts that were run on both have them.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from advent.errors import ConfigError
+from advent.errors import ConfigError, hint
 from benchmarking.cost import Work
-from benchmarking.definition import DEVELOPMENT, Benchmark, DepthPart, Run
+from benchmarking.definition import DEVELOPMENT, Benchmark, DepthPart, Run, load_benchmark
 from benchmarking.intervals import Interval, conclude, paired_interval
 
 FILE = Path("docs/data/summary.json")
@@ -48,6 +50,9 @@ def summary(benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
                     "controls": {control: _rounded(interval) for control, interval in controls.items()},
                     "conclusion": conclude(controls),
                     "pooled": {control: _rounded(interval) for control, interval in pooled.items()},
+                    "both_targets": {
+                        control: _rounded(interval) for control, interval in both_targets(benchmark, part).items()
+                    },
                 }
     return {"targets": targets, "depth": parts}
 
@@ -120,14 +125,39 @@ def part_intervals(
     benchmark: Benchmark, part: DepthPart, scores: Callable[[Benchmark, str], dict[int, float]] = miou_by_seed
 ) -> dict[str, Interval]:
     """Control -> interval of the differences of the part's cell to it, over the seeds with both."""
+    differences = _differences(benchmark, part, scores)
+    return {control: paired_interval(values) for control, values in differences.items()}
+
+
+def both_targets(benchmark: Benchmark, part: DepthPart) -> dict[str, Interval]:
+    """Control -> interval of the differences on val of this benchmark and of the one that the part is pooled with.
+
+    Empty unless both have results. Raises ConfigError if `pool_with` names no part of a shipped benchmark.
+    """
+    if part.pool_with is None:
+        return {}
+    name, key = part.pool_with.split(":")
+    other = load_benchmark(name)
+    if key not in other.depth:
+        raise ConfigError(f"{benchmark.name}: pool_with: {name} has no depth part {key!r}; {hint(key, other.depth)}")
+    here, there = _differences(benchmark, part, miou_by_seed), _differences(other, other.depth[key], miou_by_seed)
+    return {
+        control: paired_interval([*values, *there[control]]) for control, values in here.items() if control in there
+    }
+
+
+def _differences(
+    benchmark: Benchmark, part: DepthPart, scores: Callable[[Benchmark, str], dict[int, float]]
+) -> dict[str, list[float]]:
+    """Control -> differences of the part's cell to it, of the seeds with both; controls without any are absent."""
     own = scores(benchmark, part.cell)
-    intervals = {}
+    found = {}
     for control, cell in part.controls.items():
         other = scores(benchmark, cell)
         differences = [own[seed] - other[seed] for seed in own if seed in other]
         if differences:
-            intervals[control] = paired_interval(differences)
-    return intervals
+            found[control] = differences
+    return found
 
 
 def _core_seconds(benchmark: Benchmark, run: Run, seed: int) -> float | None:

@@ -17,9 +17,18 @@ from benchmarking.curves import FILE as CURVES
 from benchmarking.curves import passing_work, time_to_accuracy
 from benchmarking.definition import Benchmark, benchmarks_with_targets, cell_stage, load_benchmark, settings
 from benchmarking.intervals import Interval, conclude, paired_interval, t_quantile
-from benchmarking.page import BLOCKS, MARK, differences, differences_table, fill_page, hours_table, scores_table
+from benchmarking.page import (
+    BLOCKS,
+    MARK,
+    depth_table,
+    differences,
+    differences_table,
+    fill_page,
+    hours_table,
+    scores_table,
+)
 from benchmarking.summary import FILE as SUMMARY
-from benchmarking.summary import summary
+from benchmarking.summary import both_targets, summary
 from helpers import tiny_data
 from ida.pipeline.label_quality import spearman
 
@@ -33,6 +42,8 @@ PLAIN: dict[str, Any] = {
     ],
     "tables": [{"name": "main", "rows": ["a", "b"], "differences": [["b", "a"]]}],
 }
+
+PART_THERE = {"label": "a head", "cell": "a", "controls": {"none": "b"}}
 
 
 def written(folder: Path, content: Any) -> Path:
@@ -251,10 +262,30 @@ def test_summary_of_a_worked_example(chain: Benchmark) -> None:
     control = {"mean": 2.0, "low": pytest.approx(-10.706, abs=1e-3), "high": pytest.approx(14.706, abs=1e-3), "n": 2}
     # Means of val and dev: 2 and 3, so s / sqrt(2) is 0.5.
     pooled = {"mean": 2.5, "low": pytest.approx(-3.853, abs=1e-3), "high": pytest.approx(8.853, abs=1e-3), "n": 2}
-    part = {"controls": {"none": control}, "conclusion": "cannot tell", "pooled": {"none": pooled}}
+    part = {"controls": {"none": control}, "conclusion": "cannot tell", "pooled": {"none": pooled}, "both_targets": {}}
     assert made["depth"] == {"head": part}
     with pytest.raises(ConfigError, match="camvid is defined by another benchmark, too"):
         summary([chain, chain])
+
+
+def test_a_part_pooled_with_the_same_part_on_another_target(chain: Benchmark, tmp_path: Path) -> None:
+    """Differences 1 and 3 here, and 5 there: mean 3, s = 2, n = 3. The other control is not there."""
+    there = {**PLAIN, "results": str(tmp_path / "there"), "depth": {"head": PART_THERE}}
+    other = load_benchmark(written(tmp_path, there))
+    for cell, miou in (("a", 45.0), ("b", 40.0)):
+        write_json(other.file(other.by_name[cell], 1), {"last": {"miou": miou}})
+    head = chain.depth["head"].model_copy(update={"pool_with": f"{tmp_path / 'own.yml'}:head"})
+    both = both_targets(chain, head)
+    half = 4.3027 * 2 / 3**0.5
+    assert both == {
+        "none": Interval(3.0, pytest.approx(3 - half, abs=1e-3), pytest.approx(3 + half, abs=1e-3), 3),
+    }
+    pooled = chain.model_copy(update={"depth": {"head": head}})
+    assert "+3.0 (-2.0 to +8.0)" in depth_table(pooled, chain.tables[0])
+    assert summary([pooled])["depth"]["head"]["both_targets"]["none"]["n"] == 3
+    wrong = head.model_copy(update={"pool_with": f"{tmp_path / 'own.yml'}:haed"})
+    with pytest.raises(ConfigError, match="has no depth part 'haed'; did you mean head"):
+        both_targets(chain, wrong)
 
 
 def test_without_results_the_summary_is_empty(chain: Benchmark, tmp_path: Path) -> None:
