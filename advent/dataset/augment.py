@@ -7,6 +7,7 @@ position only (`sample_rng`).
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -17,8 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as transforms
 
 from advent.config.schema import AugmentConfig
 from advent.dataset.sampling import Draw, sample_rng
@@ -80,6 +79,10 @@ class Augmentation:
     domain: str
     crop_share: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.used:
+            importlib.import_module("torchvision.transforms.v2")  # here, or each worker process would import it
+
     @property
     def used(self) -> bool:
         """Whether any item is changed."""
@@ -109,8 +112,8 @@ class Augmentation:
         for key in ("label", "depth"):
             if key in item:
                 assert item[key].shape == (height, width), "training reads label and depth at the image's size"
-                changed[key] = _cut(item[key][None], box, size, flip, InterpolationMode.NEAREST_EXACT)[0]
-        image = _cut(item["image"].permute(2, 0, 1), box, size, flip, InterpolationMode.BILINEAR)
+                changed[key] = _cut(item[key][None], box, size, flip, "nearest-exact")[0]
+        image = _cut(item["image"].permute(2, 0, 1), box, size, flip, "bilinear")
         changed["image"] = image.permute(1, 2, 0).contiguous()
         if self.domain == "source":
             changed["image"] = _photometric_uint8(changed["image"], photometric)
@@ -143,7 +146,8 @@ class Augmentation:
             return boxes[0]
         best, most_pixels = boxes[0], -1
         for box in boxes:
-            pixels = int((transforms.crop(label, *box) == wanted).sum())
+            inside = label[box.top : box.top + height, box.left : box.left + width]
+            pixels = int((inside == wanted).sum())
             if pixels > most_pixels:
                 best, most_pixels = box, pixels
             if pixels > self.crop_share * width * height:
@@ -151,9 +155,14 @@ class Augmentation:
         return best
 
 
-def _cut(picture: Tensor, box: Box, size: Sequence[int], flip: bool, interpolation: InterpolationMode) -> Tensor:
-    """(C, H, W) -> the box at `size` (width, height), mirrored if `flip`."""
-    cut = transforms.resized_crop(picture, *box, size=[size[1], size[0]], interpolation=interpolation, antialias=True)
+def _cut(picture: Tensor, box: Box, size: Sequence[int], flip: bool, interpolation: str) -> Tensor:
+    """(C, H, W) -> the box at `size` (width, height), mirrored if `flip`. interpolation: torchvision's name for it."""
+    # Deferred: torchvision takes as long to import as PyTorch, and most commands do not augment.
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional as transforms
+
+    mode = InterpolationMode(interpolation)
+    cut = transforms.resized_crop(picture, *box, size=[size[1], size[0]], interpolation=mode, antialias=True)
     return transforms.horizontal_flip(cut) if flip else cut
 
 

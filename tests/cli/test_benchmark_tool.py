@@ -169,7 +169,7 @@ def test_the_cost_of_a_step_is_stored_with_the_results(place: Path) -> None:
 
 
 def test_predicted_depth_is_scored_if_the_benchmark_asks_for_it(place: Path) -> None:
-    scenes = ["--count", "2", "--val-count", "2", "--size", "64x48", "--style", "real"]
+    scenes = ["--count", "2", "--val-count", "2", "--size", "64x48", "--style", "real", "--workers", "1"]
     assert make_streets.main(["--out", str(place / "real"), *scenes]) == 0
     target = ["TARGET=streets_real", f"DATA_DIRECTORY_TARGET={place / 'real'}"]
     described = yaml.safe_load((place / "own.yml").read_text())

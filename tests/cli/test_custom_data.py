@@ -44,6 +44,7 @@ def run(line: str) -> None:
     arguments = words[2:]
     if words[1].endswith("make_streets.py"):
         arguments[arguments.index("--count") + 1], arguments[arguments.index("--size") + 1] = "6", "64x48"
+        arguments += ["--workers", "1"]
     else:
         arguments += SMALL
     assert SCRIPTS[words[1]].main(arguments) == 0, line

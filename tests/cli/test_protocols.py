@@ -18,7 +18,7 @@ BRIEF = ["TRAIN.EARLY_STOP=4", "ISL.THRESHOLD=0.01"]
 @pytest.fixture(scope="module")
 def rendered(tmp_path_factory):
     root = tmp_path_factory.mktemp("rendered")
-    common = ["--size", "96x64", "--workers", "2"]
+    common = ["--size", "96x64", "--workers", "1"]
     for name, options in (
         ("streets", ["--count", "4", "--seed", "1"]),
         ("streets_real", ["--count", "4", "--val-count", "2", "--seed", "2", "--style", "real"]),
@@ -108,6 +108,7 @@ def test_dry_run_lists_missing_inputs_and_runs_nothing(tmp_path, capsys):
         "--exp-root",
         str(tmp_path / "exp"),
         *tiny_data.NETWORK,
+        *(f"TRAIN.INPUT_SIZE_{domain}=[96,64]" for domain in ("SOURCE", "TARGET")),  # steps are timed
         "daf:TRAIN.RESTORE_FROM=nowhere.pth",
     ]
     assert reproduce.main(arguments) == 0
