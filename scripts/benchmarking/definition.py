@@ -30,8 +30,8 @@ DEVELOPMENT = "development"  # the score for choices; curves are measured with i
 class Run(YamlModel):
     """One stage of one method. `after` and `ranking` name the cells that it starts from.
 
-    `source: target` trains on the target's labelled images: an upper bound. `scores`: scores of this cell alone, as
-    those of the benchmark.
+    `source: target` trains on the target's labelled images, of another list if `set` has DATA_LIST_SOURCE: an upper
+    bound. `scores`: scores of this cell alone, as those of the benchmark.
     """
 
     name: str
@@ -200,7 +200,9 @@ def cell_stage(run: Run, seed: int, overrides: Sequence[str] = ()) -> Stage:
     config = load_config(run.cfg, given)
     if run.source == "target":
         config.SOURCE, config.TRAIN.SET_SOURCE = config.TARGET, config.TRAIN.SET_TARGET
-        config.DATA_DIRECTORY_SOURCE, config.DATA_LIST_SOURCE = config.DATA_DIRECTORY_TARGET, config.DATA_LIST_TARGET
+        config.DATA_DIRECTORY_SOURCE = config.DATA_DIRECTORY_TARGET
+        if not any(pair.startswith("DATA_LIST_SOURCE=") for pair in given):
+            config.DATA_LIST_SOURCE = config.DATA_LIST_TARGET
     return Stage(run.name, run.script, config)
 
 

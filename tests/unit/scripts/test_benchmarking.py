@@ -145,6 +145,21 @@ def test_settings_exclude_paths_and_test_keys() -> None:
     assert not [key for key in recorded if key.startswith(("TEST.", "EXP_", "DATA_DIRECTORY", "CLASSES."))]
 
 
+def test_a_bound_trains_on_the_targets_labels_of_its_own_list() -> None:
+    benchmark = load_benchmark("camvid_modern")
+    lists = {}
+    for name in ("upper", "upper_other_drives"):
+        config = cell_stage(benchmark.by_name[name], 1).config
+        assert (config.SOURCE, config.DATA_DIRECTORY_SOURCE) == (config.TARGET, config.DATA_DIRECTORY_TARGET)
+        lists[name] = [Path(path).name for path in (config.DATA_LIST_SOURCE, config.DATA_LIST_TARGET)]
+    assert lists == {
+        "upper": ["camvid_target.txt", "camvid_target.txt"],
+        "upper_other_drives": ["camvid_other_drives.txt", "camvid_target.txt"],
+    }
+    names, others = ((ROOT / "configs/lists" / name).read_text().split() for name in lists["upper_other_drives"][::-1])
+    assert others == [name for name in names if not name.startswith("0016E5")]  # the drive of val
+
+
 def test_spearman() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(size=50)
