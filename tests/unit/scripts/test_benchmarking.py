@@ -387,6 +387,23 @@ def test_cost_of_a_step_is_measured_once_for_equal_steps(tmp_path: Path) -> None
         write_costs(load_benchmark(written(tmp_path, PLAIN)))
 
 
+def test_readme_shows_the_committed_rows() -> None:
+    """The columns: seeds, then the means of mIoU and of the IoU of people and of objects."""
+    target = read_json(ROOT / SUMMARY)["targets"]["camvid"]
+    rows = {
+        "source only": target["source_only"],
+        "self-training + ISL + IDA": target["best_chain"],
+        "trained on target labels": target["upper_bound"],
+        "faithful chain (DAF + ISL + IDA), 240x180": "faithful_ida",
+    }
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for label, row in rows.items():
+        seeds = target["rows"][row]["seeds"].values()
+        columns = ([s["miou"] for s in seeds], [s["iou"]["human"] for s in seeds], [s["iou"]["object"] for s in seeds])
+        means = " | ".join(f"{np.mean(values):.1f}" for values in columns)
+        assert f"| {label} | {len(seeds)} | {means} |" in readme
+
+
 def committed() -> list[Benchmark]:
     """The shipped benchmarks with the results that are committed for them."""
     shipped = benchmarks_with_targets()
