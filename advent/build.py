@@ -78,11 +78,12 @@ def target_data(
     names: Sequence[str] | None = None,
     label_dir: Path | None = None,
     size: Sequence[int] | None = None,
+    with_pseudo_depth: bool = False,
 ) -> StreetDataset:
     """The unlabelled target data set at its input size (or `size`, width and height).
 
-    `names` selects a subset; `label_dir` adds pseudo labels. The true labels are never opened, depth files only for
-    DEPTH.TARGET: file.
+    `names` selects a subset; `label_dir` adds pseudo labels, `with_pseudo_depth` the depth beside them. The true labels
+    are never opened, depth files only for DEPTH.TARGET: file.
     """
     spec = target_spec(config.TARGET, config.GEOMETRY_TARGET)
     train = config.TRAIN
@@ -99,6 +100,7 @@ def target_data(
         list_file=_list_file(config.DATA_LIST_TARGET),
         with_depth=train.DA_METHOD == "SelfTraining" and config.DEPTH.TARGET == "file",
         label_dir=label_dir,
+        with_pseudo_depth=with_pseudo_depth,
         cache_dir=cache_folder(config),
     )
 

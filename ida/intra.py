@@ -13,11 +13,13 @@ from advent.checkpoints.provenance import names_digest, read_provenance, require
 from advent.checkpoints.run_dir import RunDir, initial_checkpoint
 from advent.config.loading import stage_command
 from advent.config.schema import Config
+from advent.dataset.base_dataset import PSEUDO_DEPTH_SUFFIX
 from advent.dataset.file_lists import read_list
 from advent.errors import ConfigError, MissingStage
 from advent.methods.registry import find_method
 from advent.methods.steps import Method
 from advent.training.stage import create_trainer, is_resuming, resolve_seed, run_to_end
+from ida.pseudo_labels import writes_depth
 from ida.rank_stage import EASY, HARD, MASKS
 
 log = logging.getLogger(__name__)
@@ -48,7 +50,13 @@ def intra_stage(config: Config, *, resume: bool = False, overwrite: bool = False
     start = None if is_resuming(config, resume) else initial_checkpoint(config)
     check_ranking(config, ranking, start)
     names = {half: read_list(file) for half, file in splits.items()}
-    easy = target_data(config, names["easy"], ranking.path / MASKS, size=config.TRAIN.INPUT_SIZE_SOURCE)
+    masks, with_depth = ranking.path / MASKS, writes_depth(config, "RANK")
+    if with_depth and not any(masks.rglob(f"*{PSEUDO_DEPTH_SUFFIX}")):
+        raise MissingStage(
+            f"{masks}: the ranking wrote no depth, which RANK.PSEUDO_DEPTH: true trains on. Rank again: "
+            f"{_ranking_command(config)} RANK.PSEUDO_DEPTH=true"
+        )
+    easy = target_data(config, names["easy"], masks, config.TRAIN.INPUT_SIZE_SOURCE, with_depth)
     hard = target_data(config, names["hard"])
     resolve_seed(config, resume)
     data = {"source": easy, "target": hard}

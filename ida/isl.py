@@ -19,7 +19,7 @@ from advent.runtime import distributed
 from advent.training.stage import create_trainer, finish, is_resuming, resolve_seed, run_to_end
 from advent.training.trainer import Trainer
 from advent.utils.serialization import read_json, write_json
-from ida.pseudo_labels import label_dataset
+from ida.pseudo_labels import label_dataset, writes_depth
 
 log = logging.getLogger(__name__)
 RECORD = "complete.json"
@@ -33,7 +33,7 @@ def isl_method() -> Method:
 def isl_stage(config: Config, *, resume: bool = False, overwrite: bool = False) -> RunDir:
     """Train on pseudo labels of the target, regenerated before iterations 0, REFRESH + 1, 2 * REFRESH + 1, ..."""
     start = None if is_resuming(config, resume) else initial_checkpoint(config)
-    target = target_data(config)
+    target, with_depth = target_data(config), writes_depth(config, "ISL")
     resolve_seed(config, resume)
     method = isl_method()
     started = time.monotonic()
@@ -43,7 +43,8 @@ def isl_stage(config: Config, *, resume: bool = False, overwrite: bool = False) 
         while not trainer.done:
             first, last = current_round(min(trainer.iteration, trainer.end - 1), config.ISL.REFRESH_EVERY)
             labels = pseudo_labels(trainer, target, first)
-            run_to_end(trainer, target_data(config, label_dir=labels), None, until=last, final=False)
+            labelled = target_data(config, label_dir=labels, with_pseudo_depth=with_depth)
+            run_to_end(trainer, labelled, None, until=last, final=False)
         finish(trainer, time.monotonic() - started)
     return trainer.run_dir
 

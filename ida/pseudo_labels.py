@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -14,8 +14,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from advent.config.schema import Config
+from advent.dataset.base_dataset import PSEUDO_DEPTH_SUFFIX
 from advent.dataset.loader import load_batches, sequential_batches
+from advent.errors import ConfigError
 from advent.evaluation.predictor import Crops, not_finite, refuse_not_finite, sliding_forward
+from advent.methods.registry import find_network
 from advent.model.outputs import NetworkOutputs, eval_mode, resize_bilinear
 from advent.model.precision import AMP_DTYPES, maybe_compile
 from advent.runtime import distributed
@@ -24,6 +27,7 @@ from advent.utils.loss import IGNORE_LABEL
 from advent.utils.serialization import write_atomically
 from advent.utils.writer import Writer
 from daf.class_thresholds import class_thresholds, probability_counts
+from daf.dataset.depth import to_centimetres
 
 log = logging.getLogger(__name__)
 BINS = 1000  # of the histogram of a class's probabilities
@@ -79,13 +83,40 @@ def write_label(
         write_atomically(label_path(folder, name, "_color.png"), lambda f: colors(labels).save(f, "PNG"))
 
 
+def writes_depth(config: Config, key: Literal["ISL", "RANK"]) -> bool:
+    """Whether the labels of ISL, or of the ranking for IDA, come with depth (PSEUDO_DEPTH).
+
+    Raises ConfigError for a network without depth.
+    """
+    wanted = (config.ISL if key == "ISL" else config.RANK).PSEUDO_DEPTH
+    if wanted and not find_network(config).gives_depth:
+        raise ConfigError(
+            f"{key}.PSEUDO_DEPTH: true: MODEL.NAME {config.MODEL.NAME} predicts no depth; use DeepLabv2_depth, or set "
+            f"{key}.PSEUDO_DEPTH=false"
+        )
+    return wanted
+
+
+def write_depth(folder: Path, name: str, inverse: np.ndarray) -> None:
+    """Write (H, W) inverse depth as a 16-bit PNG of centimetres, `<stem>_depth.png`, beside the image's label."""
+    depth = Image.fromarray(to_centimetres(inverse))
+    write_atomically(label_path(folder, name, PSEUDO_DEPTH_SUFFIX), lambda f: depth.save(f, "PNG"))
+
+
+def submit_depth(writer: Writer, folder: Path, names: Sequence[str], prediction: NetworkOutputs) -> None:
+    """Let the writer write the predicted depth of a batch."""
+    assert prediction.depth is not None, "writes_depth refuses a network without depth"
+    for name, inverse in zip(names, prediction.depth.squeeze(1).cpu().numpy(), strict=True):
+        writer.submit(write_depth, folder, name, inverse)
+
+
 def label_dataset(net: nn.Module, dataset: Any, config: Config, device: torch.device, folder: Path, what: str) -> float:
-    """Write thresholded pseudo labels of a data set; files are written by background threads.
+    """Write thresholded pseudo labels of a data set, with ISL.PSEUDO_DEPTH also depth, by background threads.
 
     Each process writes its share of the images. Returns, when all files are written, the share of labelled pixels over
     all images.
     """
-    kept, total = 0, 0
+    kept, total, with_depth = 0, 0, writes_depth(config, "ISL")
     threshold = find_threshold(net, dataset, config, device, what, config.ISL.THRESHOLD, config.ISL.CLASS_SHARE)
     with Writer() as writer:
         for names, prediction in predictions(net, dataset, config, device, what):
@@ -94,6 +125,8 @@ def label_dataset(net: nn.Module, dataset: Any, config: Config, device: torch.de
             total += labels.size
             for name, label in zip(names, labels, strict=True):
                 writer.submit(write_label, folder, name, label)
+            if with_depth:
+                submit_depth(writer, folder, names, prediction)
     kept, total = distributed.all_reduce_sum(torch.tensor([kept, total])).tolist()
     return kept / total
 

@@ -34,7 +34,7 @@ from advent.runtime.lock import FolderLock
 from advent.utils.serialization import write_text
 from advent.utils.viz_segmask import colorize_mask
 from advent.utils.writer import Writer
-from ida.pseudo_labels import find_threshold, predictions, pseudo_label, write_label
+from ida.pseudo_labels import find_threshold, predictions, pseudo_label, submit_depth, write_label, writes_depth
 from ida.ranking import distance_scores, normaliser, random_score, ranking_scores, rare_classes, sort_by_score, split
 
 EASY, HARD, MASKS = "easy_split.txt", "hard_split.txt", "color_masks"
@@ -50,6 +50,7 @@ def rank_stage(config: Config, best_iter: int | None = None) -> RunDir:
         raise ConfigError(
             f"MODEL.NAME: {config.MODEL.NAME} predicts no depth to rank by; use DeepLabv2_depth, or RANK.MAP=entropy"
         )
+    writes_depth(config, "RANK")  # refuses a network without depth before anything is written
     classes = class_set(config)
     rare = rare_classes(config.RANK.NORMALIZE, classes)
     checkpoint = _checkpoint(config, best_iter)
@@ -104,12 +105,12 @@ def _score_all(
     device: torch.device,
     masks: Path,
 ) -> list[tuple[str, float]]:
-    """(name, score) of every image; background threads write the pseudo labels.
+    """(name, score) of every image; background threads write the pseudo labels, with RANK.PSEUDO_DEPTH also depth.
 
     The processes share the images; each returns the scores of all images, when its labels are written.
     """
     scores: list[tuple[str, float]] = []
-    threshold = None
+    threshold, with_depth = None, writes_depth(config, "RANK")
     if config.RANK.THRESHOLD:
         threshold = find_threshold(net, target, config, device, "rank", config.RANK.THRESHOLD, config.RANK.CLASS_SHARE)
     write = partial(write_label, masks, colors=partial(colorize_mask, colors=classes.colors))
@@ -121,6 +122,8 @@ def _score_all(
             kept = labels if threshold is None else pseudo_label(prediction.main, threshold)
             for name, mask in zip(names, kept.cpu().numpy(), strict=True):
                 writer.submit(write, name, mask)
+            if with_depth:
+                submit_depth(writer, masks, names, prediction)
     return [pair for part in distributed.all_gather(scores) for pair in part]
 
 

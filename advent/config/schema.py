@@ -389,6 +389,12 @@ class IslConfig(Section):
         le=1.0,
     )
     REFRESH_EVERY: int = key(10000, "iterations between updates of the pseudo labels", ge=1)
+    PSEUDO_DEPTH: bool = key(
+        False,
+        """also write the depth that the network predicts, and train on it with the depth loss. Published: no depth
+        loss; the predicted depth then changes with the shared features""",
+        earlier=[False],
+    )
 
 
 class RankConfig(Section):
@@ -408,10 +414,11 @@ class RankConfig(Section):
         0.0, "lowest probability of a pseudo label of IDA; 0: every pixel (published)", ge=0.0, le=1.0, earlier=[0.0]
     )
     CLASS_SHARE: Number = key(0.0, "as ISL.CLASS_SHARE, for RANK.THRESHOLD", ge=0.0, le=1.0, earlier=[0.0])
+    PSEUDO_DEPTH: bool = key(False, "as ISL.PSEUDO_DEPTH, for the labels of IDA", earlier=[False])
 
 
 class SelfTrainingConfig(Section):
-    """TRAIN.DA_METHOD: SelfTraining, a student that learns from the pseudo labels of its own moving average."""
+    """Self-training (TRAIN.DA_METHOD: SelfTraining): a student learns from the pseudo labels of its moving average."""
 
     START: int = key(0, "iteration of the first pseudo labels; before it the source alone trains", ge=0, earlier=[0])
     ALPHA: Number = key(

@@ -31,32 +31,34 @@ from advent.dataset.image_io import (
     warn_if_damaged,
 )
 from advent.dataset.resolved_layout import ResolvedLayout, resolve_layout
-from advent.dataset.spec import DatasetSpec
+from advent.dataset.spec import DatasetSpec, DepthFormat
 from advent.dataset.versions import detect_version
 from advent.errors import DataError
 
 __all__ = ["BaseDataset", "StreetDataset", "collect_pseudo_labels"]
 
 log = logging.getLogger(__name__)
+PSEUDO_DEPTH = DepthFormat(kind="synthia_cm")  # 16-bit PNG of centimetres
+PSEUDO_DEPTH_SUFFIX = "_depth.png"
 
 
-def collect_pseudo_labels(label_dir: Path, names: Sequence[str]) -> list[Path]:
+def collect_pseudo_labels(
+    label_dir: Path, names: Sequence[str], suffix: str = ".png", what: str = "pseudo label"
+) -> list[Path]:
     """Pseudo-label file of every image: a PNG of train ids in `label_dir`.
 
-    The file is <name without suffix>.png with the image's subfolders, or else directly in `label_dir`. Raises
-    DataError if a file is missing, or if one file without subfolder matches two images.
+    The file is <name without suffix><suffix> with the image's subfolders, or else directly in `label_dir`. Raises
+    DataError, which calls the file `what`, if one is missing, or if one without subfolder matches two images.
     """
     files: list[Path] = []
     owner: dict[Path, str] = {}
     for name in names:
-        relative = Path(name).with_suffix(".png")
+        relative = Path(name).with_name(Path(name).stem + suffix)
         file = label_dir / relative
         if not file.is_file():
             file = label_dir / relative.name
             if not file.is_file():
-                raise DataError(
-                    f"{label_dir}: no pseudo label {relative} for {name}; generate them again for this list"
-                )
+                raise DataError(f"{label_dir}: no {what} {relative} for {name}; generate them again for this list")
             if owner.setdefault(file, name) != name:
                 raise DataError(f"{file}: matches both {owner[file]} and {name}; store it as <folder>/<name>.png")
         files.append(file)
@@ -72,7 +74,8 @@ class StreetDataset(Dataset[dict[str, Any]]):
       orientation is applied; an orientation that differs from that of the label or depth file is an error;
     label (with_labels or label_dir): (H, W) uint8 train ids, 255 = ignored, at `label_size`. None keeps the native
       size: resized to the spec's score_size if it has one, else padded by its geometry;
-    depth (with_depth): (H, W) float32 inverse depth at `label_size`, else `size`; 0 where unknown;
+    depth (with_depth or with_pseudo_depth): (H, W) float32 inverse depth at `label_size`, else `size`; 0 where
+      unknown. The pseudo depth is read from `label_dir`, <name without suffix>_depth.png;
     depth_known (with_depth, if the depth may have gaps): (H, W) bool.
 
     The images are `names`, else the lines of `list_file`, else those of the spec's list for the split, else all in the
@@ -96,9 +99,11 @@ class StreetDataset(Dataset[dict[str, Any]]):
         with_labels: bool = False,
         with_depth: bool = False,
         label_dir: Path | None = None,
+        with_pseudo_depth: bool = False,
         cache_dir: Path | None = None,
     ) -> None:
         assert not (with_labels and label_dir), "either the data set's labels or pseudo labels"
+        assert not with_pseudo_depth or (label_dir and not with_depth), "pseudo depth lies beside pseudo labels"
         self.split, self.classes, self.mean = split, classes, tuple(mean)
         self.size = (int(size[0]), int(size[1])) if size else None
         self.label_size = (int(label_size[0]), int(label_size[1])) if label_size else None
@@ -108,10 +113,15 @@ class StreetDataset(Dataset[dict[str, Any]]):
         self.table = self.spec.table(classes) if with_labels else None
         self.label_files = self._files("labels") if with_labels else None
         self.pseudo_files = collect_pseudo_labels(Path(label_dir), self.names) if label_dir else None
+        self.pseudo_depth_files = (
+            collect_pseudo_labels(Path(label_dir), self.names, PSEUDO_DEPTH_SUFFIX, "depth map")
+            if label_dir and with_pseudo_depth
+            else None
+        )
         self._read_depth = depth_reader(self.spec.depth, self.spec.name) if with_depth else None
         self._stored_depth = depth_kind(self.spec.depth, self.spec.name).values if with_depth else None
         self.depth_files = self._files("depth") if with_depth else None
-        self.depth_table = self._depth_table(self.depth_files) if self.depth_files is not None else None
+        self.depth_table = self._depth_table()
         has_camera = with_depth and self.resolved.layout.camera is not None
         self.camera_files = self._files("camera") if has_camera else None
         self.cache = self._open_cache(cache_dir) if cache_dir else None
@@ -170,12 +180,18 @@ class StreetDataset(Dataset[dict[str, Any]]):
         return {"name": self.names[index], **{key: torch.from_numpy(_writable(a)) for key, a in arrays.items()}}
 
     def _arrays(self, index: int) -> Arrays:
-        """Result of `decode`, from the cache if it has a valid entry, plus pseudo labels, which are never cached."""
+        """Result of `decode`, from the cache if it has a valid entry, plus pseudo labels and pseudo depth.
+
+        Those are never cached.
+        """
         arrays = self.cache.read(self.names[index], self.files(index)) if self.cache and self.cache.used else None
         if arrays is None:
             arrays = self.decode(index)
         if self.pseudo_files is not None:
             arrays["label"] = self._pseudo_label(self.pseudo_files[index])
+        if self.pseudo_depth_files is not None:
+            stored = depth_kind(PSEUDO_DEPTH, self.spec.name).values(self.pseudo_depth_files[index])
+            arrays["depth"] = resize.resize_depth(stored, self.label_size or self.size)
         return arrays
 
     def decode(self, index: int) -> Arrays:
@@ -212,15 +228,24 @@ class StreetDataset(Dataset[dict[str, Any]]):
 
     @property
     def depth_has_gaps(self) -> bool:
-        """Whether some pixels may have no depth."""
+        """Whether some pixels may have no depth. Pseudo depth covers the network's input, padding included."""
+        if self.pseudo_depth_files is not None:
+            return False
         return self.spec.depth is not None and (self.spec.depth.has_gaps or self.spec.geometry == "pad")
 
-    def _depth_table(self, files: Sequence[Path]) -> np.ndarray | None:
+    def _depth_table(self) -> np.ndarray | None:
         """Lookup table of inverse depth, (65536,) float32, if depth can stay in 16 bits until it reaches the device.
 
-        None under `pad`: padding is 0, which means unknown only in inverse depth. None without a table for the depth
-        kind, or if a file is no PNG.
+        None under `pad`: padding is 0, which means unknown only in inverse depth. None without depth, without a table
+        for its kind, or if a file is no PNG. Pseudo depth always has a table.
         """
+        if self.pseudo_depth_files is not None:
+            pseudo = depth_kind(PSEUDO_DEPTH, self.spec.name)
+            assert pseudo.table is not None
+            return pseudo.table(PSEUDO_DEPTH)
+        files = self.depth_files
+        if files is None:
+            return None
         kind = depth_kind(self.spec.depth, self.spec.name)
         if kind.table is None or self.spec.geometry != "stretch" or any(f.suffix.lower() != ".png" for f in files):
             return None

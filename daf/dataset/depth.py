@@ -25,6 +25,16 @@ def inverse_depth(depth_cm: np.ndarray) -> np.ndarray:
     return (INVERSE_SCALE / (depth_cm.astype(np.float64) + 1.0)).astype(np.float32)
 
 
+def to_centimetres(inverse: np.ndarray) -> np.ndarray:
+    """Inverse of `inverse_depth`, as stored by SYNTHIA: (H, W) inverse depth -> uint16 centimetres, at most 65535.
+
+    Rounded to the next centimetre. Values that no distance has, zero and below, become the farthest one.
+    """
+    return np.clip(np.rint(INVERSE_SCALE / np.maximum(inverse.astype(np.float64), 1.0) - 1.0), 0, 65535).astype(
+        np.uint16
+    )
+
+
 def disparity_to_metres(disparity: np.ndarray, baseline_m: float, fx_px: float) -> np.ndarray:
     """Cityscapes' 16-bit disparity p -> (H, W) float64 depth in metres, baseline * fx / ((p - 1) / 256).
 

@@ -26,6 +26,7 @@ RUNS = [
     (train, "quick:daf", "daf", ["TRAIN.EVAL_EVERY=2"]),
     (train, "quick:daf", "daf", ["TRAIN.RARE_CLASS_TEMPERATURE=0.01", *AUGMENTED, "AUGMENT.JITTER=0.2"]),
     (train_isl, "quick:isl", "isl", AUGMENTED),
+    (train_isl, "quick:isl", "isl", ["ISL.PSEUDO_DEPTH=true", "ISL.REFRESH_EVERY=4", *AUGMENTED]),
     (
         train,
         "quick:daf",

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch.utils.data import default_collate
 
-from advent.dataset.base_dataset import StreetDataset
+from advent.dataset.base_dataset import StreetDataset, network_depth
 from advent.dataset.image_io import IMG_MEAN
 from advent.dataset.resize import pad_label
 from advent.dataset.spec import load_spec
 from advent.errors import DataError
-from daf.dataset.depth import disparity_to_metres, inverse_depth, read_depth_metres
+from daf.dataset.depth import disparity_to_metres, inverse_depth, read_depth_metres, to_centimetres
 from helpers.dataset_layouts import C16, H, W, city_data, gray, map_data, rgb, save, synthia_data
 
 # --- items
@@ -186,6 +186,23 @@ def test_pseudo_labels_missing_or_of_other_classes(cityscapes: Path, tmp_path: P
         data[0]
 
 
+def test_pseudo_depth_beside_pseudo_labels(mapillary: Path, tmp_path: Path) -> None:
+    """16-bit centimetres in input coordinates: stretched, without gaps under `pad`, and by table as from floats."""
+    centimetres = np.arange(400, dtype=np.uint16).reshape(20, 20) * 160
+    save(tmp_path / "wide.png", gray(6, (20, 20)))
+    with pytest.raises(DataError, match=r"no depth map wide_depth.png for wide.jpg; generate them again"):
+        map_data(mapillary, with_labels=False, label_dir=tmp_path, with_pseudo_depth=True, names=["wide.jpg"])
+    save(tmp_path / "wide_depth.png", centimetres)
+    data = map_data(mapillary, with_labels=False, label_dir=tmp_path, with_pseudo_depth=True, names=["wide.jpg"])
+    height, width = data[0]["image"].shape[1:]
+    want = inverse_depth(centimetres)[np.arange(height) * 20 // height][:, np.arange(width) * 20 // width]
+    assert (data[0]["depth"].numpy() == want).all()
+    assert "depth_known" not in data[0]
+    compact = data.get_uint8(0)
+    assert compact["depth"].dtype == torch.int16
+    assert (network_depth(compact["depth"][None], torch.from_numpy(data.depth_table))[0].numpy() == want).all()
+
+
 # --- depth formats
 
 
@@ -193,6 +210,12 @@ def test_inverse_depth_closed_form() -> None:
     got = inverse_depth(np.array([[0, 1, 65535, 255]], np.uint16))
     assert got.dtype == np.float32
     assert got.tolist() == [[65536, 32768, 1, 256]]
+
+
+def test_stored_centimetres_invert_every_value_and_end_at_the_farthest() -> None:
+    every = np.arange(2**16, dtype=np.uint16)
+    assert (to_centimetres(inverse_depth(every)) == every).all()
+    assert to_centimetres(np.array([-3.0, 0.0, 0.5, 1.0, 1e9], np.float32)).tolist() == [65535, 65535, 65535, 65535, 0]
 
 
 def test_disparity_closed_form(cityscapes: Path) -> None:
