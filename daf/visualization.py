@@ -13,10 +13,9 @@ from PIL import Image
 from advent.errors import ConfigError
 from advent.utils.image_grid import heatmap, legend, percentile_range, stack
 from advent.utils.serialization import write_atomically
-from daf.dataset.depth import INVERSE_SCALE
+from daf.dataset.depth import to_centimetres
 from daf.inference import Model, Prediction
 
-FARTHEST_CM = 65535  # largest 16-bit value
 OPACITY = 0.55  # of the class colours in the overlay
 STEADY = 0.9  # momentum of the colour limits between video frames
 Writer = Callable[[BinaryIO], None]
@@ -102,19 +101,12 @@ def write_still(output: Path, key: str, photo: Image.Image, found: Prediction, r
     for product, picture in renderer.pictures(photo, found):
         files.append((product, *(("jpg", _jpeg(picture)) if product == "overlay" else ("png", _png(picture)))))
     if renderer.options.depth and found.depth is not None:
-        files.append(("depth", "png", _png(Image.fromarray(centimetres(found.depth)))))
+        files.append(("depth", "png", _png(Image.fromarray(to_centimetres(found.depth)))))
     for product, values in (("entropy", found.entropy), ("map", found.depth_aware)):
         if getattr(renderer.options, product) and values is not None:
             files.append((product, "npy", _npy(values)))
     for folder, suffix, write in files:
         write_atomically(output / folder / f"{key}.{suffix}", write)
-
-
-def centimetres(inverse: np.ndarray) -> np.ndarray:
-    """Inverse depth (H, W) -> uint16 centimetres, as in SYNTHIA's depth files; 65535 means 655.35 m or more."""
-    farthest = INVERSE_SCALE / (FARTHEST_CM + 1)
-    metric = INVERSE_SCALE / np.maximum(inverse.astype(np.float64), farthest) - 1
-    return metric.round().clip(0, FARTHEST_CM).astype(np.uint16)
 
 
 def _png(picture: Image.Image) -> Writer:

@@ -16,6 +16,7 @@ from advent.utils.image_grid import Column, class_colors, denormalize, heatmap, 
 from advent.utils.sampling import evenly_spaced
 from advent.utils.serialization import write_atomically
 from daf.interaction import depth_aware_map
+from daf.visualization import visible_depth
 from ida.pipeline.assets import stage_predictions
 from ida.pipeline.stage import Stage
 
@@ -26,7 +27,7 @@ def qualitative_figure(stages: Sequence[Stage], path: str | Path) -> Path:
     """Write the grid: one row per example, spread evenly over the target's labelled set.
 
     A name in .jpg or .jpeg makes a JPEG, any other a PNG. Depth and depth-aware map are those of the last stage whose
-    network predicts depth.
+    network predicts depth; the depth is shown on a logarithmic scale.
     """
     trained = [stage for stage in stages if stage.trains]
     config = trained[-1].config
@@ -45,7 +46,7 @@ def qualitative_figure(stages: Sequence[Stage], path: str | Path) -> Path:
         with_depth = [(p.main, p.depth) for p in predictions if p.depth is not None]
         if with_depth:
             depths = [
-                ("depth (near is bright)", [heatmap(depth[0, 0].numpy()) for _, depth in with_depth]),
+                ("depth (near is bright)", [heatmap(visible_depth(depth[0, 0].numpy())) for _, depth in with_depth]),
                 ("depth-aware map", [heatmap(depth_aware_map(*pair)[0].sum(0).numpy()) for pair in with_depth]),
             ]
     picture = image_grid([*columns, *depths])
@@ -62,7 +63,8 @@ def source_figure(config: Config, path: str | Path, count: int = EXAMPLES) -> Pa
         ("labels", [class_colors(np.asarray(item["label"]), colors) for item in items]),
     ]
     if "depth" in items[0]:
-        # Inverse depth ranges from 0 to hundreds: the logarithm resolves far and near pixels alike.
-        columns.append(("depth (near is bright)", [heatmap(np.log1p(np.asarray(item["depth"]))) for item in items]))
+        columns.append(
+            ("depth (near is bright)", [heatmap(visible_depth(np.asarray(item["depth"]))) for item in items])
+        )
     picture = image_grid(columns)
     return write_atomically(path, lambda handle: picture.save(handle, "PNG"))

@@ -17,7 +17,7 @@ import test as test_script
 import train
 from advent.config.loading import dump_config, load_config
 from daf import Model, load_model, predict, predict_files
-from daf.visualization import OutputOptions, centimetres
+from daf.visualization import OutputOptions
 from helpers import tiny_data
 
 ROOT = Path(__file__).parents[2]
@@ -266,12 +266,6 @@ def test_output_replaces_a_link_to_an_input(checkpoint: Path, tmp_path: Path) ->
     assert run_predict(checkpoint, tmp_path / "photos", tmp_path / "out", "--no-depth") == 0
     assert (tmp_path / "photos/a.png").read_bytes() == before
     assert np.asarray(Image.open(tmp_path / "out/classes/a.png")).max() < CLASSES
-
-
-def test_depth_files_are_centimetres_as_in_synthia() -> None:
-    # 65536 / (cm + 1): 1 m, 10 m, the 16-bit maximum, a larger distance, and an invalid value.
-    inverse = np.array([65536 / 101, 65536 / 1001, 1.0, 0.5, -3.0], np.float32)
-    np.testing.assert_array_equal(centimetres(inverse), [100, 1000, 65535, 65535, 65535])
 
 
 def test_a_video_becomes_videos(checkpoint: Path, tmp_path: Path) -> None:

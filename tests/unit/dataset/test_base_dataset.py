@@ -215,7 +215,8 @@ def test_inverse_depth_closed_form() -> None:
 def test_stored_centimetres_invert_every_value_and_end_at_the_farthest() -> None:
     every = np.arange(2**16, dtype=np.uint16)
     assert (to_centimetres(inverse_depth(every)) == every).all()
-    assert to_centimetres(np.array([-3.0, 0.0, 0.5, 1.0, 1e9], np.float32)).tolist() == [65535, 65535, 65535, 65535, 0]
+    inverse = np.array([65536 / 101, 65536 / 1001, 1.0, 0.5, 0.0, -3.0, 1e9], np.float32)  # 1 m, 10 m, ...
+    assert to_centimetres(inverse).tolist() == [100, 1000, 65535, 65535, 65535, 65535, 0]
 
 
 def test_disparity_closed_form(cityscapes: Path) -> None:
