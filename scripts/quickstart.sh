@@ -9,7 +9,7 @@
 # --short        a tenth of the scenes and iterations: checks that everything runs; accuracy is meaningless
 # A second call resumes an interrupted stage and skips finished ones.
 set -euo pipefail
-export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"  # huge pages: up to twice as fast (docs/performance.md)
+export GLIBC_TUNABLES="${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}"  # huge pages (docs/performance.md)
 cd_from="$PWD"
 cd "$(dirname "$0")/.."
 

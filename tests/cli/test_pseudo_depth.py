@@ -73,7 +73,7 @@ def test_isl_keeps_the_depth_that_it_trains_on(source_trained):
     """Mean error of log depth on the target, against its true depth, before and after ISL."""
     truth = true_logs()
     before, plain, kept = ((predicted_logs(source_trained, s) - truth).abs().mean() for s in ("daf", "plain", "isl"))
-    assert before < 0.6  # a network that predicts the mean: 0.9
+    assert before < 0.6  # the mean of the eight true values everywhere: 0.66
     assert plain > before + 0.1
     assert kept < before + 0.03
 
