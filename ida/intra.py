@@ -13,8 +13,8 @@ from advent.checkpoints.provenance import names_digest, read_provenance, require
 from advent.checkpoints.run_dir import RunDir, initial_checkpoint
 from advent.config.loading import stage_command
 from advent.config.schema import Config
-from advent.dataset.base_dataset import PSEUDO_DEPTH_SUFFIX
 from advent.dataset.file_lists import read_list
+from advent.dataset.pseudo_labels import PSEUDO_DEPTH_SUFFIX
 from advent.errors import ConfigError, MissingStage
 from advent.methods.registry import find_method
 from advent.methods.steps import Method

@@ -14,8 +14,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from advent.config.schema import Config
-from advent.dataset.base_dataset import PSEUDO_DEPTH_SUFFIX
 from advent.dataset.loader import load_batches, sequential_batches
+from advent.dataset.pseudo_labels import PSEUDO_DEPTH_SUFFIX
 from advent.errors import ConfigError
 from advent.evaluation.predictor import Crops, not_finite, refuse_not_finite, sliding_forward
 from advent.methods.registry import find_network

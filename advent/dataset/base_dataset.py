@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from advent.dataset import resize
 from advent.dataset.advent_compat import BaseDataset
 from advent.dataset.cache import Arrays, Cache
-from advent.dataset.classes import IGNORE, ClassSet
+from advent.dataset.classes import ClassSet
 from advent.dataset.depth_formats import depth_kind, depth_reader
 from advent.dataset.exif import Turn
 from advent.dataset.file_lists import checked_names, read_list, scan
@@ -24,45 +24,20 @@ from advent.dataset.image_io import (
     IMG_MEAN,
     map_ids,
     network_input,
-    read_ids,
     read_label,
     read_photo,
     require_same_turn,
     warn_if_damaged,
 )
+from advent.dataset.pseudo_labels import PseudoLabels, collect_pseudo_labels, pseudo_depth_table
 from advent.dataset.resolved_layout import ResolvedLayout, resolve_layout
-from advent.dataset.spec import DatasetSpec, DepthFormat
+from advent.dataset.spec import DatasetSpec
 from advent.dataset.versions import detect_version
 from advent.errors import DataError
 
 __all__ = ["BaseDataset", "StreetDataset", "collect_pseudo_labels"]
 
 log = logging.getLogger(__name__)
-PSEUDO_DEPTH = DepthFormat(kind="synthia_cm")  # 16-bit PNG of centimetres
-PSEUDO_DEPTH_SUFFIX = "_depth.png"
-
-
-def collect_pseudo_labels(
-    label_dir: Path, names: Sequence[str], suffix: str = ".png", what: str = "pseudo label"
-) -> list[Path]:
-    """Pseudo-label file of every image: a PNG of train ids in `label_dir`.
-
-    The file is <name without suffix><suffix> with the image's subfolders, or else directly in `label_dir`. Raises
-    DataError, which calls the file `what`, if one is missing, or if one without subfolder matches two images.
-    """
-    files: list[Path] = []
-    owner: dict[Path, str] = {}
-    for name in names:
-        relative = Path(name).with_name(Path(name).stem + suffix)
-        file = label_dir / relative
-        if not file.is_file():
-            file = label_dir / relative.name
-            if not file.is_file():
-                raise DataError(f"{label_dir}: no {what} {relative} for {name}; generate them again for this list")
-            if owner.setdefault(file, name) != name:
-                raise DataError(f"{file}: matches both {owner[file]} and {name}; store it as <folder>/<name>.png")
-        files.append(file)
-    return files
 
 
 class StreetDataset(Dataset[dict[str, Any]]):
@@ -112,12 +87,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
         self.names = self._list(names, list_file)
         self.table = self.spec.table(classes) if with_labels else None
         self.label_files = self._files("labels") if with_labels else None
-        self.pseudo_files = collect_pseudo_labels(Path(label_dir), self.names) if label_dir else None
-        self.pseudo_depth_files = (
-            collect_pseudo_labels(Path(label_dir), self.names, PSEUDO_DEPTH_SUFFIX, "depth map")
-            if label_dir and with_pseudo_depth
-            else None
-        )
+        self.pseudo = PseudoLabels.find(Path(label_dir), self.names, with_pseudo_depth) if label_dir else None
         self._read_depth = depth_reader(self.spec.depth, self.spec.name) if with_depth else None
         self._stored_depth = depth_kind(self.spec.depth, self.spec.name).values if with_depth else None
         self.depth_files = self._files("depth") if with_depth else None
@@ -187,12 +157,11 @@ class StreetDataset(Dataset[dict[str, Any]]):
         arrays = self.cache.read(self.names[index], self.files(index)) if self.cache and self.cache.used else None
         if arrays is None:
             arrays = self.decode(index)
-        if self.pseudo_files is not None:
-            arrays["label"] = self._pseudo_label(self.pseudo_files[index])
-        if self.pseudo_depth_files is not None:
-            stored = depth_kind(PSEUDO_DEPTH, self.spec.name).values(self.pseudo_depth_files[index])
-            arrays["depth"] = resize.resize_depth(stored, self.label_size or self.size)
-        return arrays
+        return (
+            arrays
+            if self.pseudo is None
+            else arrays | self.pseudo.read(index, self.classes, self.label_size or self.size)
+        )
 
     def decode(self, index: int) -> Arrays:
         """Decoded and resized arrays of one image: image (H, W, 3) uint8 RGB, label, depth.
@@ -229,7 +198,7 @@ class StreetDataset(Dataset[dict[str, Any]]):
     @property
     def depth_has_gaps(self) -> bool:
         """Whether some pixels may have no depth. Pseudo depth covers the network's input, padding included."""
-        if self.pseudo_depth_files is not None:
+        if self.pseudo is not None and self.pseudo.depth_files is not None:
             return False
         return self.spec.depth is not None and (self.spec.depth.has_gaps or self.spec.geometry == "pad")
 
@@ -239,10 +208,8 @@ class StreetDataset(Dataset[dict[str, Any]]):
         None under `pad`: padding is 0, which means unknown only in inverse depth. None without depth, without a table
         for its kind, or if a file is no PNG. Pseudo depth always has a table.
         """
-        if self.pseudo_depth_files is not None:
-            pseudo = depth_kind(PSEUDO_DEPTH, self.spec.name)
-            assert pseudo.table is not None
-            return pseudo.table(PSEUDO_DEPTH)
+        if self.pseudo is not None and self.pseudo.depth_files is not None:
+            return pseudo_depth_table()
         files = self.depth_files
         if files is None:
             return None
@@ -293,15 +260,6 @@ class StreetDataset(Dataset[dict[str, Any]]):
         if spec.score_size is not None:
             return resize.resize_label(label, spec.score_size), turn
         return resize.pad_label(label, self.size, spec.geometry, fill) if self.size else label, turn
-
-    def _pseudo_label(self, file: Path) -> np.ndarray:
-        ids = read_ids(file)
-        last = len(self.classes) - 1
-        wrong = f"is no train id of {self.classes.name} (0..{last}, or 255); these pseudo labels have other classes"
-        label = map_ids(ids, np.arange(IGNORE + 1, dtype=np.uint8), last, file, wrong)
-        size = self.label_size or self.size
-        # A pseudo label covers the network's input (padding included), so it is stretched, never padded.
-        return resize.resize_label(label, size) if size else label
 
 
 def network_images(bgr: torch.Tensor, mean_bgr: torch.Tensor) -> torch.Tensor:

@@ -95,7 +95,7 @@ def domain_grid(learner: Learner, dataset: StreetDataset, count: int = EXAMPLES)
     predictions = predict_images(learner.net, images, learner.device, learner.context.amp_dtype)
     columns: list[Column] = [("image", [denormalize(item["image"].numpy(), dataset.mean) for item in items])]
     if "label" in items[0]:
-        title = "pseudo label" if dataset.pseudo_files is not None else "ground truth"
+        title = "pseudo label" if dataset.pseudo is not None else "ground truth"
         columns.append((title, [class_colors(item["label"].numpy(), classes.colors) for item in items]))
     columns.append(("prediction", [class_colors(p.main.argmax(1)[0].numpy(), classes.colors) for p in predictions]))
     columns += _depth_columns(items, predictions)

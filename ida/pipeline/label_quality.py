@@ -13,8 +13,9 @@ import numpy as np
 from advent.build import target_data
 from advent.config.class_set import class_set, target_spec
 from advent.config.schema import Config
-from advent.dataset.base_dataset import StreetDataset, collect_pseudo_labels
+from advent.dataset.base_dataset import StreetDataset
 from advent.dataset.image_io import read_ids
+from advent.dataset.pseudo_labels import collect_pseudo_labels
 from advent.dataset.resolved_layout import resolve_root
 from advent.errors import UserError
 from advent.utils.loss import IGNORE_LABEL

@@ -72,7 +72,7 @@ def test_logged_map_is_the_depth_aware_map(monkeypatch: pytest.MonkeyPatch) -> N
     seen: list[np.ndarray] = []
 
     class Dataset:
-        classes, mean, pseudo_files = type("C", (), {"names": NAMES, "colors": [(9, 9, 9)] * 7}), (0, 0, 0), None
+        classes, mean, pseudo = type("C", (), {"names": NAMES, "colors": [(9, 9, 9)] * 7}), (0, 0, 0), None
 
         def __len__(self) -> int:
             return 1
