@@ -30,12 +30,12 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]], style: str) -> 
     )
 
 
-def mean_std(values: Sequence[float], sign: bool = False) -> str:
+def mean_std(values: Sequence[float], sign: bool = False, places: int = 1) -> str:
     """Mean and sample standard deviation: "41.2 ± 0.8"; a single value without deviation; "-" if empty."""
     if not values:
         return "-"
-    mean = f"{statistics.mean(values):{'+' if sign else ''}.1f}"
-    return f"{mean} ± {statistics.stdev(values):.1f}" if len(values) > 1 else mean
+    mean = f"{statistics.mean(values):{'+' if sign else ''}.{places}f}"
+    return f"{mean} ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else mean
 
 
 def results_table(rows: Mapping[str, Mapping[str, Any]], accuracy: bool = False) -> str:

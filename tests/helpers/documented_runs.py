@@ -91,6 +91,11 @@ TABLE: tuple[Entry, ...] = (
         "tests/cli/test_shipped_checkpoint.py",
         '"pretrained/streets.yml"',
     ),
+    Covered(
+        r"python scripts/compare_rankings\.py .*",
+        "tests/unit/scripts/test_compare_rankings.py",
+        "compare_rankings.main(",
+    ),
     Covered(r"python scripts/score_coarse\.py .*", "tests/unit/scripts/test_score_coarse.py", "score_coarse.main("),
     Covered(r"python scripts/demo\.py", "tests/cli/test_demo.py", 'str(ROOT / "scripts/demo.py")'),
     Covered(r"python scripts/benchmark\.py( --benchmark \w+)? --cost", "tests/cli/test_benchmark_tool.py", '"--cost"'),
