@@ -5,7 +5,8 @@
     python scripts/benchmark.py --benchmark streets_modern
     python scripts/benchmark.py --status
     python scripts/benchmark.py --cost
-    python scripts/benchmark.py --summary --curves --page docs/results.md --plot docs/results.png
+    python scripts/benchmark.py --summary --curves --page docs/results.md docs/results-details.md \\
+        --plot docs/results.png
     python scripts/benchmark.py --target DIR --picture docs/results.jpg
 
 Every cell (a stage of a method, with a seed) writes one small JSON into the benchmark's `results` folder (--results
@@ -55,7 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--rounds", type=int, default=7, metavar="N", help="rounds of --cost (default: 7)")
     add("--summary", action="store_true", help=f"only write {summary.FILE}, of all benchmarks with a target")
     add("--curves", action="store_true", help=f"only write {curves.FILE}: development mIoU over work")
-    add("--page", metavar="FILE", type=Path, help="only update the tables of a page, of all benchmarks with a target")
+    add(
+        "--page",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        help="only update the tables of these pages, of all benchmarks with a target",
+    )
     add("--plot", metavar="FILE", type=Path, help="only plot the first table over work")
     add(
         "--picture",
@@ -80,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             (args.cost, lambda: write_costs(benchmark, args.only, args.rounds, overrides)),
             (args.summary, lambda: write_json(summary.FILE, summary.summary(_all_of(benchmark)))),
             (args.curves, lambda: write_json(curves.FILE, curves.time_to_accuracy(benchmark))),
-            (args.page, lambda: fill_page(_all_of(benchmark), args.page)),
+            (args.page, lambda: "\n".join(str(fill_page(_all_of(benchmark), page)) for page in args.page)),
             (args.plot, lambda: plot(benchmark, main_table, args.plot)),
             (args.picture, lambda: picture(benchmark, (args.seeds or benchmark.seeds)[0], overrides, args.picture)),
             (args.status, lambda: hours_table(benchmark, main_table.model_copy(update={"rows": ()}))),

@@ -325,7 +325,7 @@ def plot(benchmark: Benchmark, table: TableSpec, out: Path) -> Path:
         raise ConfigError(f"--plot: no cell of {benchmark.name} has both results and a cost; run it, and --cost")
     curves = {key: curve_points(benchmark, key) for key in benchmark.curves}
     curves = {key: seeds for key, seeds in curves.items() if seeds}
-    figure = Figure((11 if curves else 7, 4.6), layout="constrained")
+    figure = Figure((14 if curves else 9, 5), layout="constrained")
     panels = figure.subplots(1, 2 if curves else 1, squeeze=False)[0]
     colours = [f"C{index % 10}" for index in range(len(known))]
     for index, ((run, results, units), colour) in enumerate(zip(known, colours, strict=True)):
@@ -342,6 +342,9 @@ def plot(benchmark: Benchmark, table: TableSpec, out: Path) -> Path:
     for axes in panels:
         axes.set_xlabel("work (steps of source only)")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=7)
+    # Beside the panel: with twenty rows the legend would hide the dots.
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside left center", fontsize=7)
+    if curves:
+        panels[1].legend(fontsize=7)
     write_atomically(out, lambda handle: figure.savefig(handle, format="png", dpi=110))
     return out

@@ -104,7 +104,7 @@ TABLE: tuple[Entry, ...] = (
     ),
     Covered(r"python scripts/benchmark\.py --benchmark \w+", "tests/cli/test_benchmark_tool.py", '"--benchmark"'),
     Covered(
-        r"python scripts/benchmark\.py --summary --curves --page \S+ --plot \S+",
+        r"python scripts/benchmark\.py --summary --curves --page \S+ \S+ --plot \S+",
         "tests/cli/test_benchmark_tool.py",
         '"--summary", "--curves"',
     ),

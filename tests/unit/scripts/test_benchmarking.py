@@ -419,12 +419,14 @@ def test_committed_results_match_the_present_configs() -> None:
             assert record["settings"] == settings(cell_stage(run, record["seed"]).config), file
 
 
-def test_committed_page_and_summary_are_those_of_the_committed_results(tmp_path: Path) -> None:
-    benchmarks, page = committed(), tmp_path / "results.md"
-    page.write_bytes((ROOT / "docs/results.md").read_bytes())
-    assert {match[1] for match in MARK.findall(page.read_text())} <= set(BLOCKS)
-    fill_page(benchmarks, page)
-    assert page.read_text() == (ROOT / "docs/results.md").read_text()
+def test_committed_pages_and_summary_are_those_of_the_committed_results(tmp_path: Path) -> None:
+    benchmarks = committed()
+    for name in ("results.md", "results-details.md"):
+        page, committed_text = tmp_path / name, (ROOT / "docs" / name).read_text()
+        page.write_text(committed_text)
+        assert {match[1] for match in MARK.findall(committed_text)} <= set(BLOCKS)
+        fill_page(benchmarks, page)
+        assert page.read_text() == committed_text
     assert read_json(ROOT / SUMMARY) == summary(benchmarks)
     if (ROOT / CURVES).is_file():
         assert read_json(ROOT / CURVES) == time_to_accuracy(benchmarks[0])
