@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from benchmarking.cost import FILE as COSTS
 from benchmarking.cost import Work
 from benchmarking.curves import curve_points, time_to_accuracy
 from benchmarking.definition import DEVELOPMENT, Benchmark, Run, TableSpec
-from benchmarking.intervals import conclude
+from benchmarking.intervals import Interval, conclude
 from benchmarking.summary import both_targets, gaps_closed, part_intervals, pooled_by_seed
 
 NOT_YET = "*Not yet run.*"
@@ -174,8 +174,8 @@ def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
 def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per use of depth and control: mean of the paired differences, its 95 % interval, the conclusion.
 
-    Then the same for the mean of val and development, for two targets together, and the smallest effect that the
-    narrowest interval could show.
+    Then the same for the mean of val and development and for two targets together, and the smallest effect that the
+    narrowest interval could show. The conclusion names the measure that it is drawn from if they differ.
     """
     rows, missing = [], []
     pools = {"mean of val and dev": lambda part: part_intervals(benchmark, part, pooled_by_seed)}
@@ -184,6 +184,7 @@ def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
     for part in benchmark.depth.values():
         intervals = part_intervals(benchmark, part)
         pooled = [pool(part) for pool in pools.values()]
+        conclusion = conclusions({"val": intervals} | dict(zip(pools, pooled, strict=True)))
         if not intervals:
             missing.append(part.label)
         for index, (control, interval) in enumerate(intervals.items()):
@@ -197,7 +198,7 @@ def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
                     control,
                     str(interval.n),
                     str(interval),
-                    conclude(intervals) if first else "",
+                    conclusion if first else "",
                     *("-" if each is None else str(each) for each in more),
                     f"{min(known):.1f}" if known else "-",
                 ]
@@ -206,6 +207,14 @@ def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
         return NOT_YET
     header = ["depth as", "against", "seeds", "val", "conclusion", *pools, "smallest effect"]
     return markdown_table(header, rows) + (f"\n\nNot yet run: {'; '.join(missing)}." if missing else "")
+
+
+def conclusions(measures: Mapping[str, Mapping[str, Interval]]) -> str:
+    """The conclusion of each measure with results; only one word if all agree."""
+    found = {measure: conclude(intervals) for measure, intervals in measures.items() if intervals}
+    if len(set(found.values())) <= 1:
+        return next(iter(found.values()), "")
+    return "; ".join(f"{measure}: {conclusion}" for measure, conclusion in found.items())
 
 
 def depth_scores_table(benchmark: Benchmark, table: TableSpec) -> str:

@@ -8,11 +8,12 @@ null. Without a development set or a measured cost, `dev` or `work` is null.
                           "rows": {ROW: {"label", "seeds": {SEED: {"miou", "dev", "iou": {CLASS}, "gap_closed", "work",
                                                                    "core_seconds", "processor"}}}}}},
      "depth": {PART: {"controls": {CONTROL: {"mean", "low", "high", "n"}}, "conclusion", "pooled": {CONTROL: ..},
-                      "both_targets": {CONTROL: ..}}}}
+                      "pooled_conclusion", "both_targets": {CONTROL: ..}}}}
 
 `controls` are differences on val, and the conclusion is theirs. `pooled` are those of the means of val and development,
-per seed; a benchmark without a development set has none. `both_targets` are the differences on val of two targets
-together, each network being one measurement; only parts that were run on both have them.
+per seed, with a conclusion of their own; a benchmark without a development set has none (null). `both_targets` are the
+differences on val of two targets together, each network being one measurement; only parts that were run on both have
+them.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ def summary(benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
                     "controls": {control: _rounded(interval) for control, interval in controls.items()},
                     "conclusion": conclude(controls),
                     "pooled": {control: _rounded(interval) for control, interval in pooled.items()},
+                    "pooled_conclusion": conclude(pooled) if pooled else None,
                     "both_targets": {
                         control: _rounded(interval) for control, interval in both_targets(benchmark, part).items()
                     },

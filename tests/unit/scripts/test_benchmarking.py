@@ -20,6 +20,7 @@ from benchmarking.intervals import Interval, conclude, paired_interval, t_quanti
 from benchmarking.page import (
     BLOCKS,
     MARK,
+    conclusions,
     depth_table,
     differences,
     differences_table,
@@ -277,10 +278,20 @@ def test_summary_of_a_worked_example(chain: Benchmark) -> None:
     control = {"mean": 2.0, "low": pytest.approx(-10.706, abs=1e-3), "high": pytest.approx(14.706, abs=1e-3), "n": 2}
     # Means of val and dev: 2 and 3, so s / sqrt(2) is 0.5.
     pooled = {"mean": 2.5, "low": pytest.approx(-3.853, abs=1e-3), "high": pytest.approx(8.853, abs=1e-3), "n": 2}
-    part = {"controls": {"none": control}, "conclusion": "cannot tell", "pooled": {"none": pooled}, "both_targets": {}}
+    part = {
+        **{"controls": {"none": control}, "conclusion": "cannot tell", "both_targets": {}},
+        **{"pooled": {"none": pooled}, "pooled_conclusion": "cannot tell"},
+    }
     assert made["depth"] == {"head": part}
     with pytest.raises(ConfigError, match="camvid is defined by another benchmark, too"):
         summary([chain, chain])
+
+
+def test_conclusions_of_several_measures_are_named_only_where_they_differ() -> None:
+    wide, narrow = {"none": Interval(0.5, -1, 2, 3)}, {"none": Interval(0.2, -0.4, 0.8, 3)}
+    assert conclusions({"val": wide, "both": {}}) == "cannot tell"
+    assert conclusions({"val": wide, "val and dev": narrow}) == "val: cannot tell; val and dev: does not"
+    assert conclusions({"val": narrow, "val and dev": narrow}) == "does not"
 
 
 def test_a_part_pooled_with_the_same_part_on_another_target(chain: Benchmark, tmp_path: Path) -> None:
