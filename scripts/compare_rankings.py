@@ -6,16 +6,19 @@
 
 The images are those that test.py scores, with its size and batch-norm statistics. Each score orders them. Printed are
 Spearman's correlation with the share of wrong pixels of an image, and the mean share in the easy half (the first
-RANK.LAMBDA1 of the order) and in the hard half. With several checkpoints (seeds): mean and standard deviation over
-them. Without --checkpoint the stage's last snapshot is read. A diagnostic: a ranking itself never reads labels.
+RANK.LAMBDA1 of the order) and in the hard half. Two more tables show why: the wrong pixels by quarter of an image's
+depth, and the share of each predicted class in the paper's score. With several checkpoints (seeds): mean and standard
+deviation over them. Without --checkpoint the stage's last snapshot is read. A diagnostic: a ranking never reads labels.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the packages need not be installed
@@ -24,17 +27,17 @@ import torch
 from torch import Tensor
 
 from advent.config.schema import Config
+from advent.dataset.classes import IGNORE
 from advent.dataset.loader import load_batches, sequential_batches
 from advent.errors import CheckpointError, ConfigError
 from advent.evaluation.evaluate import upsample_argmax
 from advent.evaluation.predictor import not_finite, refuse_not_finite
 from advent.evaluation.stage import Scorer, candidates
 from advent.methods.registry import find_network
-from advent.model.outputs import eval_mode, forward_at_input_size
+from advent.model.outputs import eval_mode, forward_at_input_size, resize_bilinear
 from advent.model.precision import AMP_DTYPES
 from advent.runtime.progress import with_progress
 from advent.utils.loss import self_information
-from advent.utils.metrics import confusion_counts
 from advent.utils.tables import markdown_table, mean_std
 from daf.interaction import depth_aware_map
 from ida import cli
@@ -86,34 +89,74 @@ SCORES: Mapping[str, Score] = {
 }
 
 
-def scores_and_errors(scorer: Scorer, checkpoint: Path) -> tuple[list[str], dict[str, list[float]], list[float]]:
-    """Image names, the scores of every image by name of the score, and its share of wrong pixels.
+@dataclass
+class Comparison:
+    """Per image with labelled pixels: its name, its scores by the score's name, and its share of wrong pixels.
 
-    Images without labelled pixels are left out. Raises NotFinite naming images with non-finite outputs.
+    `of_quarter`: wrong pixels of each quarter of an image's depth, the farthest first (mean over the images).
+    `of_class`: share of each predicted class in the sum of the entropy map, and of the paper's map (2, C).
     """
+
+    names: list[str]
+    scores: dict[str, list[float]]
+    errors: list[float]
+    of_quarter: list[float]
+    of_class: Tensor
+
+
+def compare(scorer: Scorer, checkpoint: Path) -> Comparison:
+    """Scores and errors of one network. Raises NotFinite naming images with non-finite outputs."""
     net, config, dataset = scorer.network(checkpoint), scorer.config, scorer.dataset
     amp_dtype = AMP_DTYPES[config.TRAIN.precision.format]
     order = sequential_batches(len(dataset), config.TEST.BATCH_SIZE_TARGET)
     names: list[str] = []
     errors: list[float] = []
+    quarters: list[list[float]] = []
     scores: dict[str, list[float]] = {name: [] for name in SCORES}
+    sums = torch.zeros(2, len(dataset.classes), dtype=torch.float64)
     with torch.inference_mode(), eval_mode(net):
         batches = load_batches(dataset, config.NUM_WORKERS, scorer.device, order)
         for batch in with_progress(batches, checkpoint.name, len(order)):
             outputs = forward_at_input_size(net, batch["image"], amp_dtype)
             assert outputs.depth is not None, "compare_rankings refuses a network without depth"
             refuse_not_finite(not_finite(batch["name"], outputs.main, outputs.depth), "the network's outputs")
-            of_batch = {name: score(outputs.main.float(), outputs.depth.float()) for name, score in SCORES.items()}
+            logits, depth = outputs.main.float(), outputs.depth.float()
+            of_batch = {name: score(logits, depth) for name, score in SCORES.items()}
+            sums += class_sums(logits, depth)
             for index, name in enumerate(batch["name"]):
                 label = batch["label"][index].to(scorer.device)
-                ids = upsample_argmax(outputs.main[index].float(), label.shape[-2:])
-                counts = confusion_counts(label, ids, len(dataset.classes))
-                if known := int(counts.sum()):
+                ids = upsample_argmax(logits[index], label.shape[-2:])
+                known = label != IGNORE
+                if known.any():
+                    wrong = (ids != label) & known
                     names.append(name)
-                    errors.append(1 - int(counts.trace()) / known)
+                    errors.append(float(wrong.sum() / known.sum()))
+                    at_label = resize_bilinear(depth[index : index + 1], label.shape[-2:])[0, 0]
+                    quarters.append(quarter_errors(wrong, known, at_label))
                     for key, values in of_batch.items():
                         scores[key].append(values[index])
-    return names, scores, errors
+    of_quarter = [
+        100 * statistics.mean(e for e in column if not math.isnan(e)) for column in zip(*quarters, strict=True)
+    ]
+    return Comparison(names, scores, errors, of_quarter, 100 * sums / sums.sum(1, keepdim=True))
+
+
+def class_sums(logits: Tensor, depth: Tensor) -> Tensor:
+    """(2, C) float64: the sums of the entropy map and of the paper's map over the pixels of each predicted class."""
+    classes = logits.shape[1]
+    labels = logits.argmax(1).flatten().cpu()  # MPS has no float64
+    maps = (self_information(logits.softmax(1)), depth_aware_map(logits, depth))
+    return torch.stack([torch.bincount(labels, m.sum(1).flatten().cpu().double(), minlength=classes) for m in maps])
+
+
+def quarter_errors(wrong: Tensor, known: Tensor, depth: Tensor) -> list[float]:
+    """Share of wrong pixels among the labelled ones of each quarter of the inverse depth, the farthest first.
+
+    All (H, W). NaN for a quarter without labelled pixels.
+    """
+    order = depth.flatten().argsort()
+    parts = [(wrong.flatten()[part].sum(), known.flatten()[part].sum()) for part in order.tensor_split(4)]
+    return [float(errors / count) for errors, count in parts]
 
 
 def agreement(
@@ -130,7 +173,7 @@ def agreement(
 
 
 def compare_rankings(config: Config, checkpoints: Sequence[Path]) -> str:
-    """The table of all scores, as Markdown. Raises ConfigError for a network without depth."""
+    """The three tables, as Markdown. Raises ConfigError for a network without depth."""
     if not find_network(config).gives_depth:
         raise ConfigError(f"MODEL.NAME: {config.MODEL.NAME} predicts no depth; set MODEL.NAME: DeepLabv2_depth")
     scorer = Scorer(config)
@@ -138,21 +181,30 @@ def compare_rankings(config: Config, checkpoints: Sequence[Path]) -> str:
     for file in files:
         if not file.is_file():
             raise CheckpointError(f"{file}: no such checkpoint")
-    rows: dict[str, list[list[float | None]]] = {name: [] for name in SCORES}
-    for file in files:
-        names, scores, errors = scores_and_errors(scorer, file)
-        for name, values in scores.items():
-            rows[name].append(agreement(names, values, errors, config.RANK.LAMBDA1))
+    comparisons = [compare(scorer, file) for file in files]
+    lambda1 = config.RANK.LAMBDA1
+    rows = [
+        [name, *_cells([agreement(c.names, c.scores[name], c.errors, lambda1) for c in comparisons], PLACES)]
+        for name in SCORES
+    ]
     header = ["score", "Spearman", "wrong pixels, easy (%)", "wrong pixels, hard (%)"]
-    return markdown_table(header, [[name, *_cells(of_files)] for name, of_files in rows.items()])
+    quarters = ["quarter of the depth", "farthest", "second", "third", "nearest"]
+    of_quarter = ["wrong pixels (%)", *_cells([c.of_quarter for c in comparisons], [1] * 4)]
+    classes = scorer.classes.names
+    of_class = [
+        [f"share in {name} (%)", *_cells([c.of_class[index].tolist() for c in comparisons], [1] * len(classes))]
+        for index, name in enumerate(("entropy", "depth (the paper)"))
+    ]
+    tables = (header, rows), (quarters, [of_quarter]), (["predicted class", *classes], of_class)
+    return "\n\n".join(markdown_table(*table) for table in tables)
 
 
-def _cells(of_files: Sequence[Sequence[float | None]]) -> list[str]:
+def _cells(of_files: Sequence[Sequence[float | None]], places: Sequence[int]) -> list[str]:
     """Mean and deviation of each measure over the checkpoints; a correlation that is undefined does not count."""
     columns = zip(*of_files, strict=True)
     return [
-        mean_std([value for value in column if value is not None], places=places)
-        for column, places in zip(columns, PLACES, strict=True)
+        mean_std([value for value in column if value is not None], places=decimals)
+        for column, decimals in zip(columns, places, strict=True)
     ]
 
 

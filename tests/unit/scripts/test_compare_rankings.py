@@ -37,11 +37,28 @@ def test_depth_over_its_mean_ignores_the_scale_of_depth():
     assert score(logits, 7 * depth) == pytest.approx(score(logits, depth))
 
 
+def test_errors_by_quarter_of_depth_and_shares_of_classes_in_closed_form():
+    depth = torch.arange(16.0).view(4, 4)  # rows are the quarters, the farthest first
+    wrong = torch.zeros(4, 4, dtype=torch.bool)
+    wrong[0, :2] = wrong[1, 0] = True
+    known = torch.ones(4, 4, dtype=torch.bool)
+    known[1, 1:3] = False
+    assert compare_rankings.quarter_errors(wrong, known, depth) == [0.5, 0.5, 0.0, 0.0]
+    assert compare_rankings.quarter_errors(wrong.flipud(), known.flipud(), depth) == [0.0, 0.0, 0.5, 0.5]
+    logits = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])  # two pixels of equal entropy, one of each class
+    entropy, by_depth = compare_rankings.class_sums(logits, torch.tensor([[[[1.0, 3.0]]]])).tolist()
+    assert entropy[0] == pytest.approx(entropy[1])
+    assert by_depth[1] == pytest.approx(3 * by_depth[0])
+
+
 def test_table_of_a_trained_network(trained, capsys):
     arguments = tiny_data.command_line(trained, "quick:daf")
     assert compare_rankings.main(arguments) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [line.split("|")[1].strip() for line in lines] == ["score", *compare_rankings.SCORES]
+    firsts = [line.split("|")[1].strip() for line in lines]
+    assert firsts[: len(compare_rankings.SCORES) + 1] == ["score", *compare_rankings.SCORES]
+    assert firsts[-5:-3] == ["quarter of the depth", "wrong pixels (%)"]
+    assert all(sum(map(float, line.split("|")[2:-1])) == pytest.approx(100, abs=1) for line in lines[-2:])
     assert "±" not in lines[1]
     checkpoints = [str(trained / "exp/quick/daf" / name) for name in ("model_3.pth", "model_6.pth")]
     assert compare_rankings.main([*arguments, "--checkpoint", *checkpoints]) == 0
