@@ -30,7 +30,7 @@ def results_table(benchmark: Benchmark, table: TableSpec) -> str:
     for run, results in _with_results(benchmark, table):
         development = [result[DEVELOPMENT]["miou"] for result in results.values() if DEVELOPMENT in result]
         shares = gaps.get(run.name, {})
-        gap = ", ".join(f"{100 * shares[seed]:.0f}" for seed in results if seed in shares)
+        gap = ", ".join(str(round(100 * shares[seed])) for seed in results if seed in shares)  # never "-0"
         units = work.of_chain(run)
         rows.append(
             [
