@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -14,20 +13,17 @@ from PIL import Image
 from torch import Tensor, nn
 
 from advent.config.schema import Config
-from advent.dataset.loader import load_batches, sequential_batches
 from advent.dataset.pseudo_labels import PSEUDO_DEPTH_SUFFIX
 from advent.errors import ConfigError
-from advent.evaluation.predictor import Crops, not_finite, refuse_not_finite, sliding_forward
 from advent.methods.registry import find_network
-from advent.model.outputs import NetworkOutputs, eval_mode, resize_bilinear
-from advent.model.precision import AMP_DTYPES, maybe_compile
+from advent.model.outputs import NetworkOutputs
 from advent.runtime import distributed
-from advent.runtime.progress import with_progress
 from advent.utils.loss import IGNORE_LABEL
 from advent.utils.serialization import write_atomically
 from advent.utils.writer import Writer
 from daf.class_thresholds import class_thresholds, probability_counts
 from daf.dataset.depth import to_centimetres
+from ida.predictions import Predictions
 
 log = logging.getLogger(__name__)
 BINS = 1000  # of the histogram of a class's probabilities
@@ -44,29 +40,6 @@ def pseudo_label(logits: Tensor, threshold: float | Tensor | None = None) -> Ten
     confidence, labels = logits.softmax(1).max(1)
     least = threshold[labels] if isinstance(threshold, Tensor) else threshold
     return labels.masked_fill(confidence < least, IGNORE_LABEL).to(torch.uint8)
-
-
-@torch.inference_mode()
-def predictions(
-    net: nn.Module, dataset: Any, config: Config, device: torch.device, what: str
-) -> Iterator[tuple[Any, NetworkOutputs]]:
-    """Yield (names, prediction at input size) per batch of this process's share of a data set, network in eval mode.
-
-    TRAIN.PREDICT_CROP predicts in sliding crops.
-    Raises NotFinite at the first batch with a non-finite output: its labels and scores would be arbitrary.
-    """
-    amp = config.TRAIN.precision.format
-    compiled, amp_dtype = maybe_compile(net, config.TRAIN, device), AMP_DTYPES[amp]
-    crops = Crops.of(config.TRAIN.PREDICT_CROP, config.TRAIN.PREDICT_STRIDE)
-    order = distributed.shard(sequential_batches(len(dataset), config.TEST.BATCH_SIZE_TARGET))
-    with eval_mode(net):
-        for batch in with_progress(load_batches(dataset, config.NUM_WORKERS, device, order), what, len(order)):
-            size_hw = batch["image"].shape[-2:]
-            outputs = sliding_forward(compiled, batch["image"], amp_dtype, crops)
-            prediction = outputs.each(partial(resize_bilinear, size_hw=size_hw))
-            nonfinite = not_finite(batch["name"], prediction.main, prediction.depth)
-            refuse_not_finite(nonfinite, f"{what}: the network's logits or depth", amp)
-            yield batch["name"], prediction
 
 
 def label_path(folder: Path, name: str, suffix: str = ".png") -> Path:
@@ -117,9 +90,10 @@ def label_dataset(net: nn.Module, dataset: Any, config: Config, device: torch.de
     all images.
     """
     kept, total, with_depth = 0, 0, writes_depth(config, "ISL")
-    threshold = find_threshold(net, dataset, config, device, what, config.ISL.THRESHOLD, config.ISL.CLASS_SHARE)
+    predictions = Predictions(net, dataset, config, device, again=config.ISL.CLASS_SHARE > 0)
+    threshold = find_threshold(predictions, what, config.ISL.THRESHOLD, config.ISL.CLASS_SHARE)
     with Writer() as writer:
-        for names, prediction in predictions(net, dataset, config, device, what):
+        for names, prediction in predictions.read(what):
             labels = pseudo_label(prediction.main, threshold).cpu().numpy()
             kept += int((labels != IGNORE_LABEL).sum())
             total += labels.size
@@ -131,15 +105,13 @@ def label_dataset(net: nn.Module, dataset: Any, config: Config, device: torch.de
     return kept / total
 
 
-def find_threshold(
-    net: nn.Module, dataset: Any, config: Config, device: torch.device, what: str, threshold: float, share: float
-) -> float | Tensor:
+def find_threshold(predictions: Predictions, what: str, threshold: float, share: float) -> float | Tensor:
     """`threshold`, or with a class `share` above 0 class-wise thresholds (C,) from an extra pass over the data set."""
     if share == 0:
         return float(threshold)
-    classes = config.NUM_CLASSES
+    classes, device = predictions.config.NUM_CLASSES, predictions.device
     counts = torch.zeros(classes, BINS, dtype=torch.int64, device=device)  # float32 cannot count a data set's pixels
-    for _, prediction in predictions(net, dataset, config, device, f"{what} thresholds"):
+    for _, prediction in predictions.read(f"{what} thresholds"):
         confidence, labels = prediction.main.softmax(1).max(1)
         counts += probability_counts(confidence, labels, classes, BINS).long()
     thresholds = class_thresholds(distributed.all_reduce_sum(counts.cpu()).double(), threshold, share)

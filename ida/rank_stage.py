@@ -34,7 +34,8 @@ from advent.runtime.lock import FolderLock
 from advent.utils.serialization import write_text
 from advent.utils.viz_segmask import colorize_mask
 from advent.utils.writer import Writer
-from ida.pseudo_labels import find_threshold, predictions, pseudo_label, submit_depth, write_label, writes_depth
+from ida.predictions import Predictions
+from ida.pseudo_labels import find_threshold, pseudo_label, submit_depth, write_label, writes_depth
 from ida.ranking import distance_scores, normaliser, random_score, ranking_scores, rare_classes, sort_by_score, split
 
 EASY, HARD, MASKS = "easy_split.txt", "hard_split.txt", "color_masks"
@@ -111,11 +112,13 @@ def _score_all(
     """
     scores: list[tuple[str, float]] = []
     threshold, with_depth = None, writes_depth(config, "RANK")
+    share = config.RANK.CLASS_SHARE if config.RANK.THRESHOLD else 0.0
+    predictions = Predictions(net, target, config, device, again=share > 0)
     if config.RANK.THRESHOLD:
-        threshold = find_threshold(net, target, config, device, "rank", config.RANK.THRESHOLD, config.RANK.CLASS_SHARE)
+        threshold = find_threshold(predictions, "rank", config.RANK.THRESHOLD, share)
     write = partial(write_label, masks, colors=partial(colorize_mask, colors=classes.colors))
     with Writer() as writer:
-        for names, prediction in predictions(net, target, config, device, "rank"):
+        for names, prediction in predictions.read("rank"):
             labels = pseudo_label(prediction.main)
             plain = _scores(config, names, prediction)
             scores += [(n, s * normaliser(label, rare)) for n, s, label in zip(names, plain, labels, strict=True)]

@@ -99,20 +99,24 @@ def test_what_has_not_begun_is_dropped_on_a_signal_or_an_error(stop: BaseExcepti
 
 
 def all_images(predicted: list[str]) -> Any:
-    """Stands in for a network's predictions, one image a batch."""
+    """Stands in for the predictions of a network, one image a batch."""
 
-    def predictions(*_: Any) -> Iterator[tuple[list[str], NetworkOutputs]]:
-        for number in range(IMAGES):
-            predicted.append(f"{number}.png")
-            time.sleep(0.001)  # a forward pass
-            yield [predicted[-1]], NetworkOutputs(None, torch.randn(1, 7, 4, 6), torch.rand(1, 1, 4, 6))
+    class Predictions:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            pass
 
-    return predictions
+        def read(self, what: str) -> Iterator[tuple[list[str], NetworkOutputs]]:
+            for number in range(IMAGES):
+                predicted.append(f"{number}.png")
+                time.sleep(0.001)  # a forward pass
+                yield [predicted[-1]], NetworkOutputs(None, torch.randn(1, 7, 4, 6), torch.rand(1, 1, 4, 6))
+
+    return Predictions
 
 
 def test_a_full_disk_ends_self_learning_at_the_first_labels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     predicted: list[str] = []
-    monkeypatch.setattr(pseudo_labels, "predictions", all_images(predicted))
+    monkeypatch.setattr(pseudo_labels, "Predictions", all_images(predicted))
     monkeypatch.setattr(pseudo_labels, "write_label", no_room)
     with pytest.raises(OSError, match="No space left"):
         pseudo_labels.label_dataset(torch.nn.Identity(), None, load_config("isl"), CPU, tmp_path, "round_0")
@@ -121,7 +125,7 @@ def test_a_full_disk_ends_self_learning_at_the_first_labels(monkeypatch: pytest.
 
 def test_a_full_disk_ends_the_ranking_at_the_first_labels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     predicted: list[str] = []
-    monkeypatch.setattr(rank_stage, "predictions", all_images(predicted))
+    monkeypatch.setattr(rank_stage, "Predictions", all_images(predicted))
     monkeypatch.setattr(rank_stage, "write_label", no_room)
     with pytest.raises(OSError, match="No space left"):
         rank_stage._score_all(load_config("rank"), torch.nn.Identity(), None, C7, (), CPU, tmp_path)
