@@ -34,8 +34,13 @@ def mean_std(values: Sequence[float], sign: bool = False, places: int = 1) -> st
     """Mean and sample standard deviation: "41.2 ± 0.8"; a single value without deviation; "-" if empty."""
     if not values:
         return "-"
-    mean = f"{statistics.mean(values):{'+' if sign else ''}.{places}f}"
+    mean = signed(statistics.mean(values), places) if sign else f"{statistics.mean(values):.{places}f}"
     return f"{mean} ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else mean
+
+
+def signed(value: float, places: int = 1) -> str:
+    """The number with its sign, "+0.0" for all that rounds to zero."""
+    return f"{round(value, places) + 0.0:+.{places}f}"  # the sum turns -0.0 into 0.0
 
 
 def results_table(rows: Mapping[str, Mapping[str, Any]], accuracy: bool = False) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from advent.utils.tables import signed
+
 Conclusion = Literal["helps", "does not", "cannot tell"]
 SMALL_EFFECT = 1.0  # mIoU points; below it, a part is said not to help
 
@@ -27,8 +29,8 @@ class Interval:
         return None if self.low is None else self.mean - self.low
 
     def __str__(self) -> str:
-        ends = "" if self.low is None else f" ({self.low:+.1f} to {self.high:+.1f})"
-        return f"{self.mean:+.1f}{ends}"
+        ends = "" if self.low is None or self.high is None else f" ({signed(self.low)} to {signed(self.high)})"
+        return f"{signed(self.mean)}{ends}"
 
 
 def paired_interval(differences: Sequence[float]) -> Interval:

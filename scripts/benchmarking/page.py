@@ -10,7 +10,7 @@ from typing import Any
 
 from advent.errors import ConfigError
 from advent.utils.serialization import read_json, write_atomically, write_text
-from advent.utils.tables import markdown_table, mean_std
+from advent.utils.tables import markdown_table, mean_std, signed
 from benchmarking.cost import FILE as COSTS
 from benchmarking.cost import Work
 from benchmarking.curves import curve_points, time_to_accuracy
@@ -100,7 +100,7 @@ def differences_table(benchmark: Benchmark, table: TableSpec) -> str:
         by_seed = differences(benchmark, a, b)
         if not by_seed:
             continue
-        values = [f"{by_seed[seed]:+.1f}" if seed in by_seed else "-" for seed in benchmark.seeds]
+        values = [signed(by_seed[seed]) if seed in by_seed else "-" for seed in benchmark.seeds]
         labels = [benchmark.by_name[name].label for name in (a, b)]
         rows.append([f"{labels[0]} - {labels[1]}", *values, mean_std(list(by_seed.values()), sign=True)])
     header = ["difference of mIoU", *[f"seed {seed}" for seed in benchmark.seeds], "mean"]

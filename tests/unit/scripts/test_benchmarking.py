@@ -68,6 +68,7 @@ def test_mean_and_standard_deviation() -> None:
     assert mean_std([1.5]) == "1.5"
     assert mean_std([]) == "-"
     assert mean_std([-1.0, 3.0], sign=True) == "+1.0 ± 2.8"
+    assert mean_std([-0.04], sign=True) == "+0.0"  # never "-0.0"
 
 
 def test_tables_of_available_results(own: Benchmark) -> None:
