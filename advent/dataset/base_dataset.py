@@ -157,11 +157,9 @@ class StreetDataset(Dataset[dict[str, Any]]):
         arrays = self.cache.read(self.names[index], self.files(index)) if self.cache and self.cache.used else None
         if arrays is None:
             arrays = self.decode(index)
-        return (
-            arrays
-            if self.pseudo is None
-            else arrays | self.pseudo.read(index, self.classes, self.label_size or self.size)
-        )
+        if self.pseudo is not None:
+            arrays |= self.pseudo.read(index, self.classes, self.label_size or self.size)
+        return arrays
 
     def decode(self, index: int) -> Arrays:
         """Decoded and resized arrays of one image: image (H, W, 3) uint8 RGB, label, depth.
