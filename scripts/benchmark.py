@@ -29,9 +29,11 @@ from advent.utils.serialization import write_json
 from benchmarking import curves, summary
 from benchmarking.cost import write_costs
 from benchmarking.definition import Benchmark, benchmarks_with_targets, load_benchmark
-from benchmarking.page import fill_page, hours_table, plot, scores_table
+from benchmarking.page import fill_page
 from benchmarking.picture import picture
+from benchmarking.plot import plot
 from benchmarking.runs import run_cells
+from benchmarking.tables import hours_table, scores_table
 from ida import cli
 
 

@@ -56,6 +56,14 @@ def conclude(controls: Mapping[str, Interval]) -> Conclusion:
     return "cannot tell"
 
 
+def conclusions(measures: Mapping[str, Mapping[str, Interval]]) -> str:
+    """The conclusion of each measure with results; only one word if all agree."""
+    found = {measure: conclude(intervals) for measure, intervals in measures.items() if intervals}
+    if len(set(found.values())) <= 1:
+        return next(iter(found.values()), "")
+    return "; ".join(f"{measure}: {conclusion}" for measure, conclusion in found.items())
+
+
 def t_quantile(freedom: int, coverage: float = 0.95) -> float:
     """The t with P(|T| <= t) = `coverage` of Student's distribution with `freedom` degrees of freedom, by bisection."""
     low, high = 0.0, 1.0

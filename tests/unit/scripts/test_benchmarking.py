@@ -16,20 +16,11 @@ from benchmarking.cost import write_costs
 from benchmarking.curves import FILE as CURVES
 from benchmarking.curves import passing_work, time_to_accuracy
 from benchmarking.definition import Benchmark, benchmarks_with_targets, cell_stage, load_benchmark, settings
-from benchmarking.intervals import Interval, conclude, paired_interval, t_quantile
-from benchmarking.page import (
-    BLOCKS,
-    MARK,
-    conclusions,
-    depth_table,
-    differences,
-    differences_table,
-    fill_page,
-    hours_table,
-    scores_table,
-)
+from benchmarking.intervals import Interval, conclude, conclusions, paired_interval, t_quantile
+from benchmarking.page import BLOCKS, MARK, fill_page
 from benchmarking.summary import FILE as SUMMARY
 from benchmarking.summary import both_targets, summary
+from benchmarking.tables import depth_table, differences, differences_table, hours_table, scores_table
 from helpers import tiny_data
 from ida.pipeline.label_quality import spearman
 
