@@ -42,26 +42,27 @@ def paired_interval(differences: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
-def conclude(controls: Mapping[str, Interval]) -> Conclusion:
-    """What the differences to all controls say.
+def conclude(found: Mapping[str, Interval], controls: Sequence[str]) -> Conclusion:
+    """What the differences to the controls say: `found` are those with results, `controls` the names of all.
 
-    helps: every interval is above 0. does not: the upper end against the strongest control, the one with the lowest
-    mean, is below 1 mIoU. Otherwise, also with a single seed: cannot tell.
+    helps: every control has results, and every interval is above 0. does not: the upper end against the strongest
+    control, the one with the lowest mean, is below 1 mIoU. Otherwise, also with a single seed: cannot tell.
     """
-    if all(interval.low is not None and interval.low > 0 for interval in controls.values()):
+    above = [interval.low is not None and interval.low > 0 for interval in found.values()]
+    if all(above) and all(control in found for control in controls):
         return "helps"
-    strongest = min(controls.values(), key=lambda interval: interval.mean)
+    strongest = min(found.values(), key=lambda interval: interval.mean)
     if strongest.high is not None and strongest.high < SMALL_EFFECT:
         return "does not"
     return "cannot tell"
 
 
-def conclusions(measures: Mapping[str, Mapping[str, Interval]]) -> str:
+def conclusions(measures: Mapping[str, Mapping[str, Interval]], controls: Sequence[str]) -> str:
     """The conclusion of each measure with results; only one word if all agree."""
-    found = {measure: conclude(intervals) for measure, intervals in measures.items() if intervals}
-    if len(set(found.values())) <= 1:
-        return next(iter(found.values()), "")
-    return "; ".join(f"{measure}: {conclusion}" for measure, conclusion in found.items())
+    words = {measure: conclude(found, controls) for measure, found in measures.items() if found}
+    if len(set(words.values())) <= 1:
+        return next(iter(words.values()), "")
+    return "; ".join(f"{measure}: {word}" for measure, word in words.items())
 
 
 def t_quantile(freedom: int, coverage: float = 0.95) -> float:

@@ -49,9 +49,9 @@ def summary(benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
                 pooled = part_intervals(benchmark, part, pooled_by_seed)
                 parts[name] = {
                     "controls": {control: _rounded(interval) for control, interval in controls.items()},
-                    "conclusion": conclude(controls),
+                    "conclusion": conclude(controls, list(part.controls)),
                     "pooled": {control: _rounded(interval) for control, interval in pooled.items()},
-                    "pooled_conclusion": conclude(pooled) if pooled else None,
+                    "pooled_conclusion": conclude(pooled, list(part.controls)) if pooled else None,
                     "both_targets": {
                         control: _rounded(interval) for control, interval in both_targets(benchmark, part).items()
                     },

@@ -180,7 +180,7 @@ def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
     for part in benchmark.depth.values():
         intervals = part_intervals(benchmark, part)
         pooled = [pool(part) for pool in pools.values()]
-        conclusion = conclusions({"val": intervals} | dict(zip(pools, pooled, strict=True)))
+        conclusion = conclusions({"val": intervals} | dict(zip(pools, pooled, strict=True)), list(part.controls))
         if not intervals:
             missing.append(part.label)
         for index, (control, interval) in enumerate(intervals.items()):

@@ -281,9 +281,9 @@ def test_summary_of_a_worked_example(chain: Benchmark) -> None:
 
 def test_conclusions_of_several_measures_are_named_only_where_they_differ() -> None:
     wide, narrow = {"none": Interval(0.5, -1, 2, 3)}, {"none": Interval(0.2, -0.4, 0.8, 3)}
-    assert conclusions({"val": wide, "both": {}}) == "cannot tell"
-    assert conclusions({"val": wide, "val and dev": narrow}) == "val: cannot tell; val and dev: does not"
-    assert conclusions({"val": narrow, "val and dev": narrow}) == "does not"
+    assert conclusions({"val": wide, "both": {}}, ["none"]) == "cannot tell"
+    assert conclusions({"val": wide, "val and dev": narrow}, ["none"]) == "val: cannot tell; val and dev: does not"
+    assert conclusions({"val": narrow, "val and dev": narrow}, ["none"]) == "does not"
 
 
 def test_a_part_pooled_with_the_same_part_on_another_target(chain: Benchmark, tmp_path: Path) -> None:
@@ -342,7 +342,15 @@ def test_interval_of_paired_differences() -> None:
     ],
 )
 def test_conclusion(controls: list[tuple[float, float | None, float | None]], expected: str) -> None:
-    assert conclude({str(index): Interval(*ends, 3) for index, ends in enumerate(controls)}) == expected
+    intervals = {str(index): Interval(*ends, 3) for index, ends in enumerate(controls)}
+    assert conclude(intervals, list(intervals)) == expected
+
+
+def test_nothing_helps_before_every_control_has_run() -> None:
+    above, below = Interval(2.0, 0.1, 3.9, 3), Interval(0.1, -0.7, 0.9, 3)
+    assert conclude({"none": above}, ["none"]) == "helps"
+    assert conclude({"none": above}, ["none", "mean depth map"]) == "cannot tell"
+    assert conclude({"none": below}, ["none", "mean depth map"]) == "does not"  # the other one cannot make it help
 
 
 def test_time_to_accuracy_of_a_worked_example(chain: Benchmark) -> None:
