@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -41,14 +42,18 @@ def write_costs(
 
     Each step alternates with the step of the benchmark's source-only cell, so that a processor that changes its speed
     meanwhile favours neither. Cells whose steps are the same are measured once. `names`: only these cells, added to
-    the file. Raises ConfigError for a benchmark without roles.
+    the file, which then names every processor that they were measured on. Raises ConfigError for a benchmark without
+    roles.
     """
     if benchmark.roles is None:
         raise ConfigError(f"{benchmark.name}: has no roles, so no cell is the unit of work; add target and roles")
     device, file = torch.device("cpu"), benchmark.results / FILE
     unit = benchmark.by_name[benchmark.roles.source_only]
     chosen = [run for run in benchmark.cells if run.trains and (names is None or run.name in names)]
-    steps: dict[str, float] = read_json(file)["steps"] if names is not None and file.is_file() else {}
+    earlier: dict[str, Any] = {"steps": {}, "processor": ""}
+    if names is not None and file.is_file():
+        earlier = read_json(file)
+    steps: dict[str, float] = earlier["steps"]
     measured: dict[str, float] = {_facts(unit, overrides): 1.0}
     base = stage_bench(_config(unit, overrides), unit.script, device)
     with one_thread():
@@ -60,10 +65,11 @@ def write_costs(
                 measured[facts] = round(times["cell"].seconds / times["base"].seconds, 3)
                 log.info("%s: %.2f s, %.2f source-only steps", run.name, times["cell"].seconds, measured[facts])
             steps[run.name] = measured[facts]
+    processors = [*filter(None, earlier["processor"].split("; ")), device_facts(device)["name"]]
     record = {
         "schema": 1,
         "unit": f"a step of {unit.name}, fp32, one thread",
-        "processor": device_facts(device)["name"],
+        "processor": "; ".join(dict.fromkeys(processors)),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
         "rounds": rounds,
