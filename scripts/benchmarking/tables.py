@@ -16,6 +16,7 @@ from benchmarking.intervals import conclusions
 from benchmarking.summary import both_targets, gaps_closed, part_intervals, pooled_by_seed
 
 NOT_YET = "*Not yet run.*"
+MARKED = "†"
 SOURCE = "source_statistics"  # a cell's score with the batch-norm statistics of its checkpoint
 
 
@@ -90,23 +91,38 @@ def _mean_iou(results: dict[int, dict[str, Any]], name: str) -> str:
 
 
 def differences_table(benchmark: Benchmark, table: TableSpec) -> str:
-    """Per pair: difference of the last snapshots' mIoU for every seed, its mean and standard deviation."""
+    """Per pair: difference of the last snapshots' mIoU for every seed, its mean and standard deviation.
+
+    Differences between runs on different processors are marked: rounding alone changes a score.
+    """
     rows = []
     for a, b in table.differences:
         by_seed = differences(benchmark, a, b)
         if not by_seed:
             continue
-        values = [signed(by_seed[seed]) if seed in by_seed else "-" for seed in benchmark.seeds]
+        apart = _on_different_processors(benchmark, a, b)
+        values = [
+            f"{signed(by_seed[seed])}{MARKED if seed in apart else ''}" if seed in by_seed else "-"
+            for seed in benchmark.seeds
+        ]
         labels = [benchmark.by_name[name].label for name in (a, b)]
         rows.append([f"{labels[0]} - {labels[1]}", *values, mean_std(list(by_seed.values()), sign=True)])
+    if not rows:
+        return NOT_YET
     header = ["difference of mIoU", *[f"seed {seed}" for seed in benchmark.seeds], "mean"]
-    return markdown_table(header, rows) if rows else NOT_YET
+    marked = any(MARKED in value for row in rows for value in row)
+    return markdown_table(header, rows) + (f"\n\n{MARKED} The two runs had different processors." if marked else "")
 
 
 def differences(benchmark: Benchmark, a: str, b: str) -> dict[int, float]:
     """mIoU of cell `a` minus that of cell `b`, last snapshots, for the seeds with both."""
     left, right = _scored(benchmark, a), _scored(benchmark, b)
     return {seed: left[seed]["last"]["miou"] - right[seed]["last"]["miou"] for seed in left if seed in right}
+
+
+def _on_different_processors(benchmark: Benchmark, a: str, b: str) -> set[int]:
+    left, right = _scored(benchmark, a), _scored(benchmark, b)
+    return {seed for seed in left if seed in right and left[seed].get("processor") != right[seed].get("processor")}
 
 
 def rankings_table(benchmark: Benchmark, table: TableSpec) -> str:

@@ -279,6 +279,16 @@ def test_summary_of_a_worked_example(chain: Benchmark) -> None:
         summary([chain, chain])
 
 
+def test_differences_between_processors_are_marked(own: Benchmark) -> None:
+    plain = differences_table(own, own.tables[0])
+    assert "†" not in plain
+    file = own.file(own.by_name["b"], 2)
+    write_json(file, {**read_json(file), "processor": "another one"})
+    marked = differences_table(own, own.tables[0])
+    assert " +3.0† |" in marked
+    assert marked.endswith("† The two runs had different processors.")
+
+
 def test_conclusions_of_several_measures_are_named_only_where_they_differ() -> None:
     wide, narrow = {"none": Interval(0.5, -1, 2, 3)}, {"none": Interval(0.2, -0.4, 0.8, 3)}
     assert conclusions({"val": wide, "both": {}}, ["none"]) == "cannot tell"
