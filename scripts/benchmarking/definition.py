@@ -24,6 +24,7 @@ from ida.pipeline.stage import SCRIPTS, Stage
 
 # Keys that locate data and outputs, without effect on results.
 ELSEWHERE = (*without_effect(), "DATA_DIRECTORY_SOURCE", "DATA_DIRECTORY_TARGET", "GEOMETRY_TARGET", "CLASSES.")
+Result = dict[str, Any]  # content of a results file
 DEVELOPMENT = "development"  # the score for choices; curves are measured with it
 
 
@@ -96,10 +97,12 @@ class Benchmark(YamlModel):
     the one for choices. `target`: the benchmark's key in docs/data/summary.json, with the `roles` of its cells and its
     `depth` parts; without it the benchmark is not part of the summary. `curves`: chains whose snapshots are all scored.
     `depth_scores`: whether predicted depth is scored, too, which needs a target with disparity and cameras.
+    `repeated`: folder of results of cells that ran again on another processor (`--results` wrote them).
     """
 
     name: str
     results: Annotated[Path, Strict(False)]
+    repeated: Annotated[Path, Strict(False)] | None = None
     seeds: Annotated[Many[int], Field(min_length=1)]
     scores: dict[str, dict[str, str]] = Field(default_factory=dict)
     depth_scores: bool = False
@@ -154,13 +157,31 @@ class Benchmark(YamlModel):
         """A cell's results file."""
         return self.results / f"seed{seed}" / f"{run.name}.json"
 
-    def results_of(self, name: str, seeds: Sequence[int] | None = None) -> dict[int, dict[str, Any]]:
+    def results_of(self, name: str, seeds: Sequence[int] | None = None) -> dict[int, Result]:
         """The available results of a cell, by seed. `seeds`: only these; by default all that exist."""
         if seeds is None:
             folders = (folder.name.removeprefix("seed") for folder in self.results.glob("seed*"))
             seeds = sorted(int(number) for number in folders if number.isdecimal())
         files = {seed: self.file(self.by_name[name], seed) for seed in seeds}
         return {seed: read_json(file) for seed, file in files.items() if file.is_file()}
+
+    def again(self) -> Benchmark | None:
+        """The benchmark with the results in `repeated`; None without such a folder."""
+        return None if self.repeated is None else self.model_copy(update={"results": self.repeated})
+
+    def pairs(self, a: str, b: str, seeds: Sequence[int] | None = None) -> dict[int, tuple[Result, Result]]:
+        """The results of two cells by seed, for the seeds with both.
+
+        Rounding differs between processors, so two results of one processor are taken where a repeated run provides
+        them. The first runs have precedence.
+        """
+        left, right = ([part.results_of(name, seeds) for part in (self, self.again()) if part] for name in (a, b))
+        pairs = {}
+        for seed in left[0]:
+            if seed in right[0]:
+                both = [(own[seed], other[seed]) for own in left for other in right if seed in own and seed in other]
+                pairs[seed] = next((pair for pair in both if on_one_processor(*pair)), both[0])
+        return pairs
 
     def chain(self, run: Run) -> list[Run]:
         """The cells that a cell depends on, in order, each once."""
@@ -175,6 +196,11 @@ class Benchmark(YamlModel):
         """Whether all snapshots of the cell are scored, because a curve passes through it."""
         ends = [self.by_name[curve.last] for curve in self.curves.values()]
         return run.trains and any(run in (*self.chain(end), end) for end in ends)
+
+
+def on_one_processor(a: Result, b: Result) -> bool:
+    """Whether two results were measured on the same kind of processor."""
+    return a.get("processor") == b.get("processor")
 
 
 def load_benchmark(path_or_name: str | Path) -> Benchmark:

@@ -17,6 +17,7 @@ from benchmarking.tables import (
     hours_table,
     labels_table,
     rankings_table,
+    repeated_table,
     results_table,
     scores_table,
     soon_table,
@@ -34,6 +35,7 @@ BLOCKS: dict[str, Callable[[Benchmark, TableSpec], str]] = {
     "scores": scores_table,
     "differences": differences_table,
     "rankings": rankings_table,
+    "repeated": repeated_table,
     "labels": labels_table,
     "hours": hours_table,
 }

@@ -25,7 +25,7 @@ from typing import Any
 
 from advent.errors import ConfigError, hint
 from benchmarking.cost import Work
-from benchmarking.definition import DEVELOPMENT, Benchmark, DepthPart, Run, load_benchmark
+from benchmarking.definition import DEVELOPMENT, Benchmark, DepthPart, Result, Run, load_benchmark
 from benchmarking.intervals import Interval, conclude, paired_interval
 
 FILE = Path("docs/data/summary.json")
@@ -46,7 +46,7 @@ def summary(benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
         for name, part in benchmark.depth.items():
             controls = part_intervals(benchmark, part)
             if controls:
-                pooled = part_intervals(benchmark, part, pooled_by_seed)
+                pooled = part_intervals(benchmark, part, pooled_miou)
                 parts[name] = {
                     "controls": {control: _rounded(interval) for control, interval in controls.items()},
                     "conclusion": conclude(controls, list(part.controls)),
@@ -111,23 +111,27 @@ def gaps_closed(benchmark: Benchmark) -> dict[str, dict[int, float]]:
 
 def miou_by_seed(benchmark: Benchmark, name: str) -> dict[int, float]:
     """Seed -> mIoU of a training cell's last snapshot."""
-    return {seed: result["last"]["miou"] for seed, result in benchmark.results_of(name).items()}
+    return {seed: last_miou(result) for seed, result in benchmark.results_of(name).items()}
 
 
-def pooled_by_seed(benchmark: Benchmark, name: str) -> dict[int, float]:
-    """Seed -> mean of the mIoU on val and on the development set, of the seeds with both.
+def last_miou(result: Result) -> float:
+    """mIoU of the last snapshot on val."""
+    return float(result["last"]["miou"])
+
+
+def pooled_miou(result: Result) -> float | None:
+    """Mean of the mIoU on val and on the development set; None without a development set.
 
     The two share the network, so they are one measurement of a seed, with less noise of the images, and not two.
     """
-    results = benchmark.results_of(name).items()
-    return {s: (r["last"]["miou"] + r[DEVELOPMENT]["miou"]) / 2 for s, r in results if DEVELOPMENT in r}
+    return (last_miou(result) + result[DEVELOPMENT]["miou"]) / 2 if DEVELOPMENT in result else None
 
 
 def part_intervals(
-    benchmark: Benchmark, part: DepthPart, scores: Callable[[Benchmark, str], dict[int, float]] = miou_by_seed
+    benchmark: Benchmark, part: DepthPart, score: Callable[[Result], float | None] = last_miou
 ) -> dict[str, Interval]:
     """Control -> interval of the differences of the part's cell to it, over the seeds with both."""
-    differences = _differences(benchmark, part, scores)
+    differences = _differences(benchmark, part, score)
     return {control: paired_interval(values) for control, values in differences.items()}
 
 
@@ -142,21 +146,21 @@ def both_targets(benchmark: Benchmark, part: DepthPart) -> dict[str, Interval]:
     other = load_benchmark(name)
     if key not in other.depth:
         raise ConfigError(f"{benchmark.name}: pool_with: {name} has no depth part {key!r}; {hint(key, other.depth)}")
-    here, there = _differences(benchmark, part, miou_by_seed), _differences(other, other.depth[key], miou_by_seed)
+    here, there = _differences(benchmark, part, last_miou), _differences(other, other.depth[key], last_miou)
     return {
         control: paired_interval([*values, *there[control]]) for control, values in here.items() if control in there
     }
 
 
 def _differences(
-    benchmark: Benchmark, part: DepthPart, scores: Callable[[Benchmark, str], dict[int, float]]
+    benchmark: Benchmark, part: DepthPart, score: Callable[[Result], float | None]
 ) -> dict[str, list[float]]:
     """Control -> differences of the part's cell to it, of the seeds with both; controls without any are absent."""
-    own = scores(benchmark, part.cell)
     found = {}
     for control, cell in part.controls.items():
-        other = scores(benchmark, cell)
-        differences = [own[seed] - other[seed] for seed in own if seed in other]
+        pairs = benchmark.pairs(part.cell, cell).values()
+        scores = [(score(own), score(other)) for own, other in pairs]
+        differences = [own - other for own, other in scores if own is not None and other is not None]
         if differences:
             found[control] = differences
     return found

@@ -11,9 +11,9 @@ from advent.utils.tables import markdown_table, mean_std, signed
 from benchmarking.cost import FILE as COSTS
 from benchmarking.cost import Work
 from benchmarking.curves import time_to_accuracy
-from benchmarking.definition import DEVELOPMENT, Benchmark, Run, TableSpec
+from benchmarking.definition import DEVELOPMENT, Benchmark, Run, TableSpec, on_one_processor
 from benchmarking.intervals import conclusions
-from benchmarking.summary import both_targets, gaps_closed, part_intervals, pooled_by_seed
+from benchmarking.summary import both_targets, gaps_closed, last_miou, part_intervals, pooled_miou
 
 NOT_YET = "*Not yet run.*"
 MARKED = "†"
@@ -93,14 +93,16 @@ def _mean_iou(results: dict[int, dict[str, Any]], name: str) -> str:
 def differences_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per pair: difference of the last snapshots' mIoU for every seed, its mean and standard deviation.
 
-    Differences between runs on different processors are marked: rounding alone changes a score.
+    Rounding alone changes a score, so both runs are of one processor where the results have such a pair. Differences
+    between runs on different processors are marked.
     """
     rows = []
     for a, b in table.differences:
-        by_seed = differences(benchmark, a, b)
-        if not by_seed:
+        pairs = {s: pair for s, pair in benchmark.pairs(a, b, benchmark.seeds).items() if "last" in pair[0]}
+        if not pairs:
             continue
-        apart = _on_different_processors(benchmark, a, b)
+        by_seed = {seed: last_miou(left) - last_miou(right) for seed, (left, right) in pairs.items()}
+        apart = {seed for seed, pair in pairs.items() if not on_one_processor(*pair)}
         values = [
             f"{signed(by_seed[seed])}{MARKED if seed in apart else ''}" if seed in by_seed else "-"
             for seed in benchmark.seeds
@@ -110,19 +112,35 @@ def differences_table(benchmark: Benchmark, table: TableSpec) -> str:
     if not rows:
         return NOT_YET
     header = ["difference of mIoU", *[f"seed {seed}" for seed in benchmark.seeds], "mean"]
-    marked = any(MARKED in value for row in rows for value in row)
-    return markdown_table(header, rows) + (f"\n\n{MARKED} The two runs had different processors." if marked else "")
+    return markdown_table(header, rows) + _footnote(rows)
 
 
-def differences(benchmark: Benchmark, a: str, b: str) -> dict[int, float]:
-    """mIoU of cell `a` minus that of cell `b`, last snapshots, for the seeds with both."""
-    left, right = _scored(benchmark, a), _scored(benchmark, b)
-    return {seed: left[seed]["last"]["miou"] - right[seed]["last"]["miou"] for seed in left if seed in right}
+def _footnote(rows: Sequence[Sequence[str]]) -> str:
+    """What the mark of a table means, if the table has it."""
+    marked = any(value.endswith(MARKED) for row in rows for value in row)
+    return f"\n\n{MARKED} The two runs had different processors." if marked else ""
 
 
-def _on_different_processors(benchmark: Benchmark, a: str, b: str) -> set[int]:
-    left, right = _scored(benchmark, a), _scored(benchmark, b)
-    return {seed for seed in left if seed in right and left[seed].get("processor") != right[seed].get("processor")}
+def repeated_table(benchmark: Benchmark, table: TableSpec) -> str:
+    """Per row that ran again on another processor: mIoU of both runs on val, each seed, and on dev, the mean.
+
+    The last column is the largest change of a seed on val: what rounding alone does to a score.
+    """
+    again, rows = benchmark.again(), []
+    if again is None:
+        return NOT_YET
+    for name in table.rows:
+        runs = [_scored(part, name) for part in (benchmark, again)]
+        seeds = [seed for seed in benchmark.seeds if all(seed in results for results in runs)]
+        if not seeds:
+            continue
+        val = [[last_miou(results[seed]) for seed in seeds] for results in runs]
+        dev = [mean_std([results[seed][DEVELOPMENT]["miou"] for seed in seeds]) for results in runs]
+        change = max(abs(b - a) for a, b in zip(*val, strict=True))
+        texts = [", ".join(f"{score:.1f}" for score in scores) for scores in val]
+        rows.append([benchmark.by_name[name].label, *texts, *map(mean_std, val), *dev, f"{change:.1f}"])
+    header = ["method", "val, seeds", "val, again", "mean", "mean, again", "dev", "dev, again", "largest change, val"]
+    return markdown_table(header, rows) if rows else NOT_YET
 
 
 def rankings_table(benchmark: Benchmark, table: TableSpec) -> str:
@@ -165,13 +183,14 @@ def _mean(qualities: Sequence[dict[str, Any]], key: str, name: str) -> str:
 
 
 def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
-    """Wall-clock and core minutes of each cell, and total hours."""
+    """Wall-clock and core minutes of each cell, and total hours; repeated runs count."""
     names = {*table.rows}
     cells: list[Run] = [run for run in benchmark.cells if run.name in names or not names]
     columns = {"minutes": "seconds", "core minutes": "core_seconds"}
     rows, hours = [], dict.fromkeys(columns, 0.0)
     for run in cells:
-        results = benchmark.results_of(run.name).values()
+        parts = [part for part in (benchmark, benchmark.again()) if part is not None]
+        results = [result for part in parts for result in part.results_of(run.name).values()]
         if not results:
             continue
         minutes = {title: [r[key] / 60 for r in results if r[key] is not None] for title, key in columns.items()}
@@ -180,17 +199,18 @@ def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
     if not rows:
         return NOT_YET
     total = f"Total: {hours['minutes']:.1f} hours, {hours['core minutes']:.1f} core hours."
-    return f"{markdown_table(['cell', 'seeds', *columns], rows)}\n\n{total}"
+    return f"{markdown_table(['cell', 'runs', *columns], rows)}\n\n{total}"
 
 
 def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per use of depth and control: mean of the paired differences, its 95 % interval, the conclusion.
 
     Then the same for the mean of val and development and for two targets together, and the smallest effect that the
-    narrowest interval could show. The conclusion names the measure that it is drawn from if they differ.
+    narrowest interval could show. The conclusion names the measure that it is drawn from if they differ. Intervals with
+    a difference between runs on different processors are marked.
     """
     rows, missing = [], []
-    pools = {"mean of val and dev": lambda part: part_intervals(benchmark, part, pooled_by_seed)}
+    pools = {"mean of val and dev": lambda part: part_intervals(benchmark, part, pooled_miou)}
     if any(part.pool_with is not None for part in benchmark.depth.values()):
         pools["val of both targets"] = lambda part: both_targets(benchmark, part)
     for part in benchmark.depth.values():
@@ -201,6 +221,8 @@ def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
             missing.append(part.label)
         for index, (control, interval) in enumerate(intervals.items()):
             first = index == 0
+            pairs = benchmark.pairs(part.cell, part.controls[control]).values()
+            apart = not all(on_one_processor(*pair) for pair in pairs)
             more = [pool.get(control) for pool in pooled]
             widths = [each.half_width for each in (interval, *more) if each is not None]
             known = [width for width in widths if width is not None]
@@ -209,7 +231,7 @@ def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
                     part.label if first else "",
                     control,
                     str(interval.n),
-                    str(interval),
+                    f"{interval}{MARKED if apart else ''}",
                     conclusion if first else "",
                     *("-" if each is None else str(each) for each in more),
                     f"{min(known):.1f}" if known else "-",
@@ -218,7 +240,8 @@ def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
     if not rows:
         return NOT_YET
     header = ["depth as", "against", "seeds", "val", "conclusion", *pools, "smallest effect"]
-    return markdown_table(header, rows) + (f"\n\nNot yet run: {'; '.join(missing)}." if missing else "")
+    not_yet = f"\n\nNot yet run: {'; '.join(missing)}." if missing else ""
+    return markdown_table(header, rows) + not_yet + _footnote(rows)
 
 
 def depth_scores_table(benchmark: Benchmark, table: TableSpec) -> str:

@@ -15,12 +15,12 @@ from advent.utils.tables import mean_std
 from benchmarking.cost import write_costs
 from benchmarking.curves import FILE as CURVES
 from benchmarking.curves import passing_work, time_to_accuracy
-from benchmarking.definition import Benchmark, benchmarks_with_targets, cell_stage, load_benchmark, settings
+from benchmarking.definition import Benchmark, DepthPart, benchmarks_with_targets, cell_stage, load_benchmark, settings
 from benchmarking.intervals import Interval, conclude, conclusions, paired_interval, t_quantile
 from benchmarking.page import BLOCKS, MARK, fill_page
 from benchmarking.summary import FILE as SUMMARY
-from benchmarking.summary import both_targets, summary
-from benchmarking.tables import depth_table, differences, differences_table, hours_table, scores_table
+from benchmarking.summary import both_targets, part_intervals, pooled_miou, summary
+from benchmarking.tables import depth_table, differences_table, hours_table, repeated_table, scores_table
 from helpers import tiny_data
 from ida.pipeline.label_quality import spearman
 
@@ -44,6 +44,11 @@ def written(folder: Path, content: Any) -> Path:
     return path
 
 
+def cells(table: str) -> list[list[str]]:
+    """The cells of every line of a Markdown table; the second line is the rule."""
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> Benchmark:
     benchmark = load_benchmark(written(tmp_path, PLAIN)).model_copy(update={"results": tmp_path / "results"})
@@ -64,16 +69,15 @@ def test_mean_and_standard_deviation() -> None:
 
 def test_tables_of_available_results(own: Benchmark) -> None:
     (table,) = own.tables
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in scores_table(own, table).splitlines()]
+    lines = cells(scores_table(own, table))
     assert lines[2] == ["method a", "2", "41.0 ± 1.4", "42.0 ± 1.4", "41.0", "-"]
     assert lines[3] == ["method b", "1", "45.0", "46.0", "45.0", "-"]
-    assert differences(own, "b", "a") == {2: 3.0}  # only the seed that both runs have
-    cells = [cell.strip() for cell in differences_table(own, table).splitlines()[2].split("|")[1:-1]]
-    assert cells == ["method b - method a", "-", "+3.0", "+3.0"]
+    assert list(own.pairs("b", "a")) == [2]  # only the seed that both runs have
+    assert cells(differences_table(own, table))[2] == ["method b - method a", "-", "+3.0", "+3.0"]
 
 
 def test_wall_clock_and_cpu_minutes(own: Benchmark) -> None:
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in hours_table(own, own.tables[0]).splitlines()]
+    lines = cells(hours_table(own, own.tables[0]))
     assert lines[2] == ["method a", "2", "1.0 ± 0.0", "1.5 ± 0.0"]
     assert hours_table(own, own.tables[0]).endswith("Total: 0.1 hours, 0.1 core hours.")
 
@@ -289,6 +293,32 @@ def test_differences_between_processors_are_marked(own: Benchmark) -> None:
     assert marked.endswith("† The two runs had different processors.")
 
 
+def test_pairs_are_of_one_processor_where_a_cell_ran_again(own: Benchmark, tmp_path: Path) -> None:
+    """b ran elsewhere than a: 45 - 42 crosses processors. a ran again there and has 44, so the difference is 1."""
+    ran = {"miou": 44.0, "iou": {"flat": 44.0, "sky": None}}
+    for cell in ("a", "b"):
+        file = own.file(own.by_name[cell], 2)
+        write_json(file, {**read_json(file), "processor": f"the one of {cell}", "development": {"miou": 40.0}})
+    part = DepthPart(label="head", cell="b", controls={"none": "a"})
+    own = own.model_copy(update={"repeated": tmp_path / "again", "depth": {"head": part}})
+    assert cells(depth_table(own, own.tables[0]))[2][3] == "+3.0†"
+    assert "+3.0†" in differences_table(own, own.tables[0])  # nothing is repeated yet
+    assert repeated_table(own, own.tables[0]) == "*Not yet run.*"
+    again = {"last": ran, "processor": "the one of b", "development": {"miou": 41.0}, "seconds": 60, "core_seconds": 60}
+    write_json(tmp_path / "again" / "seed2" / "a.json", again)
+    table = differences_table(own, own.tables[0])
+    assert "†" not in table
+    assert " +1.0 |" in table
+    assert "†" not in depth_table(own, own.tables[0])
+    assert part_intervals(own, part)["none"].mean == 1
+    assert part_intervals(own, part, pooled_miou)["none"].mean == (45 + 40) / 2 - (44 + 41) / 2
+    assert cells(hours_table(own, own.tables[0]))[2][1] == "3"  # the repeated run counts
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in repeated_table(own, own.tables[0]).splitlines()
+    ]
+    assert rows[2:] == [["method a", "42.0", "44.0", "42.0", "44.0", "40.0", "41.0", "2.0"]]
+
+
 def test_conclusions_of_several_measures_are_named_only_where_they_differ() -> None:
     wide, narrow = {"none": Interval(0.5, -1, 2, 3)}, {"none": Interval(0.2, -0.4, 0.8, 3)}
     assert conclusions({"val": wide, "both": {}}, ["none"]) == "cannot tell"
@@ -435,11 +465,14 @@ def test_readme_shows_the_committed_rows() -> None:
 def committed() -> list[Benchmark]:
     """The shipped benchmarks with the results that are committed for them."""
     shipped = benchmarks_with_targets()
-    return [benchmark.model_copy(update={"results": ROOT / benchmark.results}) for benchmark in shipped]
+    folders = ("results", "repeated")
+    paths = [{name: ROOT / path for name in folders if (path := getattr(each, name))} for each in shipped]
+    return [each.model_copy(update=update) for each, update in zip(shipped, paths, strict=True)]
 
 
 def test_committed_results_match_the_present_configs() -> None:
-    for benchmark in committed():
+    everything = [part for each in committed() for part in (each, each.again()) if part is not None]
+    for benchmark in everything:
         for file in sorted(benchmark.results.glob("seed*/*.json")):
             record = read_json(file)
             run = benchmark.by_name[record["cell"]]
