@@ -169,18 +169,18 @@ class Benchmark(YamlModel):
         """The benchmark with the results in `repeated`; None without such a folder."""
         return None if self.repeated is None else self.model_copy(update={"results": self.repeated})
 
-    def pairs(self, a: str, b: str, seeds: Sequence[int] | None = None) -> dict[int, tuple[Result, Result]]:
-        """The results of two cells by seed, for the seeds with both.
+    def pairs(self, a: str, b: str, seeds: Sequence[int] | None = None) -> dict[int, list[tuple[Result, Result]]]:
+        """The pairs of results of two cells by seed, for the seeds with both.
 
-        Rounding differs between processors, so two results of one processor are taken where a repeated run provides
-        them. The first runs have precedence.
+        Processors round differently, so all pairs of one processor, first and repeated runs, are taken. Without any
+        it is the pair of the first runs.
         """
         left, right = ([part.results_of(name, seeds) for part in (self, self.again()) if part] for name in (a, b))
         pairs = {}
         for seed in left[0]:
             if seed in right[0]:
                 both = [(own[seed], other[seed]) for own in left for other in right if seed in own and seed in other]
-                pairs[seed] = next((pair for pair in both if on_one_processor(*pair)), both[0])
+                pairs[seed] = [pair for pair in both if on_one_processor(*pair)] or both[:1]
         return pairs
 
     def chain(self, run: Run) -> list[Run]:

@@ -10,14 +10,15 @@ null. Without a development set or a measured cost, `dev` or `work` is null.
      "depth": {PART: {"controls": {CONTROL: {"mean", "low", "high", "n"}}, "conclusion", "pooled": {CONTROL: ..},
                       "pooled_conclusion", "both_targets": {CONTROL: ..}}}}
 
-`controls` are differences on val, and the conclusion is theirs. `pooled` are those of the means of val and development,
-per seed, with a conclusion of their own; a benchmark without a development set has none (null). `both_targets` are the
-differences on val of two targets together, each network being one measurement; only parts that were run on both have
-them.
+`controls` are differences on val, and the conclusion is theirs. A seed that ran on several processors counts once.
+`pooled` are those of the means of val and development, per seed, with a conclusion of their own; a benchmark without a
+development set has none (null). `both_targets` are the differences on val of two targets together, each network being
+one measurement; only parts that were run on both have them.
 """
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -29,6 +30,7 @@ from benchmarking.definition import DEVELOPMENT, Benchmark, DepthPart, Result, R
 from benchmarking.intervals import Interval, conclude, paired_interval
 
 FILE = Path("docs/data/summary.json")
+Score = Callable[[Result], float | None]  # of a results file; None if it lacks the score
 
 
 def summary(benchmarks: Sequence[Benchmark]) -> dict[str, Any]:
@@ -127,12 +129,10 @@ def pooled_miou(result: Result) -> float | None:
     return (last_miou(result) + result[DEVELOPMENT]["miou"]) / 2 if DEVELOPMENT in result else None
 
 
-def part_intervals(
-    benchmark: Benchmark, part: DepthPart, score: Callable[[Result], float | None] = last_miou
-) -> dict[str, Interval]:
+def part_intervals(benchmark: Benchmark, part: DepthPart, score: Score = last_miou) -> dict[str, Interval]:
     """Control -> interval of the differences of the part's cell to it, over the seeds with both."""
-    differences = _differences(benchmark, part, score)
-    return {control: paired_interval(values) for control, values in differences.items()}
+    found = _differences(benchmark, part, score)
+    return {control: paired_interval(values) for control, values in found.items()}
 
 
 def both_targets(benchmark: Benchmark, part: DepthPart) -> dict[str, Interval]:
@@ -152,17 +152,25 @@ def both_targets(benchmark: Benchmark, part: DepthPart) -> dict[str, Interval]:
     }
 
 
-def _differences(
-    benchmark: Benchmark, part: DepthPart, score: Callable[[Result], float | None]
-) -> dict[str, list[float]]:
+def _differences(benchmark: Benchmark, part: DepthPart, score: Score) -> dict[str, list[float]]:
     """Control -> differences of the part's cell to it, of the seeds with both; controls without any are absent."""
+    found = {name: [*differences(benchmark, part.cell, cell, score).values()] for name, cell in part.controls.items()}
+    return {control: values for control, values in found.items() if values}
+
+
+def differences(
+    benchmark: Benchmark, a: str, b: str, score: Score = last_miou, seeds: Sequence[int] | None = None
+) -> dict[int, float]:
+    """Seed -> score of cell `a` minus that of cell `b`, for the seeds with both; by default of all seeds with results.
+
+    A seed that ran on several processors is one measurement: the mean of its differences on each.
+    """
     found = {}
-    for control, cell in part.controls.items():
-        pairs = benchmark.pairs(part.cell, cell).values()
+    for seed, pairs in benchmark.pairs(a, b, seeds).items():
         scores = [(score(own), score(other)) for own, other in pairs]
-        differences = [own - other for own, other in scores if own is not None and other is not None]
-        if differences:
-            found[control] = differences
+        values = [own - other for own, other in scores if own is not None and other is not None]
+        if values:
+            found[seed] = statistics.mean(values)
     return found
 
 

@@ -13,7 +13,7 @@ from benchmarking.cost import Work
 from benchmarking.curves import time_to_accuracy
 from benchmarking.definition import DEVELOPMENT, Benchmark, Run, TableSpec, on_one_processor
 from benchmarking.intervals import conclusions
-from benchmarking.summary import both_targets, gaps_closed, last_miou, part_intervals, pooled_miou
+from benchmarking.summary import both_targets, differences, gaps_closed, last_miou, part_intervals, pooled_miou
 
 NOT_YET = "*Not yet run.*"
 MARKED = "†"
@@ -93,16 +93,16 @@ def _mean_iou(results: dict[int, dict[str, Any]], name: str) -> str:
 def differences_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per pair: difference of the last snapshots' mIoU for every seed, its mean and standard deviation.
 
-    Rounding alone changes a score, so both runs are of one processor where the results have such a pair. Differences
-    between runs on different processors are marked.
+    Rounding alone changes a score, so both runs are of one processor where the results have such a pair; with such
+    pairs on several processors it is the mean. Differences between runs on different processors are marked.
     """
     rows = []
     for a, b in table.differences:
-        pairs = {s: pair for s, pair in benchmark.pairs(a, b, benchmark.seeds).items() if "last" in pair[0]}
-        if not pairs:
+        by_seed = differences(benchmark, a, b, seeds=benchmark.seeds)
+        if not by_seed:
             continue
-        by_seed = {seed: last_miou(left) - last_miou(right) for seed, (left, right) in pairs.items()}
-        apart = {seed for seed, pair in pairs.items() if not on_one_processor(*pair)}
+        pairs = benchmark.pairs(a, b, benchmark.seeds)
+        apart = {seed for seed in by_seed if not on_one_processor(*pairs[seed][0])}
         values = [
             f"{signed(by_seed[seed])}{MARKED if seed in apart else ''}" if seed in by_seed else "-"
             for seed in benchmark.seeds
@@ -222,7 +222,7 @@ def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
         for index, (control, interval) in enumerate(intervals.items()):
             first = index == 0
             pairs = benchmark.pairs(part.cell, part.controls[control]).values()
-            apart = not all(on_one_processor(*pair) for pair in pairs)
+            apart = not all(on_one_processor(*of_seed[0]) for of_seed in pairs)
             more = [pool.get(control) for pool in pooled]
             widths = [each.half_width for each in (interval, *more) if each is not None]
             known = [width for width in widths if width is not None]

@@ -312,11 +312,18 @@ def test_pairs_are_of_one_processor_where_a_cell_ran_again(own: Benchmark, tmp_p
     assert "†" not in depth_table(own, own.tables[0])
     assert part_intervals(own, part)["none"].mean == 1
     assert part_intervals(own, part, pooled_miou)["none"].mean == (45 + 40) / 2 - (44 + 41) / 2
+    file = own.file(own.by_name["b"], 2)
+    both = {**read_json(file), "processor": "the one of a"}
+    write_json(tmp_path / "again" / "seed2" / "b.json", {**both, "last": {**both["last"], "miou": 44.0}})
+    assert part_intervals(own, part)["none"] == Interval(1.5, None, None, 1)  # the mean of 45 - 44 and 44 - 42
     assert cells(hours_table(own, own.tables[0]))[2][1] == "3"  # the repeated run counts
     rows = [
         [cell.strip() for cell in line.split("|")[1:-1]] for line in repeated_table(own, own.tables[0]).splitlines()
     ]
-    assert rows[2:] == [["method a", "42.0", "44.0", "42.0", "44.0", "40.0", "41.0", "2.0"]]
+    assert rows[2:] == [
+        ["method a", "42.0", "44.0", "42.0", "44.0", "40.0", "41.0", "2.0"],
+        ["method b", "45.0", "44.0", "45.0", "44.0", "40.0", "40.0", "1.0"],
+    ]
 
 
 def test_conclusions_of_several_measures_are_named_only_where_they_differ() -> None:
