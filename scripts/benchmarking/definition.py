@@ -165,9 +165,10 @@ class Benchmark(YamlModel):
         files = {seed: self.file(self.by_name[name], seed) for seed in seeds}
         return {seed: read_json(file) for seed, file in files.items() if file.is_file()}
 
-    def again(self) -> Benchmark | None:
-        """The benchmark with the results in `repeated`; None without such a folder."""
-        return None if self.repeated is None else self.model_copy(update={"results": self.repeated})
+    def with_repeated(self) -> list[Benchmark]:
+        """The benchmark with its results and, if it has such a folder, with those in `repeated`."""
+        folders = (self.results, *([] if self.repeated is None else [self.repeated]))
+        return [self.model_copy(update={"results": folder}) for folder in folders]
 
     def pairs(self, a: str, b: str, seeds: Sequence[int] | None = None) -> dict[int, list[tuple[Result, Result]]]:
         """The pairs of results of two cells by seed, for the seeds with both.
@@ -175,7 +176,7 @@ class Benchmark(YamlModel):
         Processors round differently, so all pairs of one processor, first and repeated runs, are taken. Without any
         it is the pair of the first runs.
         """
-        left, right = ([part.results_of(name, seeds) for part in (self, self.again()) if part] for name in (a, b))
+        left, right = ([part.results_of(name, seeds) for part in self.with_repeated()] for name in (a, b))
         pairs = {}
         for seed in left[0]:
             if seed in right[0]:

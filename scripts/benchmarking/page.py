@@ -9,10 +9,9 @@ from pathlib import Path
 from advent.errors import ConfigError
 from advent.utils.serialization import write_text
 from benchmarking.definition import Benchmark, TableSpec
+from benchmarking.depth_tables import depth_scores_table, depth_table
 from benchmarking.tables import (
     costs_table,
-    depth_scores_table,
-    depth_table,
     differences_table,
     hours_table,
     labels_table,

@@ -12,8 +12,7 @@ from benchmarking.cost import FILE as COSTS
 from benchmarking.cost import Work
 from benchmarking.curves import time_to_accuracy
 from benchmarking.definition import DEVELOPMENT, Benchmark, Run, TableSpec, on_one_processor
-from benchmarking.intervals import conclusions
-from benchmarking.summary import both_targets, differences, gaps_closed, last_miou, part_intervals, pooled_miou
+from benchmarking.summary import differences, gaps_closed, last_miou
 
 NOT_YET = "*Not yet run.*"
 MARKED = "†"
@@ -93,7 +92,7 @@ def _mean_iou(results: dict[int, dict[str, Any]], name: str) -> str:
 def differences_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per pair: difference of the last snapshots' mIoU for every seed, its mean and standard deviation.
 
-    Rounding alone changes a score, so both runs are of one processor where the results have such a pair; with such
+    Processors round differently, so both runs are of one processor where the results have such a pair; with such
     pairs on several processors it is the mean. Differences between runs on different processors are marked.
     """
     rows = []
@@ -112,11 +111,11 @@ def differences_table(benchmark: Benchmark, table: TableSpec) -> str:
     if not rows:
         return NOT_YET
     header = ["difference of mIoU", *[f"seed {seed}" for seed in benchmark.seeds], "mean"]
-    return markdown_table(header, rows) + _footnote(rows)
+    return markdown_table(header, rows) + footnote(rows)
 
 
-def _footnote(rows: Sequence[Sequence[str]]) -> str:
-    """What the mark of a table means, if the table has it."""
+def footnote(rows: Sequence[Sequence[str]]) -> str:
+    """A line below a table that says what MARKED means, if a value ends with it; else nothing."""
     marked = any(value.endswith(MARKED) for row in rows for value in row)
     return f"\n\n{MARKED} The two runs had different processors." if marked else ""
 
@@ -124,13 +123,11 @@ def _footnote(rows: Sequence[Sequence[str]]) -> str:
 def repeated_table(benchmark: Benchmark, table: TableSpec) -> str:
     """Per row that ran again on another processor: mIoU of both runs on val, each seed, and on dev, the mean.
 
-    The last column is the largest change of a seed on val: what rounding alone does to a score.
+    The last column is the largest change of a seed on val: what a change of processor does to a score.
     """
-    again, rows = benchmark.again(), []
-    if again is None:
-        return NOT_YET
-    for name in table.rows:
-        runs = [_scored(part, name) for part in (benchmark, again)]
+    rows: list[list[str]] = []
+    for name in table.rows if benchmark.repeated is not None else ():
+        runs = [_scored(part, name) for part in benchmark.with_repeated()]
         seeds = [seed for seed in benchmark.seeds if all(seed in results for results in runs)]
         if not seeds:
             continue
@@ -189,8 +186,7 @@ def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
     columns = {"minutes": "seconds", "core minutes": "core_seconds"}
     rows, hours = [], dict.fromkeys(columns, 0.0)
     for run in cells:
-        parts = [part for part in (benchmark, benchmark.again()) if part is not None]
-        results = [result for part in parts for result in part.results_of(run.name).values()]
+        results = [result for part in benchmark.with_repeated() for result in part.results_of(run.name).values()]
         if not results:
             continue
         minutes = {title: [r[key] / 60 for r in results if r[key] is not None] for title, key in columns.items()}
@@ -200,60 +196,6 @@ def hours_table(benchmark: Benchmark, table: TableSpec) -> str:
         return NOT_YET
     total = f"Total: {hours['minutes']:.1f} hours, {hours['core minutes']:.1f} core hours."
     return f"{markdown_table(['cell', 'runs', *columns], rows)}\n\n{total}"
-
-
-def depth_table(benchmark: Benchmark, table: TableSpec) -> str:
-    """Per use of depth and control: mean of the paired differences, its 95 % interval, the conclusion.
-
-    Then the same for the mean of val and development and for two targets together, and the smallest effect that the
-    narrowest interval could show. The conclusion names the measure that it is drawn from if they differ. Intervals with
-    a difference between runs on different processors are marked.
-    """
-    rows, missing = [], []
-    pools = {"mean of val and dev": lambda part: part_intervals(benchmark, part, pooled_miou)}
-    if any(part.pool_with is not None for part in benchmark.depth.values()):
-        pools["val of both targets"] = lambda part: both_targets(benchmark, part)
-    for part in benchmark.depth.values():
-        intervals = part_intervals(benchmark, part)
-        pooled = [pool(part) for pool in pools.values()]
-        conclusion = conclusions({"val": intervals} | dict(zip(pools, pooled, strict=True)), list(part.controls))
-        if not intervals:
-            missing.append(part.label)
-        for index, (control, interval) in enumerate(intervals.items()):
-            first = index == 0
-            pairs = benchmark.pairs(part.cell, part.controls[control]).values()
-            apart = not all(on_one_processor(*of_seed[0]) for of_seed in pairs)
-            more = [pool.get(control) for pool in pooled]
-            widths = [each.half_width for each in (interval, *more) if each is not None]
-            known = [width for width in widths if width is not None]
-            rows.append(
-                [
-                    part.label if first else "",
-                    control,
-                    str(interval.n),
-                    f"{interval}{MARKED if apart else ''}",
-                    conclusion if first else "",
-                    *("-" if each is None else str(each) for each in more),
-                    f"{min(known):.1f}" if known else "-",
-                ]
-            )
-    if not rows:
-        return NOT_YET
-    header = ["depth as", "against", "seeds", "val", "conclusion", *pools, "smallest effect"]
-    not_yet = f"\n\nNot yet run: {'; '.join(missing)}." if missing else ""
-    return markdown_table(header, rows) + not_yet + _footnote(rows)
-
-
-def depth_scores_table(benchmark: Benchmark, table: TableSpec) -> str:
-    """Per row: depth metrics of the target, after scaling by the median."""
-    columns = ("abs rel", "RMSE", "RMSE log", "d < 1.25")
-    rows = []
-    for run, results in rows_with_results(benchmark, table):
-        scored = [result["depth"] for result in results.values() if "depth" in result]
-        if scored:
-            means = [f"{statistics.mean(scores[name] for scores in scored):.3f}" for name in columns]
-            rows.append([run.label, str(len(scored)), *means])
-    return markdown_table(["method", "seeds", *columns], rows) if rows else NOT_YET
 
 
 def statistics_table(benchmark: Benchmark, table: TableSpec) -> str:

@@ -16,11 +16,12 @@ from benchmarking.cost import write_costs
 from benchmarking.curves import FILE as CURVES
 from benchmarking.curves import passing_work, time_to_accuracy
 from benchmarking.definition import Benchmark, DepthPart, benchmarks_with_targets, cell_stage, load_benchmark, settings
+from benchmarking.depth_tables import depth_table
 from benchmarking.intervals import Interval, conclude, conclusions, paired_interval, t_quantile
 from benchmarking.page import BLOCKS, MARK, fill_page
 from benchmarking.summary import FILE as SUMMARY
 from benchmarking.summary import both_targets, part_intervals, pooled_miou, summary
-from benchmarking.tables import depth_table, differences_table, hours_table, repeated_table, scores_table
+from benchmarking.tables import differences_table, hours_table, repeated_table, scores_table
 from helpers import tiny_data
 from ida.pipeline.label_quality import spearman
 
@@ -317,10 +318,7 @@ def test_pairs_are_of_one_processor_where_a_cell_ran_again(own: Benchmark, tmp_p
     write_json(tmp_path / "again" / "seed2" / "b.json", {**both, "last": {**both["last"], "miou": 44.0}})
     assert part_intervals(own, part)["none"] == Interval(1.5, None, None, 1)  # the mean of 45 - 44 and 44 - 42
     assert cells(hours_table(own, own.tables[0]))[2][1] == "3"  # the repeated run counts
-    rows = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in repeated_table(own, own.tables[0]).splitlines()
-    ]
-    assert rows[2:] == [
+    assert cells(repeated_table(own, own.tables[0]))[2:] == [
         ["method a", "42.0", "44.0", "42.0", "44.0", "40.0", "41.0", "2.0"],
         ["method b", "45.0", "44.0", "45.0", "44.0", "40.0", "40.0", "1.0"],
     ]
@@ -478,8 +476,7 @@ def committed() -> list[Benchmark]:
 
 
 def test_committed_results_match_the_present_configs() -> None:
-    everything = [part for each in committed() for part in (each, each.again()) if part is not None]
-    for benchmark in everything:
+    for benchmark in [part for each in committed() for part in each.with_repeated()]:
         for file in sorted(benchmark.results.glob("seed*/*.json")):
             record = read_json(file)
             run = benchmark.by_name[record["cell"]]
